@@ -1,0 +1,233 @@
+"""The sections of `scheduler_config.yaml` other than models: one class per section, each key with its meaning."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from inferq.config.section import Section, unbuilt
+from inferq.config.units import Duration, Size
+
+_LATER = "is documented but not built in this release; leave it at its default"
+
+
+class Directories(Section):
+    """Watched directories. Relative paths lie under INFERQ_HOME."""
+
+    watch_directory: Path = Path("llm_generated/raw")
+    """Job files dropped here become jobs."""
+    output_directory: Path = Path("llm_generated/processed")
+    """Results: NAME.json for the job file NAME."""
+    archive_directory: Path = Path("llm_generated/archive")
+    """Job files whose job has ended well."""
+    error_directory: Path = Path("llm_generated/errors")
+    """Job files that were refused or failed, each with NAME.error.json."""
+    temp_directory: Path = Path("llm_generated/temp")
+    """Job files whose job is under way."""
+
+
+class Processing(Section):
+    """How jobs are run and retried."""
+
+    mode: Literal["real_time", "batch", "hybrid"] = unbuilt("real_time", f"a mode other than real_time {_LATER}")
+    """real_time: every file is a job at once."""
+    max_workers: int | Literal["auto"] = "auto"
+    """Upper bound of slots per replica; auto: what the model declares."""
+    batch_size: int = unbuilt(50, f"batch mode {_LATER}")
+    """Files per batch in batch mode."""
+    batch_timeout: Duration = unbuilt(300.0, f"batch mode {_LATER}")
+    """Longest wait for a batch to fill."""
+    retry_attempts: int = Field(default=3, ge=1, le=100)
+    """How often a job is tried before it is failed."""
+    retry_delay: Duration = unbuilt(5.0, f"delayed retry {_LATER}")
+    """Pause before a retry."""
+    worker_timeout: Duration = 600.0
+    """Longest run of one attempt."""
+    drain_timeout: Duration = 20.0
+    """How long a stopping replica lets running jobs finish before it hands them back."""
+
+
+class Queue(Section):
+    """Redis and the ready sets."""
+
+    type: Literal["redis", "local"] = "redis"
+    """redis; local is the same on the embedded server and refuses a redis_url."""
+    redis_url: str | None = None
+    """redis://host:port/db, rediss:// or unix://; unset: an embedded server is started by `inferq up`."""
+    prefix: str = Field(default="inferq:", pattern=r"^[A-Za-z0-9_.-]+:$")
+    """Prefix of all keys of this installation."""
+    max_queue_size: int = Field(default=10000, ge=1)
+    """Waiting jobs per model; one more is refused with 429."""
+    max_queue_bytes: Size = 256 * 2**20
+    """Bytes of waiting request bodies per model."""
+    max_tenant_jobs: int = Field(default=10000, ge=1)
+    """Waiting jobs per model of one tenant."""
+    max_offline_jobs: int = Field(default=1000, ge=0)
+    """Durable jobs accepted by SQL alone while Redis is away."""
+    priority_levels: tuple[Literal["high", "medium", "low"], ...] = unbuilt(
+        ("high", "medium", "low"), "the lanes are fixed: high, medium, low"
+    )
+    """The lanes."""
+    head_start: dict[Literal["high", "medium", "low"], float] = {"high": 300.0, "medium": 60.0, "low": 0.0}
+    """Head start of each lane in device seconds."""
+    queue_timeout: Duration = unbuilt(0.0, f"queue_timeout {_LATER}")
+    """Longest wait in the queue."""
+    lease: Duration = Field(default=15.0, ge=1.0)
+    """How long an attempt is trusted without a renewal."""
+
+
+class Api(Section):
+    """The HTTP gateway."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=9000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    workers: int = unbuilt(1, "more than one api process is started as several `python -m api`, each with its own port")
+    """Uvicorn workers."""
+    reload: bool = unbuilt(False, f"reload {_LATER}")
+    """Development reload."""
+    access_log: bool = False
+    """One log line per request."""
+    max_body: Size = 32 * 2**20
+    """Largest request body."""
+    wait_timeout: Duration = 600.0
+    """Longest wait of an interactive call."""
+    ssl_enabled: bool = unbuilt(False, f"TLS {_LATER}; put a TLS proxy in front")
+    """Serve HTTPS."""
+    ssl_cert_file: str | None = unbuilt(None, f"TLS {_LATER}; put a TLS proxy in front")
+    """Certificate file."""
+    ssl_key_file: str | None = unbuilt(None, f"TLS {_LATER}; put a TLS proxy in front")
+    """Key file."""
+
+
+class PriorityRules(Section):
+    """Keywords that set a priority."""
+
+    urgent_keywords: list[str] = unbuilt(["urgent", "priority", "asap"], f"routing {_LATER}")
+    """Words that make a job urgent."""
+    low_priority_keywords: list[str] = unbuilt(["test", "demo", "sample"], f"routing {_LATER}")
+    """Words that make a job unimportant."""
+
+
+class IntelligentRouting(Section):
+    """The smart router."""
+
+    enabled: bool = unbuilt(False, f"intelligent routing {_LATER}")
+    """Route by content."""
+    geo_detection: bool = unbuilt(False, f"intelligent routing {_LATER}")
+    """Detect places."""
+    industry_classification: bool = unbuilt(False, f"intelligent routing {_LATER}")
+    """Detect the industry."""
+    priority_rules: PriorityRules = PriorityRules()
+    """Keyword rules."""
+
+
+class AlertThresholds(Section):
+    """Thresholds of alerts."""
+
+    cpu_usage: float = unbuilt(80.0, f"alerting {_LATER}")
+    """Percent."""
+    memory_usage: float = unbuilt(85.0, f"alerting {_LATER}")
+    """Percent."""
+    queue_size: int = unbuilt(1000, f"alerting {_LATER}")
+    """Jobs."""
+    error_rate: float = unbuilt(10.0, f"alerting {_LATER}")
+    """Percent."""
+
+
+class Email(Section):
+    """E-mail notifications."""
+
+    enabled: bool = unbuilt(False, f"e-mail notification {_LATER}")
+    """Send e-mail."""
+    smtp_server: str = ""
+    """Server."""
+    smtp_port: int = 587
+    """Port."""
+    username: str = ""
+    """User."""
+    password: SecretStr = SecretStr("")
+    """Password."""
+    recipients: list[str] = []
+    """Addresses."""
+
+
+class Slack(Section):
+    """Slack notifications."""
+
+    enabled: bool = unbuilt(False, f"Slack notification {_LATER}")
+    """Post to Slack."""
+    webhook_url: SecretStr = SecretStr("")
+    """Incoming webhook."""
+
+
+class NotificationChannels(Section):
+    """Where alerts go."""
+
+    email: Email = Email()
+    """E-mail."""
+    slack: Slack = Slack()
+    """Slack."""
+
+
+class Monitoring(Section):
+    """Metrics and inspection."""
+
+    enabled: bool = True
+    """Serve /metrics."""
+    metrics_retention_days: int = unbuilt(30, f"metrics retention {_LATER}")
+    """Days."""
+    flower_enabled: bool = True
+    """Start Flower with the stack."""
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    """Flower's port on 127.0.0.1."""
+    alert_thresholds: AlertThresholds = AlertThresholds()
+    """Alert thresholds."""
+    notification_channels: NotificationChannels = NotificationChannels()
+    """Alert channels."""
+
+
+class Security(Section):
+    """Keys and encryption."""
+
+    api_key_enabled: bool = unbuilt(True, "every call needs a key; there is no switch for that")
+    """Demand API keys."""
+    api_keys: dict[str, SecretStr] = unbuilt({}, "keys are made by `inferq keys create` and kept hashed, not in a file")
+    """Keys by role."""
+    jwt_enabled: bool = unbuilt(False, f"JWT {_LATER}")
+    """Accept JWTs."""
+    jwt_secret: SecretStr | None = unbuilt(None, f"JWT {_LATER}")
+    """JWT secret."""
+    jwt_expiration: Duration = unbuilt(3600.0, f"JWT {_LATER}")
+    """JWT life time."""
+    encryption_enabled: bool = unbuilt(False, f"encryption at rest {_LATER}")
+    """Encrypt fields."""
+    encryption_key: SecretStr | None = unbuilt(None, f"encryption at rest {_LATER}")
+    """Key."""
+    encrypt_sensitive_fields: list[str] = unbuilt([], f"encryption at rest {_LATER}")
+    """Fields."""
+
+
+class Deployment(Section):
+    """Where this runs."""
+
+    environment: Literal["development", "production"] = "development"
+    """production refuses a Redis without AOF and noeviction."""
+    debug_mode: bool = False
+    """Log at debug level."""
+    auto_reload: bool = unbuilt(False, f"reload {_LATER}")
+    """Development reload."""
+
+
+class Storage(Section):
+    """Ledger and artifacts."""
+
+    database_url: str = "sqlite+aiosqlite:///inferq.db"
+    """SQLAlchemy URL; postgresql+asyncpg://... for PostgreSQL. A relative SQLite path lies under INFERQ_HOME."""
+    artifacts_url: str = "artifacts"
+    """fsspec URL or a folder under INFERQ_HOME."""
+    inline_result: Size = 256 * 2**10
+    """Results up to this size are kept in the record, larger ones as artifacts."""
+    result_ttl: Duration = 600.0
+    """How long a finished durable job is also kept in Redis."""

@@ -1,0 +1,146 @@
+"""`Settings`: the whole of `scheduler_config.yaml`, and what it says about devices, engines and models."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from inferq.config.section import Section
+from inferq.config.sections import (
+    Api,
+    Deployment,
+    Directories,
+    IntelligentRouting,
+    Monitoring,
+    Processing,
+    Queue,
+    Security,
+    Storage,
+)
+from inferq.config.units import Duration, Size
+
+ModelType = Literal["chat", "completion", "embedding", "rerank", "image", "video", "asr", "tts"]
+
+
+class DeviceSettings(Section):
+    """One device that detection does not find by itself, or a correction of one that it does."""
+
+    memory: Size | None = None
+    """Memory that may be used; unset: what the device reports."""
+    env: dict[str, str] = {}
+    """Environment of every engine on this device (for instance which card is visible)."""
+
+
+class EngineSettings(Section):
+    """How an engine is started."""
+
+    python: Path | None = None
+    """Python of the environment that holds the engine's library; relative to the project's folder."""
+    env: dict[str, str] = {}
+    """Environment variables."""
+    args: list[str] = []
+    """Extra command-line arguments for engines that are servers of their own, such as vLLM."""
+
+
+class ModelSettings(Section):
+    """One model: an engine, a source, limits, slots and replicas."""
+
+    engine: str
+    """Name of an engine: one of `engines`, or one that an installed package adds."""
+    source: str
+    """Folder (relative to INFERQ_HOME), single file, or hub id of the model."""
+    type: ModelType = "chat"
+    """What the model does; decides which endpoints take it."""
+    device: str = "auto"
+    """auto, or a device such as cuda:0 or cpu:0."""
+    replicas: int = Field(default=1, ge=1)
+    """Resident copies."""
+    slots: int = Field(default=8, ge=1, le=1024)
+    """Jobs that one replica runs at once."""
+    warm: bool = False
+    """Loaded at start and never unloaded; otherwise loaded when a job waits."""
+    idle_timeout: Duration = 600.0
+    """A model that is not warm is unloaded after this long without a job."""
+    load_timeout: Duration = 600.0
+    """Longest time from start to ready."""
+    run_timeout: Duration | None = None
+    """Longest run of one attempt; unset: processing.worker_timeout."""
+    memory: Size | None = None
+    """Memory the model needs on its device, until it has been measured."""
+    aliases: list[str] = []
+    """Other names that callers may use."""
+    context: int | None = Field(default=None, ge=1)
+    """Context length in tokens, for display."""
+    description: str = ""
+    """Shown to users."""
+    options: dict[str, Any] = {}
+    """Passed to the engine as they are."""
+
+
+class Settings(Section):
+    """The whole configuration. `home` and `root` are set by the loader, not in the file."""
+
+    directories: Directories = Directories()
+    """Watched directories."""
+    processing: Processing = Processing()
+    """Running and retrying."""
+    queue: Queue = Queue()
+    """Redis and the ready sets."""
+    api: Api = Api()
+    """The HTTP gateway."""
+    intelligent_routing: IntelligentRouting = IntelligentRouting()
+    """The smart router."""
+    monitoring: Monitoring = Monitoring()
+    """Metrics and inspection."""
+    security: Security = Security()
+    """Keys and encryption."""
+    deployment: Deployment = Deployment()
+    """Where this runs."""
+    storage: Storage = Storage()
+    """Ledger and artifacts."""
+    devices: dict[str, DeviceSettings] = {}
+    """Devices beyond what detection finds; the name is kind:index."""
+    engines: dict[str, EngineSettings] = {}
+    """How engines are started."""
+    models: dict[str, ModelSettings] = {}
+    """Models by public name."""
+    home: Path = Field(default=Path("data"), exclude=True)
+    """INFERQ_HOME, absolute."""
+    root: Path = Field(default=Path("."), exclude=True)
+    """Folder of the configuration file; engines' environments are relative to it."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: dict[str, str] = {name: name for name in self.models}
+        for name, model in self.models.items():
+            for alias in model.aliases:
+                if alias in seen:
+                    raise ValueError(f"models.{name}.aliases: {alias!r} already names model {seen[alias]!r}")
+                seen[alias] = name
+        if self.queue.type == "local" and self.queue.redis_url:
+            raise ValueError("queue.redis_url: queue.type local uses the embedded server; remove one of the two")
+        return self
+
+    def under_home(self, path: str | Path) -> Path:
+        """An absolute path: relative ones lie under INFERQ_HOME."""
+        return self.home / path
+
+    def resolve_model(self, name: str) -> str | None:
+        """The model that a public name or alias stands for."""
+        if name in self.models:
+            return name
+        return next((model for model, spec in self.models.items() if name in spec.aliases), None)
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis is: as configured, else the embedded server's socket."""
+        return self.queue.redis_url or f"unix://{self.run_dir / 'redis.sock'}"
+
+    @property
+    def run_dir(self) -> Path:
+        """A short folder for sockets, one per INFERQ_HOME: socket paths end at 107 bytes, homes may be longer."""
+        digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"inferq-{os.getuid()}" / digest
