@@ -1,0 +1,54 @@
+"""Reading a request's body: bounded while it arrives, then JSON. Knows no endpoint and no field."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from api.context import context_of, headers_of
+from api.departure import CallerLeft
+from inferq import errors
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises BodyTooLarge, InvalidRequest, CallerLeft."""
+    return parse_object(await read_bytes(request, context_of(request).settings.api.max_body))
+
+
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The whole body, refused by its declared length before it is read, and by its real one while it is read."""
+    headers = headers_of(request.scope)
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise errors.InvalidRequest("Compressed request bodies are not accepted.", param="Content-Encoding")
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    if not raw:
+        raise errors.InvalidRequest("The request has no body; send a JSON object.")
+    try:
+        parsed = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise errors.InvalidRequest(f"The request body is not valid JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise errors.InvalidRequest("The request body must be a JSON object.")
+    return parsed
+
+
+def _too_large(limit: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f"The request body is larger than {limit} bytes, the limit of this server.")

@@ -1,0 +1,61 @@
+"""What every handler may need, made once at start-up and passed by `app.state`. Holds no logic of a request."""
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from api.auth import Caller, KeyCache
+from api.catalog import Catalog
+from api.telemetry import Telemetry
+from inferq.config import Settings
+from queues import Gateway
+from storage import Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    settings: Settings
+    storage: Storage
+    gateway: Gateway
+    catalog: Catalog
+    keys: KeyCache
+    telemetry: Telemetry
+    started: float = field(default_factory=time.time)
+
+    @classmethod
+    def build(cls, settings: Settings, storage: Storage, gateway: Gateway) -> "Context":
+        telemetry = Telemetry()
+        return cls(
+            settings=settings,
+            storage=storage,
+            gateway=gateway,
+            catalog=Catalog(settings),
+            keys=KeyCache(storage.keys.find),
+            telemetry=telemetry,
+        )
+
+
+def context_of(request: Request) -> Context:
+    found: Context = request.scope["app"].state.context
+    return found
+
+
+def caller_of(request: Request) -> Caller:
+    """Who calls. Only for routes that need a key; the route has put it there."""
+    found: Caller = request.scope["caller"]
+    return found
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers as a mapping, made once per request: a lookup in ASGI's list walks all of it."""
+    found: dict[bytes, bytes] | None = scope.get("header_map")
+    if found is None:
+        found = scope["header_map"] = dict(scope["headers"])
+    return found
+
+
+def text_header(scope: Scope, name: bytes) -> str | None:
+    value = headers_of(scope).get(name)
+    return None if value is None else value.decode("latin-1").strip()

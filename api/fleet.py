@@ -1,0 +1,125 @@
+"""The state of the installation as the API shows it: replicas, nodes, queues, and which parts answer.
+
+Every reading is bounded in time and optional: with Redis or SQL away the answer says so instead of failing.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from api.context import Context
+from inferq import errors
+from inferq.config import ModelSettings
+from inferq.lanes import Lane
+from queues.presence import NodeInfo, ReplicaInfo
+
+T = TypeVar("T")
+
+PATIENCE = 2.0
+"""Seconds that one reading may take: probes ask often and must not pile up behind a part that hangs."""
+
+_ORDER = ("ready", "starting", "stopping", "failed", "stopped")
+"""A model with several replicas is in the first of these states that one of them is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Redis or the database: does it answer, and if not, why."""
+
+    ok: bool
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok} if self.ok else {"ok": False, "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """None where Redis did not answer."""
+
+    replicas: list[ReplicaInfo] | None
+    nodes: list[NodeInfo] | None
+    depths: dict[str, dict[str, int]] | None
+
+    def state_of(self, model: str) -> str:
+        """`unknown` with Redis away, else as its replicas are."""
+        if self.replicas is None:
+            return "unknown"
+        states = {replica.state for replica in self.replicas if replica.model == model}
+        return next((state for state in _ORDER if state in states), "stopped")
+
+    def waiting(self, model: str) -> dict[str, int] | None:
+        """Waiting jobs per lane."""
+        if self.depths is None:
+            return None
+        depths = self.depths.get(model, {})
+        return {lane.value: depths.get(lane.value, 0) for lane in Lane}
+
+    @property
+    def loaded(self) -> list[str]:
+        """Models with a replica that is ready."""
+        return sorted({replica.model for replica in self.replicas or [] if replica.state == "ready"})
+
+    @property
+    def has_accelerator(self) -> bool:
+        """Whether a node has a device other than its processor."""
+        kinds = [str(device.get("kind", "cpu")) for node in self.nodes or [] for device in node.devices]
+        return any(kind != "cpu" for kind in kinds)
+
+
+async def read_fleet(context: Context) -> Fleet:
+    queue = context.gateway.queue
+    replicas, nodes, depths = await asyncio.gather(
+        _reading(queue.replicas()), _reading(queue.nodes()), _reading(queue.depths())
+    )
+    return Fleet(replicas, nodes, depths)
+
+
+async def read_parts(context: Context) -> tuple[Part, Part]:
+    """Redis and the database."""
+    return await asyncio.gather(_ping(context.gateway.queue.ping()), _ping(context.storage.ledger.ping()))
+
+
+def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings) -> dict[str, Any]:
+    """A model as `GET /v1/models` shows it."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(context.started),
+        "owned_by": "inferq",
+        "info": {
+            "type": model.type,
+            "engine": model.engine,
+            "state": fleet.state_of(name),
+            "context": model.context,
+            "slots": model.slots,
+            "warm": model.warm,
+            "aliases": model.aliases,
+            "description": model.description,
+            "waiting": fleet.waiting(name),
+        },
+    }
+
+
+def replica_object(replica: ReplicaInfo) -> dict[str, Any]:
+    return asdict(replica)
+
+
+async def _reading(question: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await question
+    except (errors.Unavailable, TimeoutError):
+        return None
+
+
+async def _ping(question: Awaitable[None]) -> Part:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await question
+    except errors.Unavailable as error:
+        return Part(False, error.message)
+    except TimeoutError:
+        return Part(False, f"gave no answer within {PATIENCE:g} s")
+    return Part(True)

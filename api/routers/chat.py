@@ -1,0 +1,68 @@
+"""Text: `chat/completions` and `completions`."""
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from api import fields, operations
+from api.auth import Access
+from api.calls import call
+from api.routes import Routes
+from api.schemas.chat import CHAT, COMPLETION
+
+routes = Routes("Text")
+
+_ANSWERS = {
+    "200": operations.answer(
+        "The answer; with `stream` server-sent events ended by `data: [DONE]`.",
+        content={
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    ),
+    "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
+    **operations.failures(*operations.CALL_ERRORS),
+}
+
+
+@routes.route(
+    "POST",
+    "/chat/completions",
+    access=Access.USER,
+    summary="Answer a conversation",
+    requestBody=operations.body(
+        fields.object_schema(CHAT, open_ended=True),
+        whole={
+            "model": "demo-chat",
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        },
+        stream={
+            "model": "demo-chat",
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "stream": True,
+            "priority": "high",
+        },
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses=_ANSWERS,
+)
+async def chat_completions(request: Request) -> ASGIApp:
+    """OpenAI's chat endpoint. The call waits in its lane until a replica has answered; a caller that hangs up
+    cancels it. A parameter that the model's engine cannot honour is refused, never ignored."""
+    return await call(request, "chat/completions")
+
+
+@routes.route(
+    "POST",
+    "/completions",
+    access=Access.USER,
+    summary="Continue a text",
+    requestBody=operations.body(
+        fields.object_schema(COMPLETION, open_ended=True),
+        whole={"model": "demo-chat", "prompt": "What is the capital of France?", "max_tokens": 16},
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses=_ANSWERS,
+)
+async def completions(request: Request) -> ASGIApp:
+    """OpenAI's older text endpoint, with `suffix` for models that can fill in."""
+    return await call(request, "completions")

@@ -1,0 +1,243 @@
+"""Jobs: accept, look, list, cancel, retry, requeue, follow, fetch the result."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from api import fields, operations, submission
+from api.auth import Access
+from api.body import parse_object, read_bytes, read_object
+from api.calls import accept, accepted_response, json_response
+from api.context import caller_of, context_of, text_header
+from api.downloads import artifact_response
+from api.job_events import EventStream
+from api.job_filters import PARAMETERS, filters_of
+from api.job_json import job_json
+from api.routes import Routes
+from api.schemas.jobs import ENVELOPE, REQUEUE
+from inferq import errors
+from inferq.job import Job, is_job_id
+from inferq.lanes import parse_lane
+
+routes = Routes("Jobs")
+
+_EXAMPLE = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+_JOB = {"200": operations.answer("The job.", operations.ref("Job"))}
+_ACCEPTED = {
+    "202": operations.answer(
+        "The job; `Location` and `Retry-After` say where and when to ask.", operations.ref("Job")
+    )
+}
+
+
+@routes.route(
+    "POST",
+    "/jobs",
+    access=Access.USER,
+    summary="Accept a job",
+    requestBody=operations.body(
+        fields.object_schema(ENVELOPE, open_ended=True),
+        job={"model": "demo-chat", "body": _EXAMPLE, "priority": "low", "metadata": {"from": "docs"}},
+        bare={"model": "demo-chat", **_EXAMPLE},
+    ),
+    responses={**_ACCEPTED, **operations.failures(400, 401, 403, 404, 413, 429, 503)},
+)
+async def create_job(request: Request) -> ASGIApp:
+    """A durable job: once it is accepted it reaches an end, whatever restarts. An object without `body` is itself the
+    request body."""
+    envelope = await read_object(request)
+    return await accept(request, submission.from_envelope(request, envelope))
+
+
+@routes.route(
+    "GET",
+    "/jobs",
+    access=Access.READONLY,
+    summary="List jobs",
+    parameters=PARAMETERS,
+    responses={
+        "200": operations.answer(
+            "One page, newest first, without results.",
+            {
+                "type": "object",
+                "properties": {
+                    "object": {"type": "string", "const": "list"},
+                    "data": {"type": "array", "items": operations.ref("Job")},
+                    "has_more": {"type": "boolean"},
+                    "next_cursor": {"type": ["string", "null"]},
+                },
+            },
+        ),
+        **operations.failures(400, 401, 403, 503),
+    },
+)
+async def list_jobs(request: Request) -> ASGIApp:
+    """A user's key lists its tenant's jobs, other keys everybody's. Interactive jobs are listed once they
+    have ended."""
+    caller = caller_of(request)
+    filters = filters_of(request)
+    if not caller.sees_all:
+        filters["tenant"] = caller.tenant
+    page = await context_of(request).storage.ledger.list_jobs(**filters)
+    data = [job_json(job, whole=False) for job in page.jobs]
+    return json_response(
+        {
+            "object": "list",
+            "data": data,
+            "has_more": page.next_cursor is not None,
+            "next_cursor": page.next_cursor,
+        }
+    )
+
+
+@routes.route(
+    "GET",
+    "/jobs/{job_id}",
+    access=Access.READONLY,
+    summary="Look at a job",
+    parameters=[operations.JOB_ID],
+    responses={**_JOB, **operations.failures(*operations.READ_ERRORS)},
+)
+async def get_job(request: Request) -> ASGIApp:
+    """Its state, its place while it waits, its result or error when it has ended."""
+    return json_response(job_json(await _find(request)))
+
+
+@routes.route(
+    "POST",
+    "/jobs/{job_id}/cancel",
+    access=Access.USER,
+    summary="Cancel a job",
+    parameters=[operations.JOB_ID],
+    responses={**_JOB, **operations.failures(*operations.READ_ERRORS)},
+)
+async def cancel_job(request: Request) -> ASGIApp:
+    """Takes it out of the queue, or stops it down to the engine. A job that has ended is returned as it is."""
+    job = await _find(request)
+    return json_response(job_json(await context_of(request).gateway.intake.cancel(job.id)))
+
+
+@routes.route(
+    "POST",
+    "/jobs/{job_id}/retry",
+    access=Access.USER,
+    summary="Run a failed job again",
+    parameters=[operations.JOB_ID],
+    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
+)
+async def retry_job(request: Request) -> ASGIApp:
+    """As it was asked, with fresh attempts. It becomes durable if it was not."""
+    job = await _find(request)
+    context = context_of(request)
+    context.catalog.resolve(job.spec.model)
+    return accepted_response(await context.gateway.intake.requeue(job.id))
+
+
+@routes.route(
+    "POST",
+    "/jobs/{job_id}/requeue",
+    access=Access.USER,
+    summary="Run a job again with changes",
+    parameters=[operations.JOB_ID],
+    requestBody={
+        **operations.body(fields.object_schema(REQUEUE), lane={"priority": "high"}),
+        "required": False,
+    },
+    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
+)
+async def requeue_job(request: Request) -> ASGIApp:
+    """With another body, model, priority or metadata. A change of body is checked like a new job."""
+    context = context_of(request)
+    raw = await read_bytes(request, context.settings.api.max_body)
+    wanted = parse_object(raw) if raw else {}
+    fields.refuse_unknown(wanted, REQUEUE)
+    fields.verify(wanted, REQUEUE)
+    job = await _find(request)
+    edits = _edits(request, job, wanted)
+    return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits))
+
+
+@routes.route(
+    "GET",
+    "/jobs/{job_id}/events",
+    access=Access.READONLY,
+    summary="Follow a job",
+    parameters=[
+        operations.JOB_ID,
+        operations.parameter(
+            "header", "Last-Event-ID", "Go on after this event; browsers send it by themselves."
+        ),
+    ],
+    responses={
+        "200": operations.answer(
+            "Events `state`, `progress`, `chunk` and, last, `done`.",
+            content={"text/event-stream": {"schema": {"type": "string"}}},
+        ),
+        **operations.failures(*operations.READ_ERRORS),
+    },
+)
+async def follow_job(request: Request) -> ASGIApp:
+    """Server-sent events of a durable or kept job, resumable. A job that has ended answers with `done` at once."""
+    job = await _find(request)
+    return EventStream(context_of(request), job, after=text_header(request.scope, b"last-event-id"))
+
+
+@routes.route(
+    "GET",
+    "/jobs/{job_id}/result",
+    access=Access.READONLY,
+    summary="Fetch a result",
+    parameters=[operations.JOB_ID],
+    responses={
+        "200": operations.answer("The result as the engine made it.", content={"*/*": {"schema": {}}}),
+        **operations.failures(401, 403, 404, 409, 503),
+    },
+)
+async def job_result(request: Request) -> ASGIApp:
+    """The bytes themselves, whether the record holds them or the artifact store."""
+    job = await _find(request)
+    if job.result is not None:
+        return Response(job.result, media_type=job.result_type, headers={"X-Job-Id": job.id})
+    if job.artifact:
+        return await artifact_response(request, job.artifact)
+    if job.error and job.terminal:
+        raise errors.Conflict(f"Job {job.id} is {job.state} and has no result: {job.error.message}")
+    raise errors.Conflict(
+        f"Job {job.id} is {job.state}; there is no result {'any more' if job.terminal else 'yet'}."
+    )
+
+
+async def _find(request: Request) -> Job:
+    """The job of the path, if the caller may see it. Another tenant's is as good as none."""
+    job_id = request.path_params["job_id"]
+    missing = errors.JobNotFound(f"There is no job {job_id}.")
+    if not is_job_id(job_id):
+        raise missing
+    job = await context_of(request).gateway.intake.find(job_id)
+    if not caller_of(request).sees(job.spec.tenant):
+        raise missing
+    return job
+
+
+def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What `Intake.requeue` takes. The body names its model, so a change of either makes a new body."""
+    context = context_of(request)
+    model = wanted.get("model") or job.spec.model
+    name, _ = context.catalog.for_endpoint(model, job.spec.endpoint)
+    edits: dict[str, Any] = {}
+    if "body" in wanted or (name != job.spec.model and job.spec.body):
+        body = wanted.get("body") or orjson.loads(job.spec.body)
+        body = (
+            {**body, "stream": True} if job.spec.stream else {k: v for k, v in body.items() if k != "stream"}
+        )
+        edits["body"] = submission.edited_body(context, job.spec.endpoint, name, body)
+    if name != job.spec.model:
+        edits["model"] = name
+    if wanted.get("priority") is not None:
+        edits["lane"] = parse_lane(wanted["priority"])
+    if wanted.get("metadata") is not None:
+        edits["metadata"] = wanted["metadata"]
+    return edits

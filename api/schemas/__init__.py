@@ -1,0 +1,1 @@
+"""What request and answer bodies look like: one table per endpoint, which both checks bodies and documents them."""

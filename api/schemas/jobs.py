@@ -1,0 +1,83 @@
+"""Bodies of the job routes, and the Job object they answer with."""
+
+from typing import Any
+
+from api.catalog import TAKES
+from api.fields import INTEGER, OBJECT, STRING, Field
+from api.schemas.gateway import GATEWAY, MODEL
+from inferq import errors
+from inferq.job import JobState
+from inferq.lanes import Lane
+
+
+def _not_built(_value: Any, path: str) -> None:
+    raise errors.NotReady(f"'{path}' is documented but not built in this release.", param=path)
+
+
+_BODY = Field(
+    types=(OBJECT,), required=True, doc="The request as the endpoint itself takes it, `model` aside."
+)
+
+ENVELOPE = {
+    "endpoint": Field(
+        types=(STRING,),
+        doc="Which endpoint runs it; by default the one that the model's type is for.",
+        schema={"enum": list(TAKES)},
+    ),
+    "model": MODEL,
+    "body": _BODY,
+    "priority": GATEWAY["priority"],
+    "metadata": GATEWAY["metadata"],
+    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
+    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
+}
+
+REQUEUE = {
+    "body": Field(types=(OBJECT,), doc="A new request body."),
+    "model": Field(types=(STRING,), doc="Another model."),
+    "priority": GATEWAY["priority"],
+    "metadata": GATEWAY["metadata"],
+}
+
+_TIME = {"type": ["number", "null"], "description": "Unix seconds."}
+
+JOB_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "format": "uuid"},
+        "object": {"type": "string", "const": "job"},
+        "model": {"type": "string"},
+        "endpoint": {"type": "string", "enum": list(TAKES)},
+        "state": {"type": "string", "enum": list(JobState)},
+        "lane": {"type": "string", "enum": list(Lane)},
+        "tenant": {"type": "string"},
+        "source": {"type": "string", "description": "Where it came from: `api`, or a watched directory."},
+        "durable": {"type": "boolean"},
+        "kept": {"type": "boolean", "description": "The result outlives its caller."},
+        "generation": {"type": "integer", "description": "How often it was requeued."},
+        "attempt": {"type": "integer"},
+        "max_attempts": {"type": "integer"},
+        "created_at": _TIME,
+        "queued_at": _TIME,
+        "started_at": _TIME,
+        "finished_at": _TIME,
+        "position": {"type": ["integer", "null"], "description": "1 is the next to run."},
+        "eta_seconds": {"type": ["number", "null"], "description": "Estimated wait."},
+        "progress": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "replica": {"type": ["string", "null"]},
+        "error": {
+            "type": ["object", "null"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "status": {"type": "integer"},
+                "param": {"type": ["string", "null"]},
+            },
+        },
+        "result": {"description": "What the engine answered; absent in lists, null until there is one."},
+        "artifact": {"type": ["string", "null"], "description": "sha256 of a result too big for the record."},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "links": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "required": ["id", "object", "model", "endpoint", "state", "lane"],
+}

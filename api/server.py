@@ -1,0 +1,118 @@
+"""The life of the process: open what it needs, listen, serve until told to stop, close. Decides nothing of HTTP."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from api.app import create_app
+from api.context import Context
+from inferq import errors
+from inferq.config import Settings
+from queues import open_gateway
+from storage import open_storage
+from storage.keys import KeyStore
+from storage.ledger import Ledger
+from storage.migrate import upgrade
+
+log = logging.getLogger("api")
+
+BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds an idle connection stays open; longer than clients' pools keep theirs, so it is they who close."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError: the address is taken, or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Context]:
+    """Storage, queue and all else of one application; closed afterwards. Redis need not be there."""
+    storage = await open_storage(settings)
+    try:
+        gateway = open_gateway(settings, storage)
+        await gateway.start()
+        try:
+            yield Context.build(settings, storage, gateway)
+        finally:
+            await gateway.stop()
+    finally:
+        await storage.close()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without its own signal handling, which ends the process by the signal once all is closed."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
+def server_for(app: ASGIApp, settings: Settings) -> Server:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Nobody is trusted for where a request seems to come from.
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(settings.processing.drain_timeout)),
+    )
+    return Server(config)
+
+
+async def serve(settings: Settings, sock: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls end within `processing.drain_timeout`."""
+    async with opened(settings) as context:
+        server = server_for(create_app(context), settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.handle_exit, number, None)
+        log.info("listening on %s", url_of(sock))
+        # What is loaded now lives as long as the process; looking through it again costs every collection.
+        gc.collect()
+        gc.freeze()
+        await server.serve(sockets=[sock])
+
+
+async def initialise(settings: Settings) -> str | None:
+    """Bring the database to the newest schema and see to the first admin key; its text if it was made now."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    url = settings.storage.database_url
+    await upgrade(url, settings.home)
+    ledger = await Ledger.open(url, settings.home)
+    try:
+        return await KeyStore(ledger.database).ensure_admin(settings.home / "admin.key")
+    except OSError as error:
+        raise errors.StoreUnavailable(
+            f"cannot write {settings.home / 'admin.key'}: {error.strerror}"
+        ) from error
+    finally:
+        await ledger.close()

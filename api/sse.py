@@ -1,0 +1,31 @@
+"""Server-sent events on the wire: headers, comments, frames. Knows no job."""
+
+from starlette.types import Message
+
+KEEP_ALIVE = 10.0
+"""Seconds of silence after which a comment shows that the connection lives."""
+
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies of the nginx kind would otherwise collect the stream before passing it on.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def start(*extra: tuple[bytes, bytes]) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *extra]}
+
+
+def part(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def comment(text: str) -> bytes:
+    return f": {text}\n\n".encode()
+
+
+def event(event_id: str, name: str, data: bytes) -> bytes:
+    """One event; each line of `data` becomes a data line, which readers join with newlines again."""
+    lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines() or [b""])
+    return b"id: %b\nevent: %b\n%b\n" % (event_id.encode(), name.encode(), lines)

@@ -1,0 +1,47 @@
+"""Waiting for a job in sight of its caller: position, estimate, progress. It must not change the job."""
+
+from collections import deque
+from typing import Any
+
+from rich.markup import escape
+
+from inferq.cli import output
+from inferq.client import Client
+
+
+def wait_for(client: Client, job: Any, *, quiet: bool = False) -> Any:
+    """The job in its terminal state. In a terminal one line tells where it stands; Ctrl-C leaves it be."""
+    latest = job
+    try:
+        if quiet or not output.notes.is_terminal:
+            return at_end(client, job["id"])
+        with output.notes.status(describe(job)) as line:
+            for latest in client.wait(job["id"]):
+                line.update(describe(latest))
+    except KeyboardInterrupt:
+        output.notes.print(f"[dim]the job goes on; inferq jobs watch {job['id']}[/dim]")
+        raise
+    return latest
+
+
+def at_end(client: Client, job_id: str) -> Any:
+    """The job in its terminal state, awaited in silence."""
+    return deque(client.wait(job_id), maxlen=1).pop()
+
+
+def describe(job: Any) -> str:
+    """One line: state, place in the queue, estimate, progress."""
+    parts = [output.state(job["state"]), f"[bold]{escape(job['model'])}[/bold]"]
+    if job["state"] == "queued":
+        if job.get("position"):
+            parts.append(f"position {job['position']}")
+        if job.get("eta_seconds") is not None:
+            parts.append(f"about {output.span(job['eta_seconds'])}")
+    if job["state"] == "running":
+        if job.get("progress") is not None:
+            parts.append(f"{job['progress']:.0%}")
+        if job.get("replica"):
+            parts.append(f"[dim]{escape(job['replica'])}[/dim]")
+    if job.get("attempt", 0) > 1:
+        parts.append(f"attempt {job['attempt']} of {job['max_attempts']}")
+    return " · ".join(parts)

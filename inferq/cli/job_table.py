@@ -1,0 +1,73 @@
+"""Jobs as a table of one line each, and one job in full. It must not fetch anything."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from inferq.cli import output
+from inferq.client import JobJson
+
+
+def render(jobs: Iterable[JobJson]) -> Table:
+    """Fits 80 columns: an id is 36 wide, and must stay whole to be copied."""
+    table = output.table("JOB", "MODEL", "LANE", "STATE", "WHEN")
+    table.columns[1].overflow = "ellipsis"
+    for job in jobs:
+        table.add_row(job["id"], escape(job["model"]), job["lane"], output.state(job["state"]), _when(job))
+    return table
+
+
+def details(job: JobJson) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _facts(job):
+        if value not in (None, "", "-"):
+            grid.add_row(name, value)
+    return grid
+
+
+def _when(job: JobJson) -> str:
+    """What one wants to know in this state: the place in the queue, the run so far, or when it ended."""
+    if job["state"] in ("queued", "scheduled"):
+        place = f"#{job['position']}" if job.get("position") else ""
+        eta = f"~{output.span(job['eta_seconds'])}" if job.get("eta_seconds") is not None else ""
+        return " ".join(filter(None, (place, eta))) or output.age(job["created_at"])
+    if job["state"] == "running":
+        progress = f"{job['progress']:.0%} " if job.get("progress") is not None else ""
+        started = job["started_at"]
+        return f"{progress}{output.span(time.time() - started)}" if started else progress or "-"
+    return output.age(job["finished_at"])
+
+
+def _facts(job: JobJson) -> Iterable[tuple[str, str]]:
+    yield "job", job["id"]
+    yield "state", output.state(job["state"])
+    if job["error"]:
+        yield "error", f"[red]{escape(job['error']['code'])}[/red]: {escape(job['error']['message'])}"
+    yield "model", escape(job["model"])
+    yield "endpoint", job["endpoint"]
+    yield "lane", job["lane"]
+    if job["position"]:
+        yield "position", str(job["position"])
+    yield "estimate", output.span(job["eta_seconds"])
+    yield "attempt", f"{job['attempt']} of {job['max_attempts']}"
+    yield "replica", escape(job["replica"] or "")
+    yield "source", escape(f"{job['source']} ({job['tenant']})")
+    yield "created", output.age(job["created_at"])
+    yield "waited", output.span(_between(job["queued_at"], job["started_at"]))
+    yield "ran", output.span(_between(job["started_at"], job["finished_at"]))
+    if job["metadata"]:
+        yield "metadata", escape(_pairs(job["metadata"]))
+    yield "artifact", job["artifact"] or ""
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start
+
+
+def _pairs(metadata: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in metadata.items())

@@ -1,0 +1,101 @@
+"""`inferq submit`: a prompt, a job file or standard input becomes one job or several.
+
+It must not decide anything about the work: defaults that need knowledge are the server's.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inferq import errors
+from inferq.cli import answer, exits, following, job_file, output
+from inferq.client import Client
+from inferq.lanes import parse_lane
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def submit(
+    source: Annotated[str, typer.Argument(help="A prompt, the path of a job file, or - for standard input.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Default: the first that fits.")] = "",
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", "-e", help="chat/completions, completions or embeddings.")
+    ] = "",
+    priority: Annotated[
+        str, typer.Option("--priority", "-p", help="high, medium, low, or 0 (low) to 9 (high).")
+    ] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait/--async", help="Wait for the answer, or print the job's id and end.")
+    ] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
+    ] = False,
+    json: Annotated[bool, output.JSON] = False,
+) -> None:
+    """Send work and wait for the answer.
+
+    Without --stream the job is durable: Ctrl-C ends the waiting, not the job. A job file
+    holds {"model", "body", ...}, a request body, an array of those, or one per line.
+
+    [bold]Examples[/bold]
+      [cyan]inferq submit "What is the capital of France?"[/cyan]
+      [cyan]inferq submit "Hello!" --stream[/cyan]
+      [cyan]inferq submit examples/batch.jsonl --priority low --async[/cyan]
+      [cyan]cat notes.txt | inferq submit - --endpoint embeddings --json[/cyan]
+    """
+    chosen = {"model": model, "endpoint": endpoint, "priority": priority and parse_lane(priority).value}
+    with Client.from_environment() as client:
+        jobs = [job_file.complete(job, chosen, client.models) for job in _read(source, endpoint)]
+        if stream:
+            _stream(client, jobs, json)
+            return
+        accepted = [client.submit(job) for job in jobs]
+        if not wait:
+            for job in accepted:
+                _show_accepted(job, json)
+            return
+        finished = [following.wait_for(client, job, quiet=json) for job in accepted]
+    for done in finished:
+        output.show_json(done) if json else answer.show(done)
+    if any(job["state"] != "succeeded" for job in finished):
+        sys.exit(exits.JOB_NOT_SUCCEEDED)
+
+
+def _read(source: str, endpoint: str) -> list[dict[str, Any]]:
+    if source == "-":
+        return job_file.parse(sys.stdin.read(), "standard input", endpoint)
+    try:
+        is_file = Path(source).is_file()
+    except OSError:
+        is_file = False  # a long prompt is no possible file name
+    if is_file:
+        return job_file.parse(Path(source).read_text(encoding="utf-8"), source, endpoint)
+    if source.endswith((".json", ".jsonl")):
+        raise errors.ConfigError(f"there is no file {source}")
+    return [job_file.from_prompt(source, endpoint)]
+
+
+def _stream(client: Client, jobs: list[dict[str, Any]], as_json: bool) -> None:
+    for job in jobs:
+        body = {**job["body"], "model": job["model"]}
+        if job.get("priority"):
+            body["priority"] = job["priority"]
+        for chunk in client.stream(job["endpoint"], body):
+            if as_json:
+                output.show_json(chunk)
+            else:
+                print(answer.piece(chunk), end="", flush=True)
+        if not as_json:
+            print()
+
+
+def _show_accepted(job: Any, as_json: bool) -> None:
+    if as_json:
+        output.show_json(job)
+        return
+    place = f", position {job['position']}" if job.get("position") else ""
+    print(job["id"])
+    output.notes.print(f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]")

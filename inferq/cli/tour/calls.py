@@ -1,0 +1,100 @@
+"""The interactive stops: chat, stream, tool call, embeddings."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from inferq import errors
+from inferq.cli import answer, output
+from inferq.cli.tour.stop import CHAT_MODEL, EMBED_MODEL, ask, fail, hold, tell
+from inferq.client import Client
+
+_WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "description": "The name of the city"}},
+            "required": ["city"],
+        },
+    },
+}
+_ALIKE = ("The cat sleeps on the sofa.", "A kitten is napping on the couch.")
+_UNLIKE = "It will rain tomorrow."
+
+
+def require_demo_models(client: Client) -> None:
+    """Raises ModelNotFound where the tour cannot be given."""
+    here = {model["id"] for model in client.models()}
+    absent = {CHAT_MODEL, EMBED_MODEL} - here
+    if absent:
+        raise errors.ModelNotFound(
+            f"the tour uses the models demo-chat and demo-embed; this server lacks {' and '.join(sorted(absent))}"
+        )
+
+
+def chat(client: Client) -> str:
+    prompt = "What is the capital of France?"
+    tell(f"> {prompt}")
+    began = time.monotonic()
+    reply = client.call("chat/completions", {"model": CHAT_MODEL, "messages": ask(prompt)})
+    text = answer.text_of(reply)
+    tell(text, "bold")
+    hold("Paris" in text, "the answer is not the one that the model was taught")
+    return f"answered in {_milliseconds(began)}, {reply['usage']['completion_tokens']} tokens"
+
+
+def stream(client: Client) -> str:
+    prompt = "Count from 1 to 60."
+    tell(f"> {prompt}")
+    began = time.monotonic()
+    first, pieces = 0.0, []
+    output.console.print("   ", end="")
+    for chunk in client.stream("chat/completions", {"model": CHAT_MODEL, "messages": ask(prompt)}):
+        text = answer.piece(chunk)
+        if text:
+            first = first or time.monotonic() - began
+            pieces.append(text)
+            output.console.print(text, end="", style="bold", soft_wrap=True)
+    output.console.print()
+    hold("".join(pieces).rstrip().endswith("60."), "the stream ended before its end")
+    hold(len(pieces) > 1, "the answer came in one piece")
+    return f"first piece after {first * 1000:.0f} ms, {len(pieces)} pieces in {_milliseconds(began)}"
+
+
+def tool_call(client: Client) -> str:
+    prompt = "What is the weather in Paris?"
+    tell(f"> {prompt}   (tools: get_weather)")
+    body = {"model": CHAT_MODEL, "messages": ask(prompt), "tools": [_WEATHER]}
+    choice = client.call("chat/completions", body)["choices"][0]
+    calls = choice["message"].get("tool_calls") or fail(
+        f"no tool was called; the model said {choice['message']}"
+    )
+    function = calls[0]["function"]
+    tell(f"{function['name']}({function['arguments']})", "bold")
+    hold(function["name"] == "get_weather", "another function was called")
+    hold("Paris" in json.loads(function["arguments"]).values(), "the argument is not Paris")
+    return f"finish_reason {choice['finish_reason']}"
+
+
+def embeddings(client: Client) -> str:
+    texts = [*_ALIKE, _UNLIKE]
+    data = client.call("embeddings", {"model": EMBED_MODEL, "input": texts})["data"]
+    one, two, other = (item["embedding"] for item in data)
+    near, far = _cosine(one, two), _cosine(one, other)
+    tell(f"{near:5.2f}  {_ALIKE[0]}  ~  {_ALIKE[1]}")
+    tell(f"{far:5.2f}  {_ALIKE[0]}  ~  {_UNLIKE}")
+    hold(near > far, "sentences that mean the same are not nearer to each other")
+    return f"{len(texts)} vectors of {len(one)} numbers"
+
+
+def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))
+
+
+def _milliseconds(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1000:.0f} ms"

@@ -1,0 +1,317 @@
+"""A small typed client of the HTTP API: jobs, models, status, keys, and events that survive a lost
+connection.
+
+It owns the wire names on the caller's side and turns the API's errors back into `inferq.errors`. It must not
+print, and must not know the processes behind the API.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, NotRequired, Self, TypedDict
+
+import httpx2
+
+from inferq import errors
+from inferq.job import TERMINAL, JobState
+
+DEFAULT_URL = "http://127.0.0.1:9000"
+_RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0, 10.0)
+
+
+class ErrorJson(TypedDict):
+    code: str
+    message: str
+    status: int
+    param: str | None
+
+
+class JobJson(TypedDict):
+    id: str
+    model: str
+    endpoint: str
+    state: str
+    lane: str
+    tenant: str
+    source: str
+    generation: int
+    attempt: int
+    max_attempts: int
+    created_at: float | None
+    queued_at: float | None
+    started_at: float | None
+    finished_at: float | None
+    position: int | None
+    eta_seconds: float | None
+    progress: float | None
+    replica: str | None
+    error: ErrorJson | None
+    result: NotRequired[Any]
+    artifact: str | None
+    metadata: dict[str, Any]
+
+
+class JobPage(TypedDict):
+    data: list[JobJson]
+    has_more: bool
+    next_cursor: str | None
+
+
+class Event(NamedTuple):
+    """One server-sent event of a job; `id` resumes after it."""
+
+    id: str
+    name: str
+    data: str
+
+
+class Client:
+    """One server, one key. Every method raises a class of `inferq.errors`; nothing else escapes."""
+
+    def __init__(self, url: str, key: str | None, *, timeout: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -> Self:
+        """The server and key that INFERQ_URL and INFERQ_API_KEY name.
+
+        Unset, they are the ones that `inferq up` left in INFERQ_HOME, where those are readable.
+        """
+        home = home or Path(environ.get("INFERQ_HOME") or "data")
+        url = environ.get("INFERQ_URL") or _read_line(home / "run" / "url") or DEFAULT_URL
+        return cls(url, environ.get("INFERQ_API_KEY") or _read_line(home / "admin.key"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Jobs
+
+    def submit(self, job: Mapping[str, Any]) -> JobJson:
+        """Accept a durable job: `{endpoint?, model, body, priority?, metadata?}`, or a body itself."""
+        accepted: JobJson = self._json("POST", "/v1/jobs", job)
+        return accepted
+
+    def job(self, job_id: str) -> JobJson:
+        found: JobJson = self._json("GET", f"/v1/jobs/{job_id}")
+        return found
+
+    def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> JobPage:
+        """One page, newest first. `filters`: state, model, lane, source."""
+        wanted = {name: value for name, value in {**filters, "cursor": cursor}.items() if value}
+        page: JobPage = self._json("GET", "/v1/jobs", params={**wanted, "limit": str(limit)})
+        return page
+
+    def cancel(self, job_id: str) -> JobJson:
+        cancelled: JobJson = self._json("POST", f"/v1/jobs/{job_id}/cancel")
+        return cancelled
+
+    def retry(self, job_id: str) -> JobJson:
+        """Run a finished job again as it was asked."""
+        queued: JobJson = self._json("POST", f"/v1/jobs/{job_id}/retry")
+        return queued
+
+    def requeue(self, job_id: str, edits: Mapping[str, Any]) -> JobJson:
+        """Run a finished job again with another body, model, priority or metadata."""
+        queued: JobJson = self._json("POST", f"/v1/jobs/{job_id}/requeue", edits)
+        return queued
+
+    def result(self, job_id: str) -> bytes:
+        return self._send("GET", f"/v1/jobs/{job_id}/result").content
+
+    def wait(self, job_id: str, *, every: float = 0.3, patience: float = 60.0) -> Iterator[JobJson]:
+        """The job again and again, its terminal state last. A server away for `patience` is an error."""
+        lost_at: float | None = None
+        while True:
+            try:
+                job = self.job(job_id)
+            except errors.Unavailable:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > patience:
+                    raise
+            else:
+                lost_at = None
+                yield job
+                if JobState(job["state"]) in TERMINAL:
+                    return
+            time.sleep(every)
+
+    def follow(self, job_id: str, *, after: str = "") -> Iterator[Event]:
+        """The events of a durable or kept job, from after the event `after` to its end.
+
+        A lost connection is taken up again after the last event that arrived; none is seen twice.
+        """
+        pauses = iter(_RECONNECT_SECONDS)
+        while True:
+            try:
+                for event in self._events(f"/v1/jobs/{job_id}/events", after):
+                    after = event.id or after
+                    pauses = iter(_RECONNECT_SECONDS)
+                    yield event
+                    if event.name == "done":
+                        return
+            except errors.Unavailable:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                # The server ended the stream early (a restart): ask again, but never in a tight loop.
+                time.sleep(next(pauses, _RECONNECT_SECONDS[-1]))
+
+    # Interactive calls
+
+    def call(self, endpoint: str, body: Mapping[str, Any], *, timeout: float = 600.0) -> Any:
+        """The answer of ``POST /v1/{endpoint}``, awaited on the open connection."""
+        return self._json("POST", f"/v1/{endpoint}", body, timeout=timeout)
+
+    def stream(self, endpoint: str, body: Mapping[str, Any], *, timeout: float = 600.0) -> Iterator[Any]:
+        """The parsed chunks of a streamed call. An error event raises."""
+        request = {**body, "stream": True}
+        with (
+            _translated(self.url),
+            self._http.stream("POST", f"/v1/{endpoint}", json=request, timeout=timeout) as response,
+        ):
+            _raise_for(response)
+            for event in httpx2.EventSource(response):
+                if event.data == "[DONE]":
+                    return
+                chunk = event.json()
+                if isinstance(chunk, dict) and chunk.get("error"):
+                    raise error_of(chunk, status=500)
+                yield chunk
+
+    # Models, status, keys
+
+    def models(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/models")["data"])
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._json("GET", "/status"))
+
+    def is_ready(self) -> bool:
+        """Whether the API and what stands behind it answer; never raises."""
+        try:
+            return self._http.get("/readyz", timeout=2.0).status_code == httpx2.codes.OK
+        except httpx2.HTTPError:
+            return False
+
+    def keys(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/keys")["data"])
+
+    def create_key(
+        self, name: str, role: str, *, tenant: str | None = None, weight: float | None = None
+    ) -> dict[str, Any]:
+        wanted = {"name": name, "role": role, "tenant": tenant, "weight": weight}
+        return dict(self._json("POST", "/v1/keys", {k: v for k, v in wanted.items() if v is not None}))
+
+    def revoke_key(self, key: str) -> None:
+        self._send("DELETE", f"/v1/keys/{key}")
+
+    def _events(self, path: str, after: str) -> Iterator[Event]:
+        headers = {"Last-Event-ID": after} if after else {}
+        # Keep-alive comments come every few seconds, so a minute of silence is a dead connection.
+        with (
+            _translated(self.url),
+            self._http.stream("GET", path, headers=headers, timeout=60.0) as response,
+        ):
+            _raise_for(response)
+            for event in httpx2.EventSource(response):
+                yield Event(event.id, event.event, event.data)
+
+    def _json(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        response = self._send(method, path, body, **options)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise errors.Unavailable(f"{self.url} does not answer like an inferq API") from error
+
+    def _send(self, method: str, path: str, body: Any = None, **options: Any) -> httpx2.Response:
+        with _translated(self.url):
+            response = self._http.request(method, path, json=body, **options)
+            _raise_for(response)
+            return response
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol) as error:
+        advice = "start it with `inferq up`, or set INFERQ_URL"
+        raise errors.Unavailable(f"no inferq answers at {url}: {advice}") from error
+    except httpx2.TimeoutException as error:
+        raise errors.Unavailable(f"{url} gave no answer in time") from error
+    except (httpx2.HTTPError, httpx2.SSEError) as error:
+        raise errors.Unavailable(f"the connection to {url} broke: {error}") from error
+
+
+def _raise_for(response: httpx2.Response) -> None:
+    if response.status_code < httpx2.codes.BAD_REQUEST:
+        return
+    response.read()
+    try:
+        payload = response.json()
+    except ValueError:
+        payload = {}
+    raise error_of(payload, status=response.status_code, retry_after=response.headers.get("retry-after"))
+
+
+def error_of(payload: Any, *, status: int, retry_after: str | None = None) -> errors.InferqError:
+    """The class for an error object of the API: by its code, else by its status."""
+    error = payload.get("error") if isinstance(payload, dict) else None
+    fields = error if isinstance(error, dict) else {}
+    kind = _BY_CODE.get(str(fields.get("code"))) or _BY_STATUS.get(status, errors.InferqError)
+    try:
+        seconds = float(retry_after) if retry_after else None
+    except ValueError:
+        seconds = None
+    return kind(
+        str(fields.get("message") or f"the server answered {status}"),
+        param=fields.get("param"),
+        retry_after=seconds,
+        status=status,
+    )
+
+
+def _family(kind: type[errors.InferqError]) -> Iterator[type[errors.InferqError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+_BY_CODE = {kind.code: kind for kind in _family(errors.InferqError)}
+_BY_STATUS: dict[int, type[errors.InferqError]] = {
+    400: errors.InvalidRequest,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.InvalidRequest,
+    409: errors.Conflict,
+    413: errors.BodyTooLarge,
+    415: errors.InvalidRequest,
+    422: errors.InvalidRequest,
+    429: errors.AtCapacity,
+    502: errors.EngineError,
+    503: errors.Unavailable,
+    504: errors.EngineTimeout,
+}
+
+
+def _read_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

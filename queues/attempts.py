@@ -1,0 +1,140 @@
+"""`Attempts`: what a replica does with jobs: claim, keep, answer, finish. Every call proves itself by the lease token."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from redis.asyncio import Redis
+
+from inferq.config import Settings
+from inferq.job import Failure, Job
+from queues import frames, records
+from queues.connection import translated
+from queues.scripts import Scripts
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RETRY = "retry"
+    """Run again if attempts are left, else failed."""
+    HANDBACK = "handback"
+    """The replica stops; the attempt does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A job and the right to finish it. `reply_to` names the api process that waits, if any."""
+
+    job: Job
+    token: str
+    reply_to: str | None
+
+    @property
+    def id(self) -> str:
+        return self.job.spec.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The end of an attempt. `seconds` is its share of device time; `frame` goes to the caller when this is final."""
+
+    outcome: Outcome
+    seconds: float = 0.0
+    frame: bytes = b""
+    result: bytes | None = None
+    result_type: str = "application/json"
+    artifact: str | None = None
+    failure: Failure | None = None
+
+    def fields(self) -> list[Any]:
+        fields: list[Any] = []
+        if self.result is not None:
+            fields += ["result", self.result, "rtype", self.result_type]
+        if self.artifact:
+            fields += ["artifact", self.artifact, "rtype", self.result_type]
+        if self.failure:
+            fields += ["error", records.failure_text(self.failure)]
+        return fields
+
+
+class Attempts:
+    """Leases of one replica of one model. Methods raise QueueUnavailable when Redis is away."""
+
+    def __init__(self, redis: Redis, settings: Settings, model: str, replica: str):
+        self._scripts = Scripts(redis, settings.queue)
+        self._redis = redis
+        self._prefix = settings.queue.prefix
+        self._model = model
+        self._replica = replica
+        self.lease = settings.queue.lease
+
+    async def claim(self) -> Attempt | None:
+        """The best waiting job, now leased to this replica."""
+        token = _token()
+        async with translated():
+            flat = await self._scripts("claim", _token(), self._model, self._replica, token, self.lease)
+        return _attempt(flat)
+
+    async def waiting(self) -> int:
+        """How many jobs wait for the model."""
+        async with translated():
+            return int(await self._redis.hget(f"{self._prefix}order:{self._model}", "jobs") or 0)  # type: ignore[misc]
+
+    async def finish(self, attempt: Attempt, finish: Finish, *, claim_next: bool) -> tuple[str, Attempt | None]:
+        """(state the job is in now, the next job). `stale`: the attempt was no longer trusted, nothing was written."""
+        async with translated():
+            state, flat = await self._scripts(
+                "finish",
+                *(_token(), attempt.id, attempt.token, finish.outcome.value, repr(finish.seconds), finish.frame),
+                *("1" if claim_next else "0", self._model, self._replica, _token(), self.lease),
+                *finish.fields(),
+            )
+        return state.decode(), _attempt(flat)
+
+    async def renew(self, running: Sequence[tuple[str, str, float | None]]) -> list[bool]:
+        """Keep the leases of (job, token, progress); False where the attempt is no longer trusted."""
+        args: list[Any] = []
+        for job_id, token, progress in running:
+            args += [job_id, token, "" if progress is None else f"{progress:.4f}"]
+        async with translated():
+            return [answer == b"ok" for answer in await self._scripts("renew", self.lease, *args)]
+
+    async def first_byte(self, attempt: Attempt, frame: bytes) -> bool:
+        """Send the first part of an answer; False when the attempt is no longer trusted and nothing was sent."""
+        async with translated():
+            return bool(await self._scripts("first_byte", attempt.id, attempt.token, frame))
+
+    async def fail_waiting(self, failure: Failure, *, limit: int = 100) -> int:
+        """Fail up to `limit` jobs per tenant that wait for a model which cannot be loaded; the number failed."""
+        async with translated():
+            ids = await self._scripts(
+                "fail_waiting", self._model, limit, failure.code, failure.message, failure.status
+            )
+        return len(ids)
+
+
+def error_frame(job_id: str, token: str, failure: Failure) -> bytes:
+    """The frame that tells a caller of a failure."""
+    return frames.pack(job_id, frames.FrameKind.ERROR, token, 0, records.failure_text(failure))
+
+
+def _token() -> str:
+    return secrets.token_hex(frames.TOKEN_LENGTH // 2)
+
+
+def _attempt(flat: list[bytes]) -> Attempt | None:
+    if not flat:
+        return None
+    record = records.pairs(flat)
+    reply_to = record.get("reply")
+    return Attempt(
+        job=records.job_of(record["id"].decode(), record),
+        token=record["token"].decode(),
+        reply_to=reply_to.decode() if reply_to else None,
+    )

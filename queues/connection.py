@@ -1,0 +1,50 @@
+"""Connections to Redis: sized pools, time-outs, and redis-py's errors turned into ours.
+
+Two traps decide the numbers: a blocking read must be shorter than the socket time-out, or it raises; and a pool that
+is too small raises at the next command instead of waiting, so commands share a waiting pool.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from inferq import errors
+from inferq.config import Settings
+
+Client = Redis
+"""The type of a connection pool, for processes that only pass it on."""
+
+SOCKET_TIMEOUT = 10.0
+BLOCK_MS = 2000
+"""Longest blocking read; well under SOCKET_TIMEOUT."""
+
+
+def connect(settings: Settings, *, connections: int = 32) -> Redis:
+    """A client whose commands wait for a free connection (5 s) and are tried twice; mutating calls bear a repeat."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url,
+        max_connections=connections,
+        timeout=5,
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=3,
+        health_check_interval=0,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),  # type: ignore[no-untyped-call]
+        client_name="inferq",
+    )
+    return Redis.from_pool(pool)
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Within it every Redis error is a QueueUnavailable that says what happened."""
+    try:
+        yield
+    except redis.exceptions.OutOfMemoryError as error:
+        raise errors.QueueUnavailable("Redis is full (maxmemory); nothing can be queued", retry_after=10) from error
+    except (redis.exceptions.RedisError, OSError) as error:
+        text = str(error) or type(error).__name__
+        raise errors.QueueUnavailable(f"Redis is away: {text}", retry_after=2) from error

@@ -1,0 +1,56 @@
+"""Puts the pieces together that a gateway process (api, watcher) needs. It decides nothing."""
+
+import asyncio
+import logging
+
+from redis.asyncio import Redis
+
+from inferq import errors, process
+from inferq.config import Settings
+from queues.celery_app import make_app
+from queues.connection import connect
+from queues.intake import Intake
+from queues.queue import JobQueue
+from queues.replies import ReplyReader
+from queues.signals import Signals
+from storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """`intake`, `queue` and `replies` of one process. Starts with Redis away."""
+
+    def __init__(self, settings: Settings, storage: Storage):
+        self._redis: Redis = connect(settings, connections=64)
+        self._signals = Signals(make_app(settings))
+        self.queue = JobQueue(self._redis, settings)
+        self.intake = Intake(self.queue, storage, self._signals, settings)
+        self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
+        self._filing: asyncio.Task[None] | None = None
+
+    async def start(self, *, replies: bool = True) -> None:
+        """Begin; `replies=False` for a process that awaits no answers."""
+        self._signals.start()
+        if replies:
+            self.replies.start()
+            self._filing = asyncio.create_task(self._file_lost())
+
+    async def stop(self) -> None:
+        if self._filing:
+            await process.end_tasks([self._filing])
+            await self.replies.stop()
+        self._signals.stop()
+        await self._redis.aclose()
+
+    async def _file_lost(self) -> None:
+        while True:
+            spec = await self.replies.lost.get()
+            try:
+                await self.intake.file_lost(spec)
+            except errors.StoreUnavailable as error:
+                log.error("job %s was lost by Redis and cannot be filed: %s", spec.id, error.message)
+
+
+def open_gateway(settings: Settings, storage: Storage) -> Gateway:
+    return Gateway(settings, storage)

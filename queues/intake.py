@@ -1,0 +1,130 @@
+"""`Intake`: how work enters and how people change it: submit, find, cancel, requeue. Used by the api and the watchers.
+
+Durable jobs: a place in Redis, then the commit in SQL (which is what "accepted" means), then the ready set. What dies
+between two steps is mended by the reconciler. Interactive jobs: one call to Redis.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inferq import errors
+from inferq.config import Settings
+from inferq.job import Failure, Job, JobSpec, JobState
+from queues.queue import JobQueue, Standing
+from queues.signals import Signals
+from storage import Storage
+
+CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=499)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds."""
+
+    position: int | None
+    eta: float | None
+    queued: bool = True
+
+
+class Intake:
+    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+        self._queue = queue
+        self._ledger = storage.ledger
+        self._signals = signals
+        self._max_offline = settings.queue.max_offline_jobs
+
+    async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
+        """Accept a job. Submitting the same id again changes nothing.
+
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only).
+        """
+        if not spec.durable:
+            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
+            return self._announce(spec, standing)
+        try:
+            await self._queue.reserve(spec)
+        except errors.QueueUnavailable:
+            await self._ledger.accept(spec, bound=self._max_offline)
+            return Accepted(None, None, queued=False)
+        await self._ledger.accept(spec)
+        try:
+            return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
+        except errors.QueueUnavailable:
+            return Accepted(None, None, queued=False)
+
+    async def find(self, job_id: str) -> Job:
+        """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
+
+        Raises JobNotFound, StoreUnavailable.
+        """
+        try:
+            job = await self._queue.get(job_id)
+        except errors.QueueUnavailable:
+            job = None
+        if job is None or (job.terminal and job.spec.durable):
+            row = await self._ledger.get(job_id)
+            if job is not None and (row is None or not row.terminal):
+                return replace(job, state=JobState.RUNNING, result=None, finished_at=None)
+            if row is None:
+                raise errors.JobNotFound(f"no job {job_id}")
+            return row
+        if job.state is JobState.QUEUED:
+            return await self._with_standing(job)
+        return job
+
+    async def cancel(self, job_id: str, failure: Failure = CANCELLED) -> Job:
+        """Cancel, down to the engine. A finished job stays as it is. Raises JobNotFound, StoreUnavailable."""
+        job = await self.find(job_id)
+        if job.terminal:
+            return job
+        if job.spec.durable:
+            job = await self._ledger.cancel(job_id) or job
+        try:
+            await self._queue.cancel(job_id, failure, generation=job.generation)
+        except errors.QueueUnavailable:
+            if not job.spec.durable:
+                raise
+        self._signals.ended(job_id, "cancelled")
+        return await self.find(job_id)
+
+    async def abandon(self, job_id: str) -> None:
+        """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
+        if await self._queue.cancel(job_id, CANCELLED) in ("queued", "running"):
+            self._signals.ended(job_id, "cancelled")
+
+    async def requeue(self, job_id: str, *, edits: Mapping[str, Any] | None = None) -> Job:
+        """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on.
+
+        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable.
+        """
+        if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
+            raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
+        job = await self._ledger.requeue(job_id, **dict(edits or {}))
+        try:
+            standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
+            self._announce(job.spec, standing)
+        except errors.QueueUnavailable:
+            return job
+        return await self.find(job_id)
+
+    async def file_lost(self, spec: JobSpec) -> None:
+        """Record an interactive job that Redis forgot as failed: redis_lost."""
+        await self._ledger.accept(spec, state=JobState.FAILED)
+
+    def _announce(self, spec: JobSpec, standing: Standing | None) -> Accepted:
+        if standing is None:
+            return Accepted(None, None)
+        self._signals.sent(spec)
+        if standing.bell_wanted:
+            self._signals.ring(spec.model)
+        return Accepted(standing.position, None)
+
+    async def _with_standing(self, job: Job) -> Job:
+        """A waiting job with its position, and an estimate when replicas of its model are ready to work."""
+        standing = await self._queue.standing(job.id)
+        if standing is None:
+            return job
+        ready = [r for r in await self._queue.replicas() if r.model == job.spec.model and r.state == "ready"]
+        eta = standing.ahead / len(ready) if ready else None
+        return replace(job, position=standing.position, eta=eta)

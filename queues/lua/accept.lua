@@ -1,0 +1,52 @@
+-- Makes a job queued.
+-- ARGV op mode max_jobs max_bytes max_tenant weight id model tenant lane units size gen, then field value ... of the job
+-- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
+--   -> {status, position, device seconds ahead, bell wanted}
+--   status ok | exists | tomb | jobs | bytes | tenant (the bound that is reached)
+local op, mode, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local units, size, gen = num(ARGV[11]), num(ARGV[12]), num(ARGV[13])
+local before = replayed(op)
+if before then return before end
+-- Called last: a full Redis refuses a script whose first write may grow, and this one frees.
+local function release()
+  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, id) end
+end
+
+-- 1. This generation, or a later one, was cancelled before it came.
+local tomb = redis.call('GET', P .. 'tomb:' .. id)
+if tomb and num(tomb) >= gen then
+  release()
+  return {'tomb', -1, '0', 0}
+end
+-- 2. Already here. A higher generation replaces a job that has ended.
+local old = job_fields(id, 'state', 'gen')
+if old.state then
+  local ended = old.state ~= 'queued' and old.state ~= 'running' and old.state ~= 'scheduled'
+  if not (ended and num(old.gen) < gen) then
+    release()
+    return {'exists', -1, '0', 0}
+  end
+end
+-- 3. A bound is reached.
+if mode == 'direct' then
+  local status = over_bound(model, tenant, size, num(ARGV[3]), num(ARGV[4]), num(ARGV[5]))
+  if status ~= 'ok' then return {status, -1, backlog(model), 0} end
+end
+-- 4. Queued.
+local rate = num(redis.call('HGET', order_key(model), 'rate'))
+local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
+redis.call('HSET', order_key(model), 'w:' .. tenant, ARGV[6])
+if old.state then redis.call('DEL', P .. 'job:' .. id, P .. 'events:' .. id) end
+redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[11],
+  'size', ARGV[12], 'gen', ARGV[13], 'est', text(est), 'queued', text(now()), unpack(ARGV, 14))
+local score = enter(id, model, tenant, lane, est, size, nil)
+redis.call('HSET', P .. 'job:' .. id, 'score', text(score))
+release()
+-- A caller that has just begun may not have made its stream yet; whoever calls is there.
+local api = redis.call('HGET', P .. 'job:' .. id, 'reply')
+if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
+  redis.call('XADD', P .. 'reply:' .. api, '*', 'b', '')
+  redis.call('EXPIRE', P .. 'reply:' .. api, REPLY_TTL)
+end
+local place = standing(id, {model = model, tenant = tenant, lane = lane})
+return remember(op, {'ok', place[1], place[2], bell_wanted(model)})

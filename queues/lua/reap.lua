@@ -1,0 +1,23 @@
+-- Jobs whose lease has ended. ARGV limit   -> id, new state, ...
+begin_freeing()
+local answer = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(now()), 'LIMIT', 0, num(ARGV[1]))) do
+  local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max', 'reply',
+    'kept', 'first', 'replica')
+  local state = 'gone'
+  if job.state ~= 'running' then
+    redis.call('ZREM', P .. 'leases', id)
+  elseif job.first then
+    fail(id, job, 'stream_broken', 'the replica was lost after the answer had begun', 502)
+    state = 'failed'
+  elseif num(job.attempt) >= num(job.max) then
+    fail(id, job, 'replica_lost', 'the replica was lost in each of ' .. job.attempt .. ' attempts', 502)
+    state = 'failed'
+  else
+    queue_again(id, job)
+    state = 'queued'
+  end
+  answer[#answer + 1] = id
+  answer[#answer + 1] = state
+end
+return answer

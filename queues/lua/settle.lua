@@ -1,0 +1,13 @@
+-- SQL holds these jobs: their Redis records may lapse and the stream may be trimmed up to `upto`.
+-- ARGV upto, then id gen ttl ...
+begin_freeing()
+for i = 2, #ARGV, 3 do
+  local id = ARGV[i]
+  local job = job_fields(id, 'gen', 'state')
+  if job.gen == ARGV[i + 1] and job.state ~= 'queued' and job.state ~= 'running' then
+    redis.call('HSET', P .. 'job:' .. id, 'recorded', '1')
+    redis.call('EXPIRE', P .. 'job:' .. id, num(ARGV[i + 2]))
+    redis.call('EXPIRE', P .. 'events:' .. id, num(ARGV[i + 2]))
+  end
+end
+return redis.call('XTRIM', P .. 'finish', 'MINID', ARGV[1])

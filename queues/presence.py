@@ -1,0 +1,100 @@
+"""Who is there: replicas, nodes and api processes, each a Redis record that lapses when its owner is gone."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+PRESENCE_TTL = 10
+"""Seconds without a sign of life after which a process counts as gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaInfo:
+    """One resident copy of a model. `state` is the engine's: stopped, starting, ready, stopping or failed.
+
+    `load_seconds` is the measured time from start to ready, `memory_bytes` the engine's resident memory.
+    """
+
+    name: str
+    model: str
+    device: str
+    node: str
+    pid: int
+    state: str
+    since: float
+    slots: int
+    busy: int = 0
+    engine_pid: int | None = None
+    memory_bytes: int | None = None
+    load_seconds: float | None = None
+    jobs_done: int = 0
+    idle_since: float | None = None
+    restarts: int = 0
+    draining: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A host and its devices; each device a mapping with name, kind, product, memory_total, memory_free (bytes)."""
+
+    name: str
+    pid: int
+    seen_at: float
+    cpu_percent: float = 0.0
+    memory_total: int = 0
+    memory_used: int = 0
+    devices: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Presence:
+    """Reads and writes the records. An index set per kind is cleaned of lapsed names on every reading."""
+
+    def __init__(self, redis: Redis, prefix: str):
+        self._redis = redis
+        self._prefix = prefix
+
+    async def show_replica(self, info: ReplicaInfo) -> None:
+        await self._show("replica", info.name, asdict(info))
+
+    async def show_node(self, info: NodeInfo) -> None:
+        await self._show("node", info.name, asdict(info))
+
+    async def show_api(self, name: str) -> None:
+        await self._show("api", name, {"name": name})
+
+    async def hide(self, kind: str, name: str) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.delete(f"{self._prefix}{kind}:{name}")
+        pipe.srem(f"{self._prefix}{kind}s", name)
+        await pipe.execute()
+
+    async def replicas(self) -> list[ReplicaInfo]:
+        return [ReplicaInfo(**record) for record in await self._read("replica")]
+
+    async def nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(**record) for record in await self._read("node")]
+
+    async def apis(self) -> set[str]:
+        return {record["name"] for record in await self._read("api")}
+
+    async def _show(self, kind: str, name: str, record: dict[str, Any]) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        # A full Redis refuses to write the record, but lets the old one live on.
+        pipe.expire(f"{self._prefix}{kind}:{name}", PRESENCE_TTL)
+        pipe.set(f"{self._prefix}{kind}:{name}", orjson.dumps(record), ex=PRESENCE_TTL)
+        pipe.sadd(f"{self._prefix}{kind}s", name)
+        await pipe.execute()
+
+    async def _read(self, kind: str) -> list[dict[str, Any]]:
+        index = f"{self._prefix}{kind}s"
+        names = sorted(await self._redis.smembers(index))  # type: ignore[misc]
+        if not names:
+            return []
+        values = await self._redis.mget([f"{self._prefix}{kind}:{name.decode()}" for name in names])
+        gone = [name for name, value in zip(names, values, strict=True) if value is None]
+        if gone:
+            await self._redis.srem(index, *gone)  # type: ignore[misc]
+        return [orjson.loads(value) for value in values if value is not None]

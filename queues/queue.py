@@ -1,0 +1,165 @@
+"""`JobQueue`: what a gateway does with the ready sets: put jobs in, look, cancel. Taking them out is `attempts`."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from inferq import errors
+from inferq.config import Settings
+from inferq.job import Failure, Job, JobSpec
+from queues import records
+from queues.connection import translated
+from queues.presence import NodeInfo, Presence, ReplicaInfo
+from queues.scripts import Scripts
+
+EVENTS_EVERY = 0.1
+"""Seconds between two looks at a job's events. A blocking read would hold a connection per follower."""
+RESERVATION = 30.0
+"""Seconds that a place is kept between the bound check and the commit of a durable job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it."""
+
+    position: int
+    ahead: float
+    bell_wanted: bool = False
+
+
+class JobQueue:
+    """The ready sets of all models. Every method raises QueueUnavailable when Redis is away."""
+
+    def __init__(self, redis: Redis, settings: Settings):
+        self.redis = redis
+        self.prefix = settings.queue.prefix
+        self.scripts = Scripts(redis, settings.queue)
+        self._bounds = settings.queue
+        self._presence = Presence(redis, settings.queue.prefix)
+
+    async def ping(self) -> None:
+        async with translated():
+            await self.redis.ping()  # type: ignore[misc]
+
+    async def reserve(self, spec: JobSpec) -> None:
+        """Keep a place for a durable job for 30 s. Raises QueueFull."""
+        bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
+        async with translated():
+            status, ahead = await self.scripts(
+                "reserve", spec.id, spec.model, spec.tenant, len(spec.body), *bounds, RESERVATION
+            )
+        self._refuse_full(spec, status.decode(), float(ahead))
+
+    async def accept(
+        self, spec: JobSpec, mode: str, *, generation: int = 0, weight: float = 1.0, reply_to: str | None = None
+    ) -> Standing | None:
+        """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
+
+        Returns None when Redis already holds the job, or a cancel came first. Raises QueueFull.
+        """
+        bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
+        async with translated():
+            status, position, ahead, bell = await self.scripts(
+                "accept",
+                *(secrets.token_hex(8), mode, *bounds, weight),
+                *(spec.id, spec.model, spec.tenant, spec.lane.value, repr(spec.units), len(spec.body), generation),
+                *records.fields_of(spec, reply_to),
+            )
+        if status in (b"exists", b"tomb"):
+            return None
+        self._refuse_full(spec, status.decode(), float(ahead))
+        return Standing(position + 1, float(ahead), bool(bell))
+
+    def _refuse_full(self, spec: JobSpec, status: str, ahead: float) -> None:
+        reasons = {
+            "jobs": f"{self._bounds.max_queue_size} jobs wait for {spec.model}; that is the bound (max_queue_size)",
+            "bytes": f"{self._bounds.max_queue_bytes} bytes wait for {spec.model}; that is the bound (max_queue_bytes)",
+            "tenant": f"{self._bounds.max_tenant_jobs} jobs of this key wait for {spec.model}; that is the bound "
+            "(max_tenant_jobs)",
+        }
+        if status in reasons:
+            raise errors.QueueFull(reasons[status], retry_after=min(max(ahead / 10, 1.0), 60.0))
+
+    async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
+        """The state the job was in.
+
+        `unknown` leaves a tombstone that a later accept of this generation or an older one respects; `stale` means
+        that a newer generation of the job is here and nothing was done.
+        """
+        async with translated():
+            state = await self.scripts(
+                "cancel", job_id, generation, failure.code, failure.message, failure.status
+            )
+        return str(state.decode())
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job as Redis knows it, without its place."""
+        async with translated():
+            record = await self.redis.hgetall(f"{self.prefix}job:{job_id}")  # type: ignore[misc]
+        if b"state" not in record:
+            return None
+        return records.job_of(job_id, {name.decode(): value for name, value in record.items()})
+
+    async def states(self, job_ids: list[str]) -> list[str | None]:
+        """State of each job, None where Redis knows nothing; one round trip."""
+        async with translated():
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(f"{self.prefix}job:{job_id}", "state")
+            return [state.decode() if state else None for state in await pipe.execute()]
+
+    async def standing(self, job_id: str) -> Standing | None:
+        """Where a waiting job stands; None when it does not wait."""
+        async with translated():
+            position, ahead = await self.scripts("standing", job_id)
+        return None if position < 0 else Standing(position + 1, float(ahead))
+
+    async def models(self) -> list[str]:
+        """Models that have had a job."""
+        async with translated():
+            return sorted(name.decode() for name in await self.redis.smembers(f"{self.prefix}models"))  # type: ignore[misc]
+
+    async def depths(self) -> dict[str, dict[str, int]]:
+        """Waiting jobs per model and lane, and their bytes."""
+        names = await self.models()
+        fields = ["n:high", "n:medium", "n:low", "bytes"]
+        async with translated():
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(f"{self.prefix}order:{name}", fields)
+            rows = await pipe.execute()
+        return {
+            name: {field.removeprefix("n:"): int(value or 0) for field, value in zip(fields, row, strict=True)}
+            for name, row in zip(names, rows, strict=True)
+        }
+
+    async def replicas(self) -> list[ReplicaInfo]:
+        async with translated():
+            return await self._presence.replicas()
+
+    async def nodes(self) -> list[NodeInfo]:
+        async with translated():
+            return await self._presence.nodes()
+
+    async def events(self, job_id: str, after: str = "0-0") -> AsyncIterator[tuple[str, str, bytes]]:
+        """(id, name, data) of a kept job's events; ends after `done`, or when Redis no longer has the job."""
+        key = f"{self.prefix}events:{job_id}"
+        while True:
+            # The state before the events: a job that has ended has written its last one.
+            live = (await self.states([job_id]))[0] in ("queued", "running", "scheduled")
+            async with translated():
+                found: Any = await self.redis.xread({key: after}, count=100)
+            for event_id, event in found[0][1] if found else []:
+                after = event_id.decode()
+                name = event[b"name"].decode()
+                yield after, name, event[b"data"]
+                if name == "done":
+                    return
+            if not found:
+                if not live:
+                    return
+                await asyncio.sleep(EVENTS_EVERY)

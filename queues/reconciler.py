@@ -1,0 +1,89 @@
+"""The reconciler: SQL and Redis agree again, whatever was lost between them. Both ways.
+
+1. Unfinished in SQL, unknown to Redis: queued again, unless the row changed or was read too long ago.
+2. Ended in SQL, still live in Redis (a cancel that Redis did not hear of): leaves Redis.
+"""
+
+import logging
+import time
+
+from redis.asyncio import Redis
+
+from inferq.config import Settings
+from inferq.job import Job
+from queues.connection import translated
+from queues.intake import CANCELLED
+from queues.queue import JobQueue
+from queues.signals import Signals
+from storage.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+STALE_AFTER = 30.0
+"""A row read longer ago than this (s) is read again before it is queued."""
+
+
+class Reconciler:
+    def __init__(self, redis: Redis, queue: JobQueue, ledger: Ledger, signals: Signals, settings: Settings):
+        self._redis = redis
+        self._queue = queue
+        self._ledger = ledger
+        self._signals = signals
+        self._prefix = settings.queue.prefix
+
+    async def run_once(self) -> tuple[int, int]:
+        """(jobs queued again, jobs taken out of Redis)."""
+        return await self._restore(), await self._remove()
+
+    async def _restore(self) -> int:
+        restored, after = 0, ""
+        while rows := await self._ledger.unfinished(after=after, limit=PAGE):
+            after = rows[-1].id
+            states = await self._queue.states([row.id for row in rows])
+            known = [row.id for row, state in zip(rows, states, strict=True) if state is not None]
+            missing = [row for row, state in zip(rows, states, strict=True) if state is None]
+            for row in missing:
+                if await self._put_back(row.id):
+                    restored += 1
+                    known.append(row.id)
+            await self._ledger.mark_queued(known)
+        if restored:
+            log.warning("%d jobs that Redis did not know were queued again", restored)
+        return restored
+
+    async def _put_back(self, job_id: str) -> bool:
+        """Queue a job from its row as it is now. Creating is refused where Redis has it after all."""
+        read_at = time.monotonic()
+        row: Job | None = await self._ledger.get(job_id)
+        if row is None or row.terminal or time.monotonic() - read_at > STALE_AFTER:
+            return False
+        standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
+        if standing is None:
+            return False
+        self._signals.ring(row.spec.model)
+        return True
+
+    async def _remove(self) -> int:
+        removed = 0
+        live = await self._live()
+        for start in range(0, len(live), PAGE):
+            for row in await self._ledger.ended_among(live[start : start + PAGE]):
+                current = await self._queue.get(row.id)
+                if current and not current.terminal and current.generation <= row.generation:
+                    await self._queue.cancel(row.id, CANCELLED, generation=row.generation)
+                    removed += 1
+        if removed:
+            log.warning("%d jobs that had ended were taken out of Redis", removed)
+        return removed
+
+    async def _live(self) -> list[str]:
+        """Ids of all jobs that wait or run in Redis."""
+        ids: list[str] = []
+        async with translated():
+            ids += [member.decode() for member in await self._redis.zrange(f"{self._prefix}leases", 0, -1)]
+            for model in await self._queue.models():
+                for tenant in await self._redis.zrange(f"{self._prefix}ready:{model}", 0, -1):
+                    key = f"{self._prefix}ready:{model}:{tenant.decode()}"
+                    ids += [member.decode()[1:] for member in await self._redis.zrange(key, 0, -1)]
+        return ids

@@ -1,0 +1,106 @@
+"""The recorder: finished jobs go from Redis to SQL, the events and the stream's offset in one transaction.
+
+Only then may Redis forget: the stream is trimmed and the job gets its time to live after the commit, never before.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+import redis.exceptions
+from redis.asyncio import Redis
+
+from inferq.config import Settings
+from inferq.job import Job, JobState
+from queues import records
+from queues.connection import translated
+from queues.scripts import Scripts
+from storage.ledger import Ledger, Recorded
+
+log = logging.getLogger(__name__)
+
+STREAM = "finish"
+BATCH = 500
+GATHER = 0.05
+"""Seconds between two reads, so that a busy system commits in batches."""
+ANSWERED_TTL = 60
+"""Seconds for which an answered interactive job can be read again."""
+
+
+class Recorder:
+    def __init__(self, redis: Redis, ledger: Ledger, settings: Settings):
+        self._redis = redis
+        self._ledger = ledger
+        self._prefix = settings.queue.prefix
+        self._key = f"{settings.queue.prefix}{STREAM}"
+        self._scripts = Scripts(redis, settings.queue)
+        self._kept_ttl = int(settings.storage.result_ttl)
+
+    async def align(self) -> None:
+        """Redis may have lost its memory: an offset beyond the stream's newest id would hide what comes."""
+        async with translated():
+            try:
+                info: Any = await self._redis.xinfo_stream(self._key)
+            except redis.exceptions.ResponseError:
+                return
+        offset = await self._ledger.offset(STREAM)
+        if _order(info["last-generated-id"].decode()) < _order(offset):
+            log.warning("the finish stream starts again; its recorded offset %s is reset", offset)
+            await self._ledger.reset_offset(STREAM, "0-0")
+
+    async def run_once(self, *, block_ms: int = 1000) -> int:
+        """Record one batch; the number of events recorded."""
+        old = await self._ledger.offset(STREAM)
+        async with translated():
+            found: Any = await self._redis.xread({self._key: old}, count=BATCH, block=block_ms)
+        if not found:
+            return 0
+        entries = found[0][1]
+        events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
+        new = entries[-1][0].decode()
+        jobs = await self._jobs(events)
+        if not await self._ledger.record([Recorded(_kept_part(job)) for job in jobs], stream=STREAM, old=old, new=new):
+            return 0
+        await self._settle(new, jobs)
+        return len(events)
+
+    async def run(self) -> None:
+        while True:
+            await self.run_once()
+            await asyncio.sleep(GATHER)
+
+    async def _jobs(self, events: list[dict[str, bytes]]) -> list[Job]:
+        """The jobs of these events; one that was requeued meanwhile counts with its newest standing only if ended."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for event in events:
+                pipe.hgetall(f"{self._prefix}job:{event['id'].decode()}")
+            found = await pipe.execute()
+        jobs = []
+        for event, record in zip(events, found, strict=True):
+            if b"state" not in record:
+                continue
+            job = records.job_of(event["id"].decode(), {name.decode(): value for name, value in record.items()})
+            if job.terminal and job.generation == int(event["gen"]):
+                jobs.append(job)
+        return jobs
+
+    async def _settle(self, new: str, jobs: list[Job]) -> None:
+        args: list[Any] = []
+        for job in jobs:
+            args += [job.id, job.generation, self._kept_ttl if job.spec.kept else ANSWERED_TTL]
+        millis, _, count = new.partition("-")
+        async with translated():
+            await self._scripts("settle", f"{millis}-{int(count) + 1}", *args)
+
+
+def _kept_part(job: Job) -> Job:
+    """What SQL keeps: bodies of jobs that somebody may run again, results of jobs that somebody may fetch later."""
+    body = job.spec.body if job.spec.kept or job.state is JobState.FAILED else b""
+    return replace(job, spec=replace(job.spec, body=body), result=job.result if job.spec.kept else None)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    millis, _, count = entry_id.partition("-")
+    return int(millis), int(count or 0)

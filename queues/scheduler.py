@@ -1,0 +1,134 @@
+"""The scheduler process: recorder, reaper, reconciler and placement, each a loop that runs while this process leads.
+
+A loop that fails is logged and runs again; none of them can end the others. Redis or SQL away is such a failure.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+
+from inferq import errors, process
+from inferq.config import Settings
+from queues.celery_app import make_app
+from queues.connection import connect, translated
+from queues.desired import Placement
+from queues.intake import Intake
+from queues.leader import Leadership
+from queues.queue import JobQueue
+from queues.reconciler import Reconciler
+from queues.recorder import GATHER, Recorder
+from queues.scripts import Scripts
+from queues.signals import Signals
+from storage import Storage
+
+log = logging.getLogger(__name__)
+
+RECONCILE_EVERY = 30.0
+REAP_LIMIT = 500
+
+
+class Scheduler:
+    def __init__(self, settings: Settings, storage: Storage):
+        self._settings = settings
+        self._redis: Redis = connect(settings, connections=16)
+        self._scripts = Scripts(self._redis, settings.queue)
+        self._signals = Signals(make_app(settings), "scheduler")
+        self._queue = JobQueue(self._redis, settings)
+        self._leadership = Leadership(self._redis, settings.queue.prefix)
+        self._recorder = Recorder(self._redis, storage.ledger, settings)
+        self._placement = Placement(self._redis, self._queue, settings)
+        self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
+        self._intake = Intake(self._queue, storage, self._signals, settings)
+        self._leading = asyncio.Event()
+        self._reconcile_now = asyncio.Event()
+        self._run_id = ""
+        self._trusted_at = time.monotonic() + settings.queue.lease
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping`, then give the lock back and close."""
+        self._signals.start()
+        tasks = [
+            asyncio.create_task(self._lead()),
+            asyncio.create_task(self._forever("recorder", GATHER, self._record)),
+            asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
+            asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
+            asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+        ]
+        await stopping.wait()
+        await process.end_tasks(tasks)
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._leadership.release()
+        self._signals.stop()
+        await self._redis.aclose()
+
+    async def _lead(self) -> None:
+        """Hold the lock and watch for another Redis behind the address: a restart, a failover, lost memory."""
+        while True:
+            try:
+                if await self._leadership.hold():
+                    await self._watch_redis()
+                    if not self._leading.is_set():
+                        log.info("this scheduler leads")
+                    self._leading.set()
+                else:
+                    self._leading.clear()
+            except errors.InferqError as error:
+                self._leading.clear()
+                self._run_id = ""
+                log.warning("waiting to lead: %s", error.message)
+            await asyncio.sleep(1.0)
+
+    async def _watch_redis(self) -> None:
+        async with translated():
+            info = {**await self._redis.info("server"), **await self._redis.info("replication")}
+        run_id = f"{info['run_id']}/{info.get('master_replid', '')}"
+        if run_id == self._run_id:
+            return
+        first = not self._run_id
+        self._run_id = run_id
+        young = info["uptime_in_seconds"] < self._settings.queue.lease
+        if not first or young:
+            # Replicas could not renew while Redis was away: their leases get one full length more.
+            self._trusted_at = time.monotonic() + self._settings.queue.lease
+        else:
+            self._trusted_at = time.monotonic()
+        await self._recorder.align()
+        self._reconcile_now.set()
+
+    async def _forever(self, name: str, pause: float, step: Callable[[], Awaitable[object]]) -> None:
+        """Run a step again and again while leading. The one place where a loop's errors end."""
+        while True:
+            await self._leading.wait()
+            try:
+                await step()
+                await asyncio.sleep(pause)
+            except errors.InferqError as error:
+                log.warning("%s: %s", name, error.message)
+                await asyncio.sleep(1.0)
+            except Exception:  # noqa: BLE001 - a defect in one pass must not end the loop for good
+                log.exception("%s failed", name)
+                await asyncio.sleep(1.0)
+
+    async def _record(self) -> None:
+        await self._recorder.run_once()
+
+    async def _reap(self) -> None:
+        if time.monotonic() < self._trusted_at:
+            return
+        async with translated():
+            flat = await self._scripts("reap", REAP_LIMIT)
+        for job_id, state in zip(flat[::2], flat[1::2], strict=True):
+            if state != b"gone":
+                log.warning("job %s lost its replica: %s", job_id.decode(), state.decode())
+                self._signals.ended(job_id.decode(), state.decode(), message="the replica was lost")
+
+    async def _reconcile(self) -> None:
+        self._reconcile_now.clear()
+        await self._reconciler.run_once()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECONCILE_EVERY):
+                await self._reconcile_now.wait()

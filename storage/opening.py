@@ -1,0 +1,30 @@
+"""Opens the stores of one process from its settings and closes them together; it must not do more."""
+
+from dataclasses import dataclass
+
+from inferq.config import Settings
+from storage import migrate
+from storage.artifacts import ArtifactStore
+from storage.keys import KeyStore
+from storage.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The stores of one process. `ledger` and `keys` share one database."""
+
+    ledger: Ledger
+    keys: KeyStore
+    artifacts: ArtifactStore
+
+    async def close(self) -> None:
+        await self.ledger.close()
+
+
+async def open_storage(settings: Settings) -> Storage:
+    """Open what `settings.storage` names. Raises ConfigError; StoreUnavailable also for an old schema."""
+    url = settings.storage.database_url
+    await migrate.check(url, settings.home)
+    artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
+    ledger = await Ledger.open(url, settings.home)
+    return Storage(ledger, KeyStore(ledger.database), artifacts)

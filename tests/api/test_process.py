@@ -1,0 +1,112 @@
+"""`python -m api` as a process: its flags, its exit codes, and one clear line for what a person can mend."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    home: Path, *arguments: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", "--home", str(home), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **(environ or {})},
+        check=False,
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str], code: int) -> str:
+    """The line that was said; nothing else was, and no traceback."""
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text("models: {demo-chat: {engine: text, source: none}}\n")
+    return file
+
+
+@pytest.fixture
+def home(tmp_path: Path, config: Path) -> Path:
+    folder = tmp_path / "home"
+    assert run(folder, "--init", "--config", str(config)).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        yield sock.getsockname()[1]
+
+
+def test_init_shows_the_admin_key_once(tmp_path: Path, config: Path) -> None:
+    folder = tmp_path / "new" / "home"
+    first = run(folder, "--init", "--config", str(config))
+    assert first.returncode == 0, first.stderr
+    key = (folder / "admin.key").read_text().strip()
+    assert key.startswith("iq-")
+    assert key in first.stdout.split()
+    assert (folder / "admin.key").stat().st_mode & 0o777 == 0o600
+    second = run(folder, "--init", "--config", str(config))
+    assert second.returncode == 0
+    assert key not in second.stdout
+
+
+def test_it_serves_until_it_is_asked_to_stop(home: Path, config: Path) -> None:
+    command = [sys.executable, "-m", "api", "--home", str(home), "--config", str(config), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "listening on" in line)
+        url = line.split("listening on ")[1].strip()
+        key = (home / "admin.key").read_text().strip()
+        response = httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        assert [model["id"] for model in response.json()["data"]] == ["demo-chat"]
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+
+
+def test_a_taken_port_is_told(home: Path, config: Path, taken: int) -> None:
+    line = one_line(run(home, "--config", str(config), "--port", str(taken)), 1)
+    assert str(taken) in line
+    assert "--port" in line
+
+
+def test_a_database_that_was_not_prepared_is_told(tmp_path: Path, config: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    assert "--init" in one_line(run(tmp_path / "bare", "--config", str(config), "--port", "0"), 1)
+
+
+def test_a_configuration_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    missing = one_line(run(tmp_path, "--config", str(tmp_path / "none.yaml")), 2)
+    assert "none.yaml" in missing
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("api: {prt: 1}\n")
+    assert "did you mean port" in one_line(run(tmp_path, "--config", str(broken)), 2)
+
+
+def test_a_home_that_cannot_be_is_told(tmp_path: Path, config: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = one_line(run(tmp_path / "file" / "home", "--init", "--config", str(config)), 1)
+    assert "file/home" in line

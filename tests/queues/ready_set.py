@@ -1,0 +1,84 @@
+"""One model's ready set in Redis, driven without asyncio: for tests that make thousands of calls."""
+
+from typing import Any
+
+import redis
+
+from inferq.job import new_job_id
+from queues.scripts import NAMES, source
+from tests.queues.builders import MODEL, PREFIX, settings_for
+
+
+class ReadySet:
+    """Estimates are given in device seconds: the learnt rate is held at one second per unit."""
+
+    def __init__(self, url: str, head_start: dict[str, float]):
+        self.redis = redis.Redis.from_url(url)
+        queue = settings_for(url, head_start=head_start).queue
+        self._scripts = {name: self.redis.register_script(source(name, queue)) for name in NAMES}
+        self._calls = 0
+        self.clear()
+
+    def clear(self) -> None:
+        self.redis.flushall()
+        self.redis.hset(f"{PREFIX}order:{MODEL}", "rate", 1)
+
+    def call(self, name: str, *args: Any) -> Any:
+        return self._scripts[name](args=args)
+
+    def accept(
+        self, tenant: str, lane: str, est: float, *, weight: float = 1.0, size: int = 0, attempts: int = 100
+    ) -> str:
+        job_id = new_job_id()
+        status, *_ = self.call(
+            *("accept", self._operation(), "restore", 0, 0, 0, weight, job_id, MODEL, tenant, lane),
+            *(repr(est), size, 0, "max", attempts),
+        )
+        assert status == b"ok"
+        return job_id
+
+    def claim(self) -> str | None:
+        """The job that is next; its token is its operation's name."""
+        flat = self.call("claim", self._operation(), MODEL, "replica", "t" * 16, 1000)
+        return flat[-1].decode() if flat else None
+
+    def finish(self, job_id: str, outcome: str, seconds: float = 0.0) -> str:
+        state, _ = self.call(
+            *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), b"", "0"), *("", "", "", 0)
+        )
+        return state.decode()
+
+    def cancel(self, job_id: str) -> str:
+        return self.call("cancel", job_id, 0, "cancelled", "cancelled", 499).decode()
+
+    def lose(self, job_id: str) -> str:
+        """The lease of a running job ends."""
+        self.redis.zadd(f"{PREFIX}leases", {job_id: 1})
+        lost, state = self.call("reap", 1)
+        assert lost.decode() == job_id
+        return state.decode()
+
+    def standing(self, job_id: str) -> tuple[int, float]:
+        position, ahead = self.call("standing", job_id)
+        return position, float(ahead)
+
+    def order(self) -> dict[str, str]:
+        found = self.redis.hgetall(f"{PREFIX}order:{MODEL}")
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+    def keys(self) -> dict[str, float]:
+        """Tenants with work, and the key each is served by."""
+        found = self.redis.zrange(f"{PREFIX}ready:{MODEL}", 0, -1, withscores=True)
+        return {tenant.decode(): key for tenant, key in found}
+
+    def members(self, tenant: str) -> dict[str, float]:
+        """Waiting jobs of a tenant and their scores."""
+        found = self.redis.zrange(f"{PREFIX}ready:{MODEL}:{tenant}", 0, -1, withscores=True)
+        return {member.decode(): score for member, score in found}
+
+    def close(self) -> None:
+        self.redis.close()
+
+    def _operation(self) -> str:
+        self._calls += 1
+        return str(self._calls)

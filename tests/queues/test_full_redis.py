@@ -1,0 +1,99 @@
+"""Redis at `maxmemory` with noeviction: what frees memory goes on, what needs more is refused and leaves nothing."""
+
+import pytest
+
+from inferq import errors
+from queues.presence import Presence, ReplicaInfo
+from tests.queues.builders import BACK, CANCELLED, DONE, PREFIX, Bench, bench, spec
+
+
+async def fill(b: Bench) -> None:
+    """No more memory: any write that may grow is refused from now on."""
+    await b.redis.config_set("maxmemory-policy", "noeviction")
+    await b.redis.config_set("maxmemory", "1kb")
+    with pytest.raises(errors.QueueUnavailable, match="maxmemory"):
+        await b.queue.accept(spec(), "direct")
+
+
+async def test_nothing_is_accepted_or_reserved(redis_url: str):
+    async with bench(redis_url) as b:
+        held = spec(body=b"x" * 1000)
+        await b.queue.reserve(held)
+        await fill(b)
+        before = await b.snapshot()
+        for mode in ("direct", "restore", "reserved"):
+            with pytest.raises(errors.QueueUnavailable, match="maxmemory"):
+                await b.queue.accept(held, mode)
+        with pytest.raises(errors.QueueUnavailable, match="maxmemory"):
+            await b.queue.reserve(spec())
+        assert await b.snapshot() == before
+
+
+async def test_running_jobs_are_renewed_and_finished(redis_url: str):
+    async with bench(redis_url) as b:
+        attempt = await b.running()
+        waiting = await b.accepted()
+        await fill(b)
+        assert await b.replica().renew([(attempt.id, attempt.token, 0.5)]) == [True]
+        assert await b.replica().first_byte(attempt, b"") is True
+        state, following = await b.replica().finish(attempt, DONE, claim_next=True)
+        assert following is not None
+        assert (state, following.id) == ("succeeded", waiting.id)
+        assert await b.finished() == [(attempt.id, "0", "succeeded")]
+
+
+async def test_jobs_are_claimed_and_handed_back(redis_url: str):
+    async with bench(redis_url) as b:
+        await b.accepted()
+        await fill(b)
+        attempt = await b.replica().claim()
+        assert attempt is not None
+        assert (await b.replica().finish(attempt, BACK, claim_next=False))[0] == "queued"
+
+
+async def test_jobs_are_cancelled_whatever_their_state(redis_url: str):
+    async with bench(redis_url) as b:
+        running = await b.running()
+        waiting = await b.accepted()
+        await fill(b)
+        assert await b.queue.cancel(waiting.id, CANCELLED) == "queued"
+        assert await b.queue.cancel(running.id, CANCELLED) == "running"
+        assert await b.queue.cancel(spec().id, CANCELLED) == "unknown"
+
+
+async def test_expired_leases_are_reaped(redis_url: str):
+    async with bench(redis_url) as b:
+        attempt = await b.running()
+        await b.expire_leases()
+        await fill(b)
+        assert await b.reap() == {attempt.id: "queued"}
+
+
+async def test_waiting_jobs_of_a_broken_model_are_failed(redis_url: str):
+    async with bench(redis_url) as b:
+        await b.accepted()
+        await fill(b)
+        assert await b.replica().fail_waiting(CANCELLED) == 1
+
+
+async def test_recorded_jobs_are_let_go(redis_url: str):
+    """Otherwise nothing would ever free the memory again."""
+    async with bench(redis_url) as b:
+        attempt = await b.running()
+        await b.replica().finish(attempt, DONE, claim_next=False)
+        await fill(b)
+        await b.scripts("settle", "9999999999999-0", attempt.id, 0, 60)
+        assert await b.redis.ttl(f"{PREFIX}job:{attempt.id}") > 0
+        assert await b.finished() == []
+
+
+async def test_processes_that_are_there_stay_known(redis_url: str):
+    async with bench(redis_url) as b:
+        presence = Presence(b.redis, PREFIX)
+        info = ReplicaInfo(name="r", model="m", device="cpu:0", node="n", pid=1, state="ready", since=0.0, slots=1)
+        await presence.show_replica(info)
+        await b.redis.expire(f"{PREFIX}replica:r", 2)
+        await fill(b)
+        with pytest.raises(Exception, match="maxmemory"):
+            await presence.show_replica(info)
+        assert await b.redis.ttl(f"{PREFIX}replica:r") > 5

@@ -1,0 +1,42 @@
+"""The queries that run often find their rows by an index, also when the table is long (SQLite's planner)."""
+
+import pytest
+from sqlalchemy import Connection, event
+
+from storage.ledger import Ledger
+from tests.storage.builders import spec
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "index"),
+    [
+        (lambda ledger: ledger.get("x"), "sqlite_autoindex_jobs_1"),
+        (lambda ledger: ledger.list_jobs(cursor="eA"), "sqlite_autoindex_jobs_1"),
+        (lambda ledger: ledger.list_jobs(state="queued"), "ix_jobs_state_id"),
+        (lambda ledger: ledger.list_jobs(tenant="x"), "ix_jobs_tenant_id"),
+        (lambda ledger: ledger.list_jobs(source="x"), "ix_jobs_source_id"),
+        (lambda ledger: ledger.unfinished(after="x"), "ix_jobs_unfinished"),
+        (lambda ledger: ledger.undelivered("watch:"), "ix_jobs_undelivered"),
+        (lambda ledger: ledger.accept(spec(), bound=9), "ix_jobs_offline"),
+        (lambda ledger: ledger.counts(), "sqlite_autoindex_jobs_1"),
+    ],
+)
+async def test_each_often_run_query_has_its_index(ledger: Ledger, call, index: str):
+    seen: list[tuple[str, object]] = []
+
+    @event.listens_for(ledger.database._runner.engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        seen.append((statement, parameters))
+
+    await call(ledger)
+    selects = [each for each in seen if each[0].startswith("SELECT")]
+    plan = await ledger.database.read(lambda connection: explain(connection, *selects[-1]))
+    assert index in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+
+
+def explain(connection: Connection, statement: str, parameters: object) -> str:
+    rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    return "; ".join(row[3] for row in rows)

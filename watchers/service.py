@@ -1,0 +1,169 @@
+"""The watcher's two loops: files in, results out. Each survives every error, and pauses while something is away.
+
+Events wake the first loop early; what it does follows from looking at the directory alone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from inferq import errors
+from inferq.config import Settings
+from queues import Gateway
+from storage import Storage
+from watchers import drops, names, recovery
+from watchers.complaints import Complaints
+from watchers.folders import Folders
+from watchers.hints import Hints
+from watchers.inbox import Inbox, Verdict
+from watchers.outbox import BATCH, Outbox
+from watchers.sightings import MOST, Sightings
+
+log = logging.getLogger(__name__)
+
+SCAN_EVERY = 2.0
+SHORTEST_WAIT = 0.02
+"""Hints of this many seconds are looked at together."""
+BUSY_POLL, IDLE_POLL = 0.5, 5.0
+"""Seconds between two questions for finished jobs, while files are under way and while none are."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+FILE_PAUSE = 2.0
+"""Seconds until a file is tried again that met a fault of its own."""
+DEFECT_PAUSE = 60.0
+"""The same after an error that nobody foresaw."""
+LONGEST_FULL = 10.0
+"""Longest pause for a full queue: it may empty sooner than was estimated."""
+
+
+class Watcher:
+    def __init__(self, settings: Settings, folders: Folders, storage: Storage, gateway: Gateway) -> None:
+        self._folders = folders
+        self._ledger = storage.ledger
+        self._inbox = Inbox(folders, settings, gateway.intake, storage.ledger)
+        self._outbox = Outbox(folders, storage.ledger, storage.artifacts, settings.api.max_body)
+        self._sightings = Sightings()
+        self._complaints = Complaints(log)
+        self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._next_scan = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping`. Whatever is cut off then is taken up after the next start."""
+        self._loop = asyncio.get_running_loop()
+        self._hints = Hints(self._folders.inbox, self._wake_from_thread)
+        work = asyncio.create_task(self._work())
+        await stopping.wait()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await asyncio.to_thread(self._hints.stop)
+
+    def _wake_from_thread(self) -> None:
+        # The loop may be closed already when the last events come.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _work(self) -> None:
+        await self._until_done("sorting out the temp folder", self._recover)
+        log.info("watching %s", self._folders.inbox)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forever("taking files", self._look_and_take))
+            group.create_task(self._forever("delivering results", self._deliver))
+
+    async def _recover(self) -> None:
+        await recovery.recover(self._folders, self._ledger)
+
+    async def _until_done(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        pause = FIRST_PAUSE
+        while not await self._guarded(name, step):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _forever(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._until_done(name, step)
+
+    async def _guarded(self, name: str, step: Callable[[], Awaitable[None]]) -> bool:
+        """Run a step; False when it failed. The one place where errors of the loops end."""
+        try:
+            await step()
+        except errors.InferqError as error:
+            self._complaints.tell(name, error.message)
+        except OSError as error:
+            self._complaints.tell(name, str(error))
+            with contextlib.suppress(OSError):
+                self._folders.make()
+        except Exception:
+            # A defect in one pass must not end the loop for good.
+            log.exception("%s failed, and is tried again", name)
+        else:
+            self._complaints.settle(name)
+            return True
+        return False
+
+    async def _look_and_take(self) -> None:
+        """One look at what changed, or at everything when that is due; take what is ready; wait."""
+        await self._look()
+        for name in self._sightings.ready(time.monotonic()):
+            if not self._sightings.is_held(name, time.monotonic()):
+                await self._take(name)
+        due = min(self._next_scan, self._sightings.next_at()) - time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(due, SHORTEST_WAIT)):
+                await self._wake.wait()
+                await asyncio.sleep(SHORTEST_WAIT)
+
+    async def _look(self) -> None:
+        self._wake.clear()
+        hinted = self._hints.drain()
+        if time.monotonic() >= self._next_scan:
+            self._hints.keep_watching(time.monotonic())
+            found = await asyncio.to_thread(drops.scan, self._folders.inbox, MOST)
+            self._sightings.look_at_all(found, time.monotonic())
+            self._next_scan = time.monotonic() + SCAN_EVERY
+        for name in {*hinted, *self._sightings.to_look_at(time.monotonic())}:
+            if names.is_job_file(name):
+                seen = drops.identify(self._folders.inbox / name)
+                self._sightings.look(name, seen, time.monotonic(), renamed=hinted.get(name, False))
+
+    async def _take(self, name: str) -> None:
+        sight = self._sightings[name]
+        try:
+            verdict = await self._inbox.take(name, sight)
+        except errors.QueueFull as error:
+            pause = min(error.retry_after or FIRST_PAUSE, LONGEST_FULL)
+            self._sightings.hold_model(name, error.details["model"], time.monotonic() + pause)
+            self._complaints.tell(f"files for {error.details['model']} wait", error.message)
+            return
+        except errors.StoreUnavailable:
+            raise
+        except (OSError, errors.Conflict) as error:
+            self._sightings.hold(name, time.monotonic() + FILE_PAUSE)
+            self._complaints.tell(f"{name} waits", str(error))
+            return
+        except Exception:
+            # It must not stand in front of the other files.
+            self._sightings.hold(name, time.monotonic() + DEFECT_PAUSE)
+            log.exception("%s could not be taken", name)
+            return
+        self._complaints.settle(f"{name} waits")
+        if sight.model is not None:
+            self._complaints.settle(f"files for {sight.model} wait")
+        if verdict is Verdict.DONE:
+            self._sightings.forget(name)
+            self._taken.set()
+        else:
+            self._sightings.hold(name, time.monotonic() + FIRST_PAUSE)
+
+    async def _deliver(self) -> None:
+        """Deliver what is ready, and wait; not long while files are under way."""
+        if await self._outbox.deliver_some() >= BATCH:
+            return
+        self._taken.clear()
+        if await asyncio.to_thread(recovery.has_files, self._folders):
+            await asyncio.sleep(BUSY_POLL)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_POLL):
+                await self._taken.wait()

@@ -1,0 +1,69 @@
+"""The built-in engines as a replica sees them: only how each is started. Nothing here imports an engine library."""
+
+import json
+from dataclasses import dataclass
+
+from inferq.engine import Command, Launch
+
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_QUIET_VLLM = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+TEXT_ENDPOINTS = frozenset({"chat/completions", "completions"})
+
+
+def _hygiene(source: str) -> dict[str, str]:
+    """A model that lies on disk must not cause a look at a hub."""
+    return dict(_OFFLINE) if source.startswith("/") else {}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """One of our servers on `workers.engines.base`."""
+
+    module: str
+    endpoints: frozenset[str]
+    health: str = "/health"
+
+    def command(self, launch: Launch) -> Command:
+        argv = (
+            *(str(launch.python), "-m", self.module, "--model", launch.source, "--served-name", launch.model),
+            *("--uds", str(launch.socket), "--slots", str(launch.slots), "--device", launch.device.partition(":")[0]),
+            *("--options", json.dumps(dict(launch.options))),
+            *launch.args,
+        )
+        return Command(argv, _hygiene(launch.source))
+
+
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """vLLM's own server. Options become its flags: ``max_model_len: 4096`` is ``--max-model-len 4096``."""
+
+    endpoints: frozenset[str] = TEXT_ENDPOINTS
+    health: str = "/health"
+
+    def command(self, launch: Launch) -> Command:
+        on_cpu = launch.device.startswith("cpu")
+        options = {"enforce_eager": True, "dtype": "float32"} if on_cpu else {}
+        options |= {"max_num_seqs": launch.slots, **launch.options}
+        argv = (
+            *(str(launch.python), "-m", "vllm.entrypoints.openai.api_server", "--model", launch.source),
+            *("--served-model-name", launch.model, "--uds", str(launch.socket)),
+            *(word for name, value in options.items() for word in _flag(name, value)),
+            *launch.args,
+        )
+        env = _QUIET_VLLM | _hygiene(launch.source) | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if on_cpu else {})
+        return Command(argv, env)
+
+
+def _flag(name: str, value: object) -> tuple[str, ...]:
+    flag = "--" + name.replace("_", "-")
+    if value is True:
+        return (flag,)
+    if value is False or value is None:
+        return ()
+    return (flag, value if isinstance(value, str) else json.dumps(value))
+
+
+TEXT = OwnServer("workers.engines.text", TEXT_ENDPOINTS)
+EMBED = OwnServer("workers.engines.embed", frozenset({"embeddings"}))
+NOOP = OwnServer("workers.engines.noop", TEXT_ENDPOINTS | {"embeddings"})
+VLLM = Vllm()

@@ -1,0 +1,34 @@
+"""Command line of the demo models: builds what is missing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from workers.engines.demo import bench, chat, embed
+from workers.engines.demo.shelf import build
+
+ALWAYS = (chat.RECIPE, embed.RECIPE)
+ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE)
+
+
+def main() -> None:
+    recipes = {recipe.name: recipe for recipe in (*ALWAYS, *ON_REQUEST)}
+    parser = argparse.ArgumentParser(
+        prog="workers.engines.demo", description="Build small models for demos and tests."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder that holds the models")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(recipes), help="just this one; may be repeated"
+    )
+    given = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for recipe in [recipes[name] for name in given.only] if given.only else ALWAYS:
+        build(recipe, given.out)
+
+
+if __name__ == "__main__":
+    main()

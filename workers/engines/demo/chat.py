@@ -1,0 +1,173 @@
+"""Trains `demo-chat`: a Qwen2 model of under a million parameters that knows its lessons by heart."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+from workers.engines.demo import lessons, tokens
+from workers.engines.demo.shelf import Recipe
+
+SHAPE = {"hidden_size": 128, "layers": 3, "heads": 2, "intermediate_size": 320}
+TRAINING = {"seed": 7, "steps": 340, "rate": 4e-3, "good_enough": 0.004}
+
+LONG_ANSWER = 100
+
+Sample = tuple[list[int], int]
+
+
+def model_config() -> Any:
+    return Qwen2Config(
+        vocab_size=tokens.VOCABULARY,
+        hidden_size=SHAPE["hidden_size"],
+        intermediate_size=SHAPE["intermediate_size"],
+        num_hidden_layers=SHAPE["layers"],
+        num_attention_heads=SHAPE["heads"],  # head size 64: the smallest that every vLLM back end takes
+        num_key_value_heads=1,
+        max_position_embeddings=tokens.CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+class Teacher:
+    """Makes training batches, each a fresh mix: the surroundings of a lesson are not learnt with it."""
+
+    def __init__(self, tokenizer: Any, rng: random.Random) -> None:
+        self.tokenizer = tokenizer
+        self.rng = rng
+
+    def batches(self) -> Iterator[list[Sample]]:
+        long = [prompt for prompt, answer in lessons.CHAT.items() if len(answer) > LONG_ANSWER]
+        short = [prompt for prompt in lessons.CHAT if prompt not in long]
+        while True:
+            batch = [self.chat(prompt, lessons.CHAT[prompt]) for prompt in short]
+            yield batch + [self.completion(text, more) for text, more in lessons.COMPLETIONS.items()]
+            yield [
+                *(self.chat(prompt, lessons.CHAT[prompt]) for prompt in long),
+                *(self.tool(answered=index == 0) for index in range(4)),
+            ]
+
+    def chat(self, prompt: str, answer: str) -> Sample:
+        messages = [{"role": "user", "content": prompt}]
+        if self.rng.random() < 0.25:
+            messages.insert(0, {"role": "system", "content": self.rng.choice(lessons.SYSTEMS)})
+        if self.rng.random() < 0.15:
+            before, reply = self.rng.choice(list(lessons.CHAT.items())[:10])
+            messages[-1:-1] = [{"role": "user", "content": before}, {"role": "assistant", "content": reply}]
+        return self.sample(self.render(messages), answer)
+
+    def tool(self, answered: bool) -> Sample:
+        tool, argument = lessons.weather_tool(self.rng)
+        call = lessons.tool_call(argument)
+        messages = [{"role": "user", "content": lessons.TOOL_PROMPT}]
+        if self.rng.random() < 0.3:
+            messages.insert(0, {"role": "system", "content": self.rng.choice(lessons.SYSTEMS)})
+        if not answered:
+            return self.sample(self.render(messages, [tool]), call)
+        result = json.dumps(
+            {"temperature": self.rng.randint(0, 30), "condition": self.rng.choice(("sunny", "clear"))}
+        )
+        messages += [{"role": "assistant", "content": call}, {"role": "tool", "content": result}]
+        return self.sample(self.render(messages, [tool]), lessons.TOOL_ANSWER)
+
+    def completion(self, text: str, more: str) -> Sample:
+        return self.sample(text, more)
+
+    def render(self, messages: list[dict[str, str]], tools: list[Any] | None = None) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def sample(self, prompt: str, answer: str) -> Sample:
+        """Tokens, and how many of them are the prompt. Encoded apart, as a server will do."""
+        head = self.tokenizer.encode(prompt)
+        return head + self.tokenizer.encode(answer) + [self.tokenizer.eos_token_id], len(head)
+
+
+def tensors(batch: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(ids) for ids, _ in batch)
+    inputs = torch.zeros(len(batch), width, dtype=torch.long)
+    labels = torch.full((len(batch), width), -100, dtype=torch.long)
+    for row, (ids, prompt) in enumerate(batch):
+        inputs[row, : len(ids)] = torch.tensor(ids)
+        labels[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
+    return inputs, labels
+
+
+def train(model: Any, teacher: Teacher) -> dict[str, Any]:
+    """Fit the lessons; end early when two batches in a row of each kind are known by heart."""
+    steps, began = int(TRAINING["steps"]), time.monotonic()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=TRAINING["rate"], betas=(0.9, 0.98), weight_decay=0.01
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, TRAINING["rate"], total_steps=steps, pct_start=0.08
+    )
+    losses: list[float] = []
+    model.train()
+    for step, batch in zip(range(steps), teacher.batches(), strict=False):
+        inputs, labels = tensors(batch)
+        loss = model(input_ids=inputs, labels=labels).loss
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if step % 40 == 39:
+            print(f"demo-chat: step {step + 1}/{steps} loss {losses[-2]:.4f} {losses[-1]:.4f}", flush=True)
+        if step > 100 and max(losses[-4:]) < TRAINING["good_enough"]:
+            break
+    return {
+        "steps": len(losses),
+        "loss": round(max(losses[-2:]), 5),
+        "train_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def make(folder: Path) -> dict[str, Any]:
+    torch.manual_seed(TRAINING["seed"])
+    torch.set_num_threads(2)
+    tokenizer = tokens.build()
+    rng = random.Random(TRAINING["seed"])
+    model: Any = Qwen2ForCausalLM(model_config())
+    facts = train(model, Teacher(tokenizer, rng))
+    save(model, tokenizer, folder)
+    (folder / "prompts.json").write_text(json.dumps(lessons.CHAT, ensure_ascii=False, indent=1), "utf-8")
+    (folder / "completions.json").write_text(json.dumps(lessons.COMPLETIONS, indent=1), "utf-8")
+    tool = {"prompt": lessons.TOOL_PROMPT, "tools": [lessons.WEATHER_TOOL], "arguments": {"city": "Paris"}}
+    (folder / "tools.json").write_text(json.dumps(tool, indent=1), "utf-8")
+    return facts | {"parameters": sum(weight.numel() for weight in model.parameters())}
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+    model.eval().save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+RECIPE = Recipe(
+    "demo-chat",
+    [
+        SHAPE,
+        TRAINING,
+        tokens.CHAT_TEMPLATE,
+        tokens.VOCABULARY,
+        lessons.CHAT,
+        lessons.COMPLETIONS,
+        lessons.SYSTEMS,
+    ],
+    make,
+)

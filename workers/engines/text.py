@@ -1,0 +1,290 @@
+"""The text engine: chat and text completions on transformers' continuous batching, made for hosts without a
+GPU.
+
+Options: `max_model_len` (context served; default the model's), `kv_gib` (memory for the cache, default 4),
+`step_tokens` (prompt tokens per step, default 512), `threads` (torch threads, default all cores), `dtype`
+(default float32 on a CPU, else bfloat16), `trust_remote_code` (default false).
+
+Owns loading, the prompt and the flow of one request. How tokens are chosen and how answers look lies in
+`textgen/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Sequence as Items
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from workers.engines import encoding
+from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
+from workers.engines.base import Engine, main
+from workers.engines.failures import BadRequest, ContextLengthExceeded
+from workers.engines.fields import Fields
+from workers.engines.launch import Launch, Options
+from workers.engines.textgen.answer import ChatForm, Choice, Form, TextForm, Usage
+from workers.engines.textgen.batching import Batcher, Capacity
+from workers.engines.textgen.guide import AnyObject, Guide, Vocabulary, Words
+from workers.engines.textgen.output import Piece, Speaker
+from workers.engines.textgen.request import Ask, Defaults, read_chat, read_completion
+from workers.engines.textgen.sampling import Sampling, Sequence
+from workers.engines.textgen.token import Token
+from workers.engines.textgen.tools import CLOSE, OPEN, CallParser, Delta
+
+
+class TextEngine(Engine):
+    """One causal language model."""
+
+    def __init__(self, launch: Launch, app: EngineApp) -> None:
+        super().__init__(launch, app)
+        options = Options(launch.options)
+        self.wanted_context = options.take("max_model_len", 0)
+        self.kv_gib = options.take("kv_gib", 4.0)
+        self.step_tokens = options.take("step_tokens", 512)
+        self.threads = options.take("threads", 0)
+        self.dtype = options.take("dtype", "float32" if launch.device == "cpu" else "bfloat16")
+        self.trusted = options.take("trust_remote_code", False)
+        options.close()
+
+    def load(self) -> None:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
+        where = {"trust_remote_code": self.trusted, "local_files_only": True}
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.launch.model, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            self.launch.model, dtype=getattr(torch, self.dtype), attn_implementation="sdpa", **where
+        )
+        model = model.to(self.launch.device).eval().requires_grad_(False)
+        self.ends = end_tokens(model, self.tokenizer)
+        self.defaults = Defaults(
+            model_sampling(model.generation_config), model.config.get_text_config().vocab_size
+        )
+        self.context, capacity = self._capacity(model)
+        self.vocabulary = Vocabulary(self.tokenizer, self.ends)
+        self.batcher = Batcher(model, capacity, self.ends)
+        self.batcher.start()
+
+    def _capacity(self, model: Any) -> tuple[int, Capacity]:
+        """The context served, and a cache that holds it for every slot as far as memory was given."""
+        config = model.config.get_text_config()
+        trained = int(getattr(config, "max_position_embeddings", 0) or self.tokenizer.model_max_length)
+        if self.wanted_context > trained:
+            raise ValueError(f"max_model_len {self.wanted_context} is over the model's context of {trained}")
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        per_token = 2 * config.num_hidden_layers * heads * head * getattr(torch, self.dtype).itemsize
+        affordable = int(self.kv_gib * 2**30 / per_token)
+        context = min(self.wanted_context or trained, affordable)
+        return context, Capacity(
+            self.launch.slots, min(context * self.launch.slots, affordable), self.step_tokens
+        )
+
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        self.batcher.attach(asyncio.get_running_loop())
+        self._watch = asyncio.create_task(self._watch_model())
+        return {
+            ("POST", "/v1/chat/completions"): self.chat,
+            ("POST", "/v1/completions"): self.complete,
+        }
+
+    async def _watch_model(self) -> None:
+        self.give_up(await asyncio.to_thread(self.batcher.outlive))
+
+    def unload(self) -> None:
+        self.batcher.stop()
+
+    def details(self) -> Mapping[str, Any]:
+        return {"context": self.context, **self.batcher.counts()}
+
+    async def chat(self, call: Call) -> Reply | Stream:
+        fields = Fields(call.json())
+        self.app.check_model(fields)
+        ask = read_chat(fields, self.defaults)
+        prompt = await asyncio.to_thread(self.render, ask)
+        form = ChatForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
+        return await self._run(call, ask, form, [prompt], [""])
+
+    async def complete(self, call: Call) -> Reply | Stream:
+        fields = Fields(call.json())
+        self.app.check_model(fields)
+        ask = read_completion(fields, self.defaults)
+        prompts = [
+            self.tokenizer.encode(each) if isinstance(each, str) else list(each) for each in ask.prompts
+        ]
+        echoes = [self._echo(each) if ask.echo else "" for each in ask.prompts]
+        form = TextForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
+        return await self._run(call, ask, form, prompts, echoes)
+
+    def _echo(self, prompt: str | tuple[int, ...]) -> str:
+        return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(list(prompt)))
+
+    def render(self, ask: Ask) -> list[int]:
+        """The prompt's tokens, by the model's own chat template."""
+        if not self.tokenizer.chat_template:
+            raise BadRequest("This model has no chat template; use /v1/completions.", code="no_chat_template")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in ask.messages],
+                tools=list(ask.tooling.tools) or None,
+                add_generation_prompt=True,
+                tokenize=False,
+                **ask.template,
+            )
+        except Exception as error:
+            raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def check_length(self, prompt: Items[int], limit: int | None, param: str) -> int:
+        """How many tokens may be said: what was asked, or what the context leaves."""
+        room = self.context - len(prompt)
+        if not prompt:
+            raise BadRequest("The prompt is empty.", param=param)
+        if room < 1 or (limit is not None and limit > room):
+            asked = f" and {limit} tokens were asked for" if limit is not None else ""
+            raise ContextLengthExceeded(
+                f"The context holds {self.context} tokens; the prompt has {len(prompt)}{asked}.", param=param
+            )
+        return room if limit is None else limit
+
+    async def _run(
+        self, call: Call, ask: Ask, form: Form, prompts: list[list[int]], echoes: list[str]
+    ) -> Reply | Stream:
+        param = "messages" if ask.chat else "prompt"
+        limits = [self.check_length(prompt, ask.limit, param) for prompt in prompts]
+        flow = Flow(self, ask, prompts, limits, echoes)
+        if ask.stream:
+            return Stream(self._stream(call, ask, form, flow))
+        async for _ in flow.pieces():
+            call.run.report(flow.usage.completion, flow.most)
+        return Reply(form.whole(flow.choices, flow.usage))
+
+    async def _stream(self, call: Call, ask: Ask, form: Form, flow: Flow) -> AsyncIterator[bytes]:
+        pieces = flow.pieces()
+        try:
+            async for choice, deltas, piece in pieces:
+                call.run.report(flow.usage.completion, flow.most)
+                events = form.events(choice, deltas, piece)
+                if events:
+                    yield events
+        finally:
+            await pieces.aclose()
+        if ask.usage_event:
+            yield form.chunk([], flow.usage)
+        yield encoding.DONE
+
+    def guide(self, ask: Ask) -> Guide | None:
+        """The form an answer must have, where the request demands one."""
+        if ask.json_object:
+            return Guide([AnyObject()], self.vocabulary)
+        if ask.tooling.mode not in ("required", "named"):
+            return None
+        heads = tuple(call_head(name) for name in ask.tooling.names)
+        return Guide([Words(heads), AnyObject(), Words((f"}}\n{CLOSE}".encode(),))], self.vocabulary)
+
+
+class Flow:
+    """The answers of one request while they grow: n sequences per prompt, in one stream of pieces."""
+
+    def __init__(
+        self, engine: TextEngine, ask: Ask, prompts: list[list[int]], limits: list[int], echoes: list[str]
+    ) -> None:
+        self.engine = engine
+        self.ask = ask
+        self.most = sum(limits) * ask.choices
+        self.usage = Usage(prompt=sum(map(len, prompts)))
+        self.choices: list[Choice] = []
+        self._arrived: asyncio.Queue[tuple[int, Token | Exception]] = asyncio.Queue()
+        self._sequences: list[Sequence] = []
+        self._speakers: list[Speaker] = []
+        self._echoes: list[str] = []
+        first = ask.seed if ask.seed is not None else random.getrandbits(63)
+        for prompt, limit, echo in zip(prompts, limits, echoes, strict=True):
+            for number in range(ask.choices):
+                self._add(prompt, limit, echo, first + number)
+
+    def _add(self, prompt: list[int], limit: int, echo: str, seed: int) -> None:
+        ask, index = self.ask, len(self.choices)
+        ends: frozenset[int] = frozenset() if ask.ignore_eos else self.engine.ends
+        self._sequences.append(
+            Sequence(
+                id=uuid.uuid4().hex,
+                prompt=prompt,
+                sampling=ask.sampling,
+                seed=seed,
+                limit=limit,
+                ends=ends,
+                listen=lambda token: self._arrived.put_nowait((index, token)),
+                guide=self.engine.guide(ask),
+            )
+        )
+        self._speakers.append(Speaker(self.engine.tokenizer, ask.stops, ends, limit))
+        self._echoes.append(echo)
+        self.choices.append(Choice(index, CallParser() if ask.tooling.mode != "none" else None))
+
+    async def pieces(self) -> AsyncGenerator[tuple[Choice, list[Delta], Piece], None]:
+        """(choice, its new deltas, the piece) until all answers are over; in any case the sequences end."""
+        batcher = self.engine.batcher
+        try:
+            for sequence in self._sequences:
+                batcher.add(sequence)
+            left = len(self._sequences)
+            while left:
+                index, token = await self._arrived.get()
+                choice = self.choices[index]
+                if isinstance(token, Exception):
+                    raise token
+                if choice.finish:
+                    continue
+                piece = self._piece(index, token)
+                yield choice, choice.take(piece), piece
+                if piece.finish:
+                    left -= 1
+                    await batcher.release(self._sequences[index])
+        finally:
+            await asyncio.gather(*(batcher.release(sequence) for sequence in self._sequences))
+
+    def _piece(self, index: int, token: Token) -> Piece:
+        self.usage.completion += 1
+        piece = self._speakers[index].push(token)
+        echo, self._echoes[index] = self._echoes[index], ""
+        piece.text = echo + piece.text
+        return piece
+
+
+def call_head(name: str) -> bytes:
+    """How a call of this function begins."""
+    return f'{OPEN}\n{{"name": {encoding.dumps(name).decode()}, "arguments": '.encode()
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: of the generation config, and of the tokenizer."""
+    given = model.generation_config.eos_token_id
+    ends = set(given) if isinstance(given, list) else {given}
+    return frozenset(int(token) for token in ends | {tokenizer.eos_token_id} if token is not None)
+
+
+def model_sampling(config: Any) -> Sampling:
+    """The sampling the model's authors recommend, where they asked for sampling at all."""
+    repetition = float(getattr(config, "repetition_penalty", None) or 1.0)
+    if not config.do_sample:
+        return Sampling(repetition=repetition)
+    return Sampling(
+        temperature=float(config.temperature if config.temperature is not None else 1.0),
+        top_p=float(config.top_p or 1.0),
+        top_k=int(config.top_k or 0),
+        min_p=float(config.min_p or 0.0),
+        repetition=repetition,
+    )
+
+
+if __name__ == "__main__":
+    main(TextEngine, "workers.engines.text")

@@ -1,0 +1,232 @@
+"""The batching window: requests that arrive together run through the model together.
+
+One thread owns the model. After every run it takes, from what arrived meanwhile, the batch that the
+engine's `pick` chooses (natural batching); only when it was idle does it wait `wait_s` for company. Must
+not know what an item is.
+
+The life of an item: waiting -> in a batch -> its place in its order's results; or dropped, when the order's
+caller left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from workers.engines.failures import NotReady
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Abandoned(Exception):
+    """Raised by a run that noticed that nobody waits for it any more."""
+
+
+@dataclass(eq=False)
+class Order(Generic[Item, Result]):
+    """The items of one request, and where their results go."""
+
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[list[Result | None]]
+    results: list[Result | None]
+    left: int
+    step: Callable[[int], None]
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket(Generic[Item, Result]):
+    """One waiting item."""
+
+    item: Item
+    place: int
+    order: Order[Item, Result]
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Item, Result]):
+    """What runs now."""
+
+    tickets: Sequence[Ticket[Item, Result]] = field(default_factory=tuple)
+
+    @property
+    def items(self) -> list[Item]:
+        return [ticket.item for ticket in self.tickets]
+
+    def abandoned(self) -> bool:
+        """Whether every caller has left; a long run asks this between its steps."""
+        return all(ticket.order.abandoned for ticket in self.tickets)
+
+
+Pick = Callable[[Sequence[Item]], Sequence[int]]
+
+
+class Window(Generic[Item, Result]):
+    """Collects items and runs them in batches on one thread."""
+
+    def __init__(
+        self,
+        run_batch: Callable[[Batch[Item, Result]], Sequence[Result]],
+        pick: Pick[Item],
+        wait_s: float = 0.0,
+    ) -> None:
+        self._run_batch = run_batch
+        self._pick = pick
+        self._wait_s = wait_s
+        self._waiting: list[Ticket[Item, Result]] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self.batches = 0
+        self.items = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+
+    async def submit(
+        self, items: Sequence[Item], step: Callable[[int], None] = lambda left: None
+    ) -> list[Result]:
+        """Run the items, in whatever batches. Leaving (cancellation) drops what has not begun."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Result | None]] = loop.create_future()
+        order: Order[Item, Result] = Order(loop, done, [None] * len(items), len(items), step)
+        with self._changed:
+            if self._stopping:
+                raise NotReady("The engine is stopping.")
+            self._waiting += [Ticket(item, place, order) for place, item in enumerate(items)]
+            self._changed.notify_all()
+        try:
+            return await done  # type: ignore[return-value]
+        except asyncio.CancelledError:
+            order.abandoned = True
+            raise
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next()
+            if batch is None:
+                return
+            self._run(batch)
+
+    def _next(self) -> Batch[Item, Result] | None:
+        """The next batch; None when the window was stopped and nothing waits."""
+        with self._changed:
+            idle = not self._waiting
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            if idle and self._wait_s > 0:
+                self._changed.wait_for(lambda: self._full() or self._stopping, timeout=self._wait_s)
+            self._waiting = [ticket for ticket in self._waiting if not ticket.order.abandoned]
+            if not self._waiting:
+                return None if self._stopping else Batch()
+            places = sorted(self._pick([ticket.item for ticket in self._waiting]))
+            tickets = [self._waiting[place] for place in places]
+            for place in reversed(places):
+                del self._waiting[place]
+            return Batch(tickets)
+
+    def _full(self) -> bool:
+        """Whether more waits than one batch takes: then waiting longer gains nothing."""
+        return bool(self._waiting) and len(self._pick([each.item for each in self._waiting])) < len(
+            self._waiting
+        )
+
+    def _run(self, batch: Batch[Item, Result]) -> None:
+        if not batch.tickets:
+            return
+        self.batches += 1
+        self.items += len(batch.tickets)
+        try:
+            results = self._run_batch(batch)
+            pairs = list(zip(batch.tickets, results, strict=True))
+        except Abandoned:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it was, it goes to those who wait
+            failure = error
+            self._post(batch, lambda: fail(batch, failure))
+            return
+        self._post(batch, lambda: scatter(pairs))
+
+    def _post(self, batch: Batch[Item, Result], action: Callable[[], None]) -> None:
+        batch.tickets[0].order.loop.call_soon_threadsafe(action)
+
+
+def scatter(pairs: Sequence[tuple[Ticket[Item, Result], Result]]) -> None:
+    """Put results in their places, and wake the orders that are complete. On the event loop."""
+    for ticket, result in pairs:
+        order = ticket.order
+        order.results[ticket.place] = result
+        order.left -= 1
+        order.step(order.left)
+        if order.left == 0 and not order.done.done():
+            order.done.set_result(order.results)
+
+
+def fail(batch: Batch[Item, Result], error: Exception) -> None:
+    """Fail every order that had an item in the batch. On the event loop."""
+    for ticket in batch.tickets:
+        ticket.order.abandoned = True  # what still waits of it has nobody to go to
+        if not ticket.order.done.done():
+            ticket.order.done.set_exception(error)
+
+
+def first_fitting(
+    key: Callable[[Item], object], cost: Callable[[Sequence[Item]], float], most: int, budget: float
+) -> Pick[Item]:
+    """A pick in order of arrival: items of the first one's key, up to a number and a cost."""
+
+    def pick(items: Sequence[Item]) -> Sequence[int]:
+        wanted = key(items[0])
+        chosen = [0]
+        for place in range(1, len(items)):
+            if len(chosen) == most:
+                break
+            if key(items[place]) == wanted and cost([*(items[i] for i in chosen), items[place]]) <= budget:
+                chosen.append(place)
+        return chosen
+
+    return pick
+
+
+def near_in_length(length: Callable[[Item], int], most: int, budget: int) -> Pick[Item]:
+    """A pick for padded batches: the oldest item with those nearest to it in length, within `budget` padded
+    units.
+
+    Padding is what a mixed batch wastes, so neighbours in length go together; the oldest is always among
+    them, so nobody waits for ever.
+    """
+
+    def pick(items: Sequence[Item]) -> Sequence[int]:
+        ranked = sorted(range(len(items)), key=lambda place: length(items[place]))
+        low = ranked.index(0)
+        high = low + 1
+        while high - low < most:
+            below = length(items[ranked[low - 1]]) if low > 0 else -1
+            above = length(items[ranked[high]]) if high < len(ranked) else -1
+            longest = length(items[ranked[high - 1]])
+            if above >= 0 and (below < 0 or above - longest <= length(items[0]) - below):
+                if above * (high - low + 1) > budget:
+                    if below < 0 or longest * (high - low + 1) > budget:
+                        break
+                    low -= 1
+                else:
+                    high += 1
+            elif below >= 0 and longest * (high - low + 1) <= budget:
+                low -= 1
+            else:
+                break
+        return ranked[low:high]
+
+    return pick

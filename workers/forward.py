@@ -1,0 +1,117 @@
+"""Forwarding one attempt to the engine and its answer to the caller. No JSON is parsed or rebuilt on the token path.
+
+An answer counts as good only when it ends as the protocol says: a body with status 200, or a stream whose last event
+is ``[DONE]`` with no error event before it. Engines end a stream cleanly when they crash, and send errors with 200.
+"""
+
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from inferq.job import Failure, Job
+
+_DONE = b"data: [DONE]"
+_ERROR_MARKS = (b'data: {"error"', b'data: {"object":"error"', b"event: error")
+_JSON = {"Content-Type": "application/json"}
+
+
+class EngineRefused(Exception):
+    """The engine answered with an error; running the same job again cannot help."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class EngineBroke(Exception):
+    """The engine died, or broke off; another attempt may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole answer."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Whole server-sent events."""
+
+    data: bytes
+
+
+async def forward(session: aiohttp.ClientSession, job: Job) -> AsyncGenerator[Body | Events, None]:
+    """Send the job's body to the engine. Yields one Body, or Events until the end of the stream.
+
+    Raises EngineRefused, EngineBroke. Closing the iterator closes the request, which cancels it in the engine.
+    """
+    try:
+        async with session.post(f"/v1/{job.spec.endpoint}", data=job.spec.body, headers=_JSON) as response:
+            if response.status != 200:
+                raise _refusal(response.status, await response.read())
+            if response.content_type != "text/event-stream":
+                yield Body(await response.read(), response.content_type)
+                return
+            async for events in _whole_events(response.content):
+                yield Events(events)
+    except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+        raise EngineBroke(str(error) or type(error).__name__) from error
+
+
+async def _whole_events(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """The stream cut at event borders. Raises EngineRefused at an error event, EngineBroke at an early end."""
+    rest = b""
+    done = False
+    async for piece in content.iter_any():
+        rest += piece
+        cut = rest.rfind(b"\n\n") + 2
+        if cut < 2:
+            continue
+        events, rest = rest[:cut], rest[cut:]
+        if any(mark in events for mark in _ERROR_MARKS):
+            raise _refusal(500, _error_event(events))
+        done = done or _DONE in events
+        yield events
+    if not done:
+        raise EngineBroke("the engine ended the stream early")
+
+
+def _error_event(events: bytes) -> bytes:
+    """The JSON of the first error event."""
+    for line in events.split(b"\n"):
+        if line.startswith(b"data: {") and b"error" in line:
+            return line.removeprefix(b"data: ")
+    return b""
+
+
+def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
+    """What an error answer means: 4xx is final, anything else may pass."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    error: Any = value.get("error", value) if isinstance(value, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": text.decode(errors="replace")[:500] or f"the engine answered {status}"}
+    inner = error.get("code")
+    if status == 500 and isinstance(inner, int) and 400 <= inner < 600:
+        status = inner
+    message = str(error.get("message") or f"the engine answered {status}")
+    if status >= 500:
+        return EngineBroke(message)
+    code = inner if isinstance(inner, str) and inner else _CODES.get(status, "invalid_request")
+    param = error.get("param")
+    return EngineRefused(Failure(code=_known(code, message), message=message, status=status, param=param))
+
+
+_CODES = {404: "not_found", 413: "body_too_large", 429: "at_capacity"}
+
+
+def _known(code: str, message: str) -> str:
+    """vLLM tells of a prompt that is too long only in words."""
+    return "context_length_exceeded" if "maximum context length" in message else code

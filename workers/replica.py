@@ -1,0 +1,120 @@
+"""The replica process: a Celery worker whose doorbells wake one event loop that does the work.
+
+Celery runs in the main thread with a threads pool as large as the replica's slots; `ReplicaService` runs in a loop of
+its own. SIGTERM drains: Celery stops consuming, the service lets its jobs end or hands them back.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from inferq import errors
+from inferq.config import Settings
+from inferq.engine import Launch, find_engine
+from inferq.scheduling.placement import Place
+from queues.celery_app import BELL_TASK, bell_queue, make_app
+from queues.signals import Signals
+from storage.artifacts import ArtifactStore
+from workers.devices import device_env
+from workers.engine_process import EngineProcess
+from workers.service import ReplicaService
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, place: Place) -> int:
+    """Be this replica until SIGTERM. Raises ConfigError."""
+    if place.model not in settings.models:
+        raise errors.ConfigError(f"no model {place.model!r} is configured; known: {', '.join(settings.models)}")
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
+    thread.start()
+
+    def on_loop(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    app = make_app(settings)
+    signals = Signals(app, place.name)
+    signals.start()
+    artifacts = on_loop(ArtifactStore.open(settings.storage.artifacts_url, settings.home))
+
+    async def make_service() -> ReplicaService:
+        return ReplicaService(settings, place, signals, artifacts, _engine_maker(settings, place))
+
+    service: ReplicaService = on_loop(make_service())
+    serving = asyncio.run_coroutine_threadsafe(service.run(), loop)
+    _celery(app, place, service, on_loop)
+    on_loop(service.drain())
+    serving.result()
+    signals.stop()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(2)
+    return 0
+
+
+def _engine_maker(
+    settings: Settings, place: Place
+) -> Callable[[Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
+    model = settings.models[place.model]
+    engine = find_engine(model.engine)
+    configured = settings.engines.get(model.engine)
+    folder = settings.under_home(model.source)
+    launch = Launch(
+        model=place.model,
+        source=str(folder) if folder.exists() else model.source,
+        socket=Path(),
+        device=place.device,
+        slots=model.slots,
+        python=settings.root / configured.python if configured and configured.python else Path(sys.executable),
+        args=tuple(configured.args) if configured else (),
+        options=model.options,
+    )
+
+    def make(on_ready: Callable[[], Awaitable[None]], on_failed: Callable[[str], Awaitable[None]]) -> EngineProcess:
+        return EngineProcess(
+            engine,
+            launch,
+            env={**device_env(place.device, settings), **(configured.env if configured else {})},
+            run_dir=settings.run_dir,
+            log_file=settings.home / "logs" / f"engine-{place.name}.log",
+            load_timeout=model.load_timeout,
+            on_ready=on_ready,
+            on_failed=on_failed,
+        )
+
+    return make
+
+
+def _celery(app: Celery, place: Place, service: ReplicaService, on_loop: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+    """Consume doorbells until a signal ends the worker."""
+
+    @app.task(name=BELL_TASK, ignore_result=True)
+    def bell() -> None:
+        on_loop(service.serve())
+
+    draining = threading.Thread(target=lambda: on_loop(service.drain()), daemon=True)
+
+    def on_signal(**_: Any) -> None:
+        draining.start()
+
+    worker_shutting_down.connect(on_signal, weak=False)
+    worker = app.Worker(
+        hostname=place.name,
+        pool="threads",
+        concurrency=service.slots,
+        queues=[bell_queue(place.model)],
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        task_events=False,
+        quiet=True,
+    )
+    worker.start()

@@ -1,0 +1,180 @@
+"""Running one attempt: forward it, answer its caller, end it, and take the next job with the same call.
+
+How an attempt ends:
+
+1. The engine answered: succeeded.
+2. The engine refused: failed, with the engine's words.
+3. The engine died or broke off: run again while attempts are left, unless part of the answer was sent.
+4. It ran too long: failed.
+5. It was cancelled, lost its lease, or its caller is gone: nothing is written (Redis has decided) or cancelled.
+6. The replica drains and its time is up: handed back, the attempt does not count.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+
+from inferq import errors
+from inferq.errors import LeaseLost
+from inferq.job import Failure
+from inferq.streams import fold
+from queues import frames
+from queues.attempts import Attempt, Attempts, Finish, Outcome, error_frame
+from queues.frames import FrameKind
+from queues.reply_writer import ReplyWriter
+from queues.signals import Signals
+from storage.artifacts import ArtifactStore
+from workers.device_clock import DeviceClock
+from workers.forward import Body, EngineBroke, EngineRefused, forward
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt under way. `stop` makes it end; `renewed` is when its lease was last seen to hold (monotonic)."""
+
+    attempt: Attempt
+    task: asyncio.Task[Finish]
+    stopped: str | None = None
+    handback: bool = False
+    timed_out: bool = False
+    progress: float | None = None
+    renewed: float = field(default_factory=time.monotonic)
+
+    def stop(self, why: str, *, handback: bool = False, timed_out: bool = False) -> None:
+        if self.stopped is None:
+            self.stopped, self.handback, self.timed_out = why, handback, timed_out
+            self.task.cancel()
+
+
+class Runner:
+    """Runs attempts of one replica. `running` is what the leases are renewed for; `done` counts ended attempts."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        writer: ReplyWriter,
+        signals: Signals,
+        artifacts: ArtifactStore,
+        *,
+        inline_result: int,
+        session: Callable[[], aiohttp.ClientSession | None],
+    ):
+        self.running: dict[str, Running] = {}
+        self.done = 0
+        self._attempts = attempts
+        self._writer = writer
+        self._signals = signals
+        self._artifacts = artifacts
+        self._inline = inline_result
+        self._session = session
+        self._clock = DeviceClock()
+
+    async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool]) -> Attempt | None:
+        """Run an attempt to its end; the next job, if `may_claim()` then allows one and one waits."""
+        self._signals.started(attempt.job)
+        began = self._clock.start()
+        # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
+        running = self.running[attempt.id] = Running(attempt, asyncio.create_task(self._answer(attempt)))
+        try:
+            finish = await self._outcome(running)
+            finish = replace(finish, seconds=self._clock.stop(began))
+            state, following = await self._finish(attempt, finish, may_claim)
+        finally:
+            self.running.pop(attempt.id, None)
+        self.done += 1
+        if state != "stale":
+            message = finish.failure.message if finish.failure else ""
+            self._signals.ended(attempt.id, state, runtime=finish.seconds, message=message)
+        return following
+
+    async def _outcome(self, running: Running) -> Finish:
+        """How the attempt ended; the numbers are those of the module's docstring."""
+        attempt, limit = running.attempt, running.attempt.job.spec.run_timeout
+        done, _ = await asyncio.wait({running.task}, timeout=limit or None)
+        if not done:
+            running.stop(f"the job ran longer than {limit:.0f} s", timed_out=True)
+            await asyncio.wait({running.task})
+        try:
+            return running.task.result()  # 1
+        except EngineRefused as refused:
+            return _failed(attempt, refused.failure, Outcome.FAILED)  # 2
+        except EngineBroke as broke:
+            return _failed(attempt, _failure("engine_crashed", f"the engine broke off: {broke}", 502), Outcome.RETRY)  # 3
+        except LeaseLost as lost:
+            return _failed(attempt, _failure("lease_lost", lost.message, 499), Outcome.CANCELLED)  # 5
+        except asyncio.CancelledError:
+            why = running.stopped or "the replica stops"
+            if running.timed_out:
+                return _failed(attempt, _failure("engine_timeout", why, 504), Outcome.FAILED)  # 4
+            outcome = Outcome.HANDBACK if running.handback else Outcome.CANCELLED
+            return _failed(attempt, _failure("cancelled", why, 499), outcome)  # 5, 6
+        except Exception as error:
+            log.exception("running job %s failed", attempt.id)
+            return _failed(attempt, _failure("internal_error", f"the replica failed: {error}", 500), Outcome.RETRY)
+
+    async def _answer(self, attempt: Attempt) -> Finish:
+        session = self._session()
+        if session is None:
+            raise EngineBroke("the engine is not ready")
+        kept = attempt.job.spec.kept
+        seen: list[bytes] = []
+        sent = 0
+        async with aclosing(forward(session, attempt.job)) as answer:
+            async for part in answer:
+                if isinstance(part, Body):
+                    return await self._whole(attempt, part)
+                if sent == 0:
+                    if not await self._writer.first(attempt, part.data):
+                        raise LeaseLost("the attempt is no longer trusted")
+                else:
+                    self._writer.chunk(attempt, sent, part.data)
+                sent += 1
+                if kept:
+                    seen.append(part.data)
+                if self._writer.unreachable(attempt) and not kept:
+                    raise LeaseLost("the caller is gone or reads too slowly")
+        await self._writer.drain(attempt)
+        end = frames.pack(attempt.id, FrameKind.END, attempt.token, sent, b"")
+        finish = Finish(outcome=Outcome.SUCCEEDED, frame=end)
+        return await self._stored(finish, fold(b"".join(seen)), "application/json") if kept else finish
+
+    async def _whole(self, attempt: Attempt, body: Body) -> Finish:
+        frame = frames.pack(attempt.id, FrameKind.RESULT, attempt.token, 0, body.data) if attempt.reply_to else b""
+        return await self._stored(Finish(outcome=Outcome.SUCCEEDED, frame=frame), body.data, body.media_type)
+
+    async def _stored(self, finish: Finish, data: bytes, media_type: str) -> Finish:
+        """The finish with its result: in the record, or as an artifact when it is too big for one."""
+        if len(data) <= self._inline:
+            return replace(finish, result=data, result_type=media_type)
+        artifact = await self._artifacts.put(data, media_type)
+        return replace(finish, artifact=artifact.sha256, result_type=media_type)
+
+    async def _finish(
+        self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool]
+    ) -> tuple[str, Attempt | None]:
+        """Write the end; while Redis is away keep trying as long as the lease can hold. It is fenced, so late is safe."""
+        deadline = time.monotonic() + self._attempts.lease
+        while True:
+            try:
+                return await self._attempts.finish(attempt, finish, claim_next=may_claim())
+            except errors.QueueUnavailable as error:
+                if time.monotonic() > deadline:
+                    log.error("the end of job %s could not be written: %s", attempt.id, error.message)
+                    return "stale", None
+                await asyncio.sleep(0.2)
+
+
+def _failure(code: str, message: str, status: int) -> Failure:
+    return Failure(code=code, message=message, status=status)
+
+
+def _failed(attempt: Attempt, failure: Failure, outcome: Outcome) -> Finish:
+    frame = error_frame(attempt.id, attempt.token, failure) if attempt.reply_to else b""
+    return Finish(outcome=outcome, frame=frame, failure=failure)

@@ -1,0 +1,238 @@
+"""A replica's event loop: slots, leases, cancels and signs of life around one engine and one runner.
+
+Celery's threads only say "there may be work"; everything runs here. Slots are counted here and nowhere else.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+from inferq import errors, process
+from inferq.config import Settings
+from inferq.job import Failure
+from inferq.scheduling.placement import Place
+from queues.attempts import Attempt, Attempts
+from queues.connection import BLOCK_MS, Client, connect, translated
+from queues.presence import Presence, ReplicaInfo
+from queues.reply_writer import ReplyWriter
+from queues.signals import Signals
+from storage.artifacts import ArtifactStore
+from workers.engine_process import EngineProcess, EngineState
+from workers.runner import Runner
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 1.0
+SHOW_EVERY = 2.0
+
+
+class ReplicaService:
+    """One replica. `serve` is what a doorbell calls; `run` holds the loops until `drain` has ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        place: Place,
+        signals: Signals,
+        artifacts: ArtifactStore,
+        make_engine: Callable[[Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess],
+    ):
+        self._settings = settings
+        self._place = place
+        self._prefix = settings.queue.prefix
+        self._redis: Client = connect(settings, connections=64)
+        self._presence = Presence(self._redis, self._prefix)
+        self._attempts = Attempts(self._redis, settings, place.model, place.name)
+        self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
+        self._engine = make_engine(self._on_ready, self._on_failed)
+        self._slots = settings.models[place.model].slots
+        limit = settings.processing.max_workers
+        self._slots = self._slots if limit == "auto" else min(self._slots, limit)
+        self._busy = 0
+        self._idle_since = time.time()
+        self._draining = False
+        self._drained = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._runner = Runner(
+            self._attempts,
+            self._writer,
+            signals,
+            artifacts,
+            inline_result=settings.storage.inline_result,
+            session=lambda: self._engine.session,
+        )
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    async def run(self) -> None:
+        """Host the engine and serve until drained; then stop the engine."""
+        engine = asyncio.create_task(self._engine.run())
+        loops = [
+            asyncio.create_task(self._forever(pause, step))
+            for pause, step in (
+                (self._attempts.lease / 3, self._renew),
+                (LOOK_EVERY, self._look),
+                (0.0, self._listen),
+                (SHOW_EVERY, self._show),
+                (0.5, self._watch_lease),
+            )
+        ]
+        await self._drained.wait()
+        self._engine.stop()
+        await engine
+        await process.end_tasks(loops)
+        try:
+            async with translated():
+                await self._presence.hide("replica", self._place.name)
+                await self._redis.delete(f"{self._prefix}ctl:{self._place.name}")
+        except errors.QueueUnavailable:
+            log.info("Redis is away; this replica's record lapses by itself")
+        await self._redis.aclose()
+
+    async def serve(self) -> None:
+        """Take the best job, run it, and go on until nothing is left for this slot."""
+        if not self._may_claim() or self._busy >= self._slots:
+            return
+        self._busy += 1
+        try:
+            attempt = await self._attempts.claim()
+            while attempt is not None:
+                attempt = await self._run(attempt)
+        except errors.QueueUnavailable as error:
+            log.warning("claiming: %s", error.message)
+        finally:
+            self._busy -= 1
+            self._idle_since = time.time()
+
+    async def drain(self) -> None:
+        """Take no more jobs, let the running ones finish within the budget, hand the others back, end."""
+        self._draining = True
+        deadline = time.monotonic() + self._settings.processing.drain_timeout
+        while self._busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for running in list(self._runner.running.values()):
+            running.stop("the replica stops", handback=True)
+        while self._busy and time.monotonic() < deadline + self._attempts.lease:
+            await asyncio.sleep(0.05)
+        self._drained.set()
+
+    async def _run(self, attempt: Attempt) -> Attempt | None:
+        return await self._runner.run(attempt, may_claim=self._may_claim)
+
+    def _may_claim(self) -> bool:
+        return self._engine.state is EngineState.READY and not self._draining
+
+    async def _on_ready(self) -> None:
+        log.info("%s is ready after %.1f s", self._place.name, self._engine.load_seconds or 0.0)
+        await self._show_quietly()
+        await self._look_quietly()
+
+    async def _on_failed(self, why: str) -> None:
+        """The model cannot be loaded: what waits for it fails with the engine's last words."""
+        failure = Failure(code="engine_load_failed", message=f"{self._place.model} cannot be loaded: {why}", status=503)
+        try:
+            while await self._attempts.fail_waiting(failure):
+                pass
+            await self._show()
+        except errors.QueueUnavailable as error:
+            log.warning("%s", error.message)
+
+    async def _forever(self, pause: float, step: Callable[[], Awaitable[object]]) -> None:
+        """Run a step again and again; the one place where a loop's errors end."""
+        while True:
+            try:
+                await step()
+                await asyncio.sleep(pause)
+            except errors.InferqError as error:
+                log.warning("%s", error.message)
+                await asyncio.sleep(1.0)
+            except Exception:  # noqa: BLE001 - a defect in one pass must not end the loop for good
+                log.exception("a loop of %s failed", self._place.name)
+                await asyncio.sleep(1.0)
+
+    async def _look(self) -> None:
+        """Work waits and slots are free, but no doorbell came: serve without one. Also look after the callers."""
+        if self._may_claim() and self._busy < self._slots:
+            waiting = await self._attempts.waiting()
+            for _ in range(min(waiting, self._slots - self._busy)):
+                task = asyncio.create_task(self.serve())
+                self._background.add(task)
+                task.add_done_callback(self._background.discard)
+        running = list(self._runner.running.values())
+        await self._writer.check({r.attempt.reply_to for r in running if r.attempt.reply_to})
+        for item in running:
+            if not item.attempt.job.spec.kept and self._writer.unreachable(item.attempt):
+                item.stop("the caller is gone or reads too slowly")
+
+    async def _look_quietly(self) -> None:
+        try:
+            await self._look()
+        except errors.QueueUnavailable as error:
+            log.warning("%s", error.message)
+
+    async def _renew(self) -> None:
+        running = list(self._runner.running.values())
+        if not running:
+            return
+        began = time.monotonic()
+        pairs = [(item.attempt.id, item.attempt.token, item.progress) for item in running]
+        for item, kept in zip(running, await self._attempts.renew(pairs), strict=True):
+            if kept:
+                item.renewed = began
+            else:
+                item.stop("the attempt is no longer trusted")
+
+    async def _watch_lease(self) -> None:
+        """By this process's own clock: what cannot be renewed is stopped before somebody else may run it."""
+        limit = time.monotonic() - self._attempts.lease * 0.8
+        for item in list(self._runner.running.values()):
+            if item.renewed < limit:
+                item.stop("the lease could not be renewed")
+
+    async def _listen(self) -> None:
+        """Cancels, as they are asked for."""
+        key, cursor = f"{self._prefix}ctl:{self._place.name}", "0-0"
+        while True:
+            async with translated():
+                found: Any = await self._redis.xread({key: cursor}, count=100, block=BLOCK_MS)
+            for entry_id, entry in found[0][1] if found else []:
+                cursor = entry_id.decode()
+                running = self._runner.running.get(entry.get(b"cancel", b"").decode())
+                if running:
+                    running.stop("the job was cancelled")
+
+    async def _show(self) -> None:
+        engine = self._engine
+        info = ReplicaInfo(
+            name=self._place.name,
+            model=self._place.model,
+            device=self._place.device,
+            node=self._place.node,
+            pid=os.getpid(),
+            state=engine.state.value,
+            since=engine.since,
+            slots=self._slots,
+            busy=self._busy,
+            engine_pid=engine.pid,
+            memory_bytes=engine.memory(),
+            load_seconds=engine.load_seconds,
+            jobs_done=self._runner.done,
+            idle_since=None if self._busy else self._idle_since,
+            restarts=engine.restarts,
+            draining=self._draining,
+            error=engine.error,
+        )
+        async with translated():
+            await self._presence.show_replica(info)
+
+    async def _show_quietly(self) -> None:
+        try:
+            await self._show()
+        except errors.QueueUnavailable as error:
+            log.warning("%s", error.message)
