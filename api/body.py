@@ -1,5 +1,7 @@
 """Reading a request's body: bounded while it arrives, then JSON. Knows no endpoint and no field."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 import orjson
@@ -8,6 +10,9 @@ from starlette.requests import Request
 from api.context import context_of, headers_of
 from api.departure import CallerLeft
 from inferq import errors
+
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 64 * 2**20
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -20,6 +25,9 @@ async def read_bytes(request: Request, limit: int) -> bytes:
     headers = headers_of(request.scope)
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
+        # A client that waits for "100 Continue" has sent nothing yet, and reading would ask it to.
+        if b"expect" not in headers:
+            await _discard(request)
         raise _too_large(limit)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise errors.InvalidRequest("Compressed request bodies are not accepted.", param="Content-Encoding")
@@ -32,6 +40,8 @@ async def read_bytes(request: Request, limit: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
+            if message.get("more_body", False):
+                await _discard(request)
             raise _too_large(limit)
         parts.append(part)
         more = message.get("more_body", False)
@@ -48,6 +58,22 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise errors.InvalidRequest("The request body must be a JSON object.")
     return parsed
+
+
+async def _discard(request: Request) -> None:
+    """Read on for a moment and keep nothing.
+
+    Closing a connection on which bytes still arrive resets it, and the client would see that instead of the 413.
+    """
+    size, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while more and size < _LINGER_BYTES:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerLeft
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 def _too_large(limit: int) -> errors.BodyTooLarge:

@@ -54,7 +54,9 @@ def find_engine(name: str) -> Engine:
     """The engine registered under a name. Raises ConfigError that lists the known ones."""
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in known:
-        raise errors.ConfigError(f"no engine {name!r} is installed; known: {', '.join(sorted(known)) or 'none'}")
+        raise errors.ConfigError(
+            f"no engine {name!r} is installed; known: {', '.join(sorted(known)) or 'none'}"
+        )
     try:
         engine: Engine = known[name].load()
     except (ImportError, AttributeError) as error:

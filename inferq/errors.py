@@ -37,7 +37,9 @@ class InferqError(Exception):
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str = "", *, param: str | None = None, retry_after: float | None = None, **details: Any):
+    def __init__(
+        self, message: str = "", *, param: str | None = None, retry_after: float | None = None, **details: Any
+    ):
         super().__init__(message or (type(self).__doc__ or "").strip())
         self.param = param
         self.retry_after = retry_after

@@ -30,7 +30,9 @@ def parse_lane(value: object, *, param: str = "priority") -> Lane:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
         return Lane.LOW if value <= 3 else Lane.MEDIUM if value <= 6 else Lane.HIGH
-    raise errors.InvalidRequest(f"{param} must be high, medium, low or a number from 0 to 9, not {value!r}", param=param)
+    raise errors.InvalidRequest(
+        f"{param} must be high, medium, low or a number from 0 to 9, not {value!r}", param=param
+    )
 
 
 def lane_of_tier(tier: object) -> Lane | None:

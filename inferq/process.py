@@ -15,7 +15,9 @@ from inferq.config import Settings, load_settings
 def parser(program: str, purpose: str) -> argparse.ArgumentParser:
     """A parser with the flags that all processes share."""
     arguments = argparse.ArgumentParser(prog=f"python -m {program}", description=purpose)
-    arguments.add_argument("--config", help="configuration file (default: $INFERQ_CONFIG or scheduler_config.yaml)")
+    arguments.add_argument(
+        "--config", help="configuration file (default: $INFERQ_CONFIG or scheduler_config.yaml)"
+    )
     arguments.add_argument("--home", help="folder of all state (default: $INFERQ_HOME or ./data)")
     return arguments
 

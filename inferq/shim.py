@@ -40,7 +40,7 @@ def wrap(
     """
     status = [] if status_fd is None else ["--status-fd", str(status_fd)]
     options = ["--lifeline-fd", str(lifeline_fd), *status, "--grace", str(grace)]
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *options, "--", *argv]  # noqa: PTH100
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *options, "--", *argv]
 
 
 class Shim:
@@ -145,11 +145,11 @@ def descendants(root: int) -> set[int]:
     """The living processes below `root`; zombies hold nothing, so they are not counted."""
     children: dict[int, list[int]] = {}
     zombies: set[int] = set()
-    for name in os.listdir("/proc"):  # noqa: PTH208 -- pathlib would treble the shim's memory and start time
+    for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+            with open(f"/proc/{name}/stat", "rb") as file:
                 # The program's name may hold spaces and brackets; the last bracket ends it.
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
         except OSError:

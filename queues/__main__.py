@@ -23,14 +23,16 @@ async def _schedule(settings: Settings, stopping: asyncio.Event) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = process.parser("queues", "Recorder, reaper, reconciler and placement. Run two for failover.")
-    parser.add_argument("--embedded-redis", action="store_true", help="become the embedded Redis server instead")
+    parser.add_argument(
+        "--embedded-redis", action="store_true", help="become the embedded Redis server instead"
+    )
     parser.add_argument("--flower", action="store_true", help="become Flower, the queue inspector, instead")
     arguments = parser.parse_args(argv)
     try:
         settings = process.settings_of(arguments)
         if arguments.embedded_redis:
             server = embedded.server_argv(settings.home, settings.run_dir)
-            os.execv(server[0], server)
+            os.execv(server[0], server)  # noqa: S606 - it becomes the server
         if arguments.flower:
             # Only here: Flower brings a web server that the scheduler must not carry.
             return int(import_module("queues.flower").run(settings))

@@ -1,4 +1,4 @@
-"""`Attempts`: what a replica does with jobs: claim, keep, answer, finish. Every call proves itself by the lease token."""
+"""`Attempts`: what a replica does with jobs: claim, keep, answer, finish. Each call proves itself by its token."""
 
 import secrets
 from collections.abc import Sequence
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from redis.asyncio import Redis
-
 from inferq.config import Settings
 from inferq.job import Failure, Job
 from queues import frames, records
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.scripts import Scripts
 
 
@@ -66,7 +64,7 @@ class Finish:
 class Attempts:
     """Leases of one replica of one model. Methods raise QueueUnavailable when Redis is away."""
 
-    def __init__(self, redis: Redis, settings: Settings, model: str, replica: str):
+    def __init__(self, redis: Client, settings: Settings, model: str, replica: str):
         self._scripts = Scripts(redis, settings.queue)
         self._redis = redis
         self._prefix = settings.queue.prefix
@@ -84,14 +82,23 @@ class Attempts:
     async def waiting(self) -> int:
         """How many jobs wait for the model."""
         async with translated():
-            return int(await self._redis.hget(f"{self._prefix}order:{self._model}", "jobs") or 0)  # type: ignore[misc]
+            return int(await self._redis.hget(f"{self._prefix}order:{self._model}", "jobs") or 0)
 
-    async def finish(self, attempt: Attempt, finish: Finish, *, claim_next: bool) -> tuple[str, Attempt | None]:
+    async def finish(
+        self, attempt: Attempt, finish: Finish, *, claim_next: bool
+    ) -> tuple[str, Attempt | None]:
         """(state the job is in now, the next job). `stale`: the attempt was no longer trusted, nothing was written."""
         async with translated():
             state, flat = await self._scripts(
                 "finish",
-                *(_token(), attempt.id, attempt.token, finish.outcome.value, repr(finish.seconds), finish.frame),
+                *(
+                    _token(),
+                    attempt.id,
+                    attempt.token,
+                    finish.outcome.value,
+                    repr(finish.seconds),
+                    finish.frame,
+                ),
                 *("1" if claim_next else "0", self._model, self._replica, _token(), self.lease),
                 *finish.fields(),
             )

@@ -3,11 +3,10 @@
 import time
 
 import orjson
-from redis.asyncio import Redis
 
 from inferq.config import Settings
 from inferq.scheduling.placement import Device, ModelDemand, Place, Resident, place
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.presence import ReplicaInfo
 from queues.queue import JobQueue
 
@@ -15,7 +14,7 @@ from queues.queue import JobQueue
 class Placement:
     """Reads demand and presence, decides by the pure function, writes one record per node."""
 
-    def __init__(self, redis: Redis, queue: JobQueue, settings: Settings):
+    def __init__(self, redis: Client, queue: JobQueue, settings: Settings):
         self._redis = redis
         self._queue = queue
         self._settings = settings
@@ -31,7 +30,9 @@ class Placement:
         async with translated():
             pipe = self._redis.pipeline(transaction=False)
             for node, places in wanted.items():
-                record = [{"name": p.name, "model": p.model, "device": p.device, "node": p.node} for p in places]
+                record = [
+                    {"name": p.name, "model": p.model, "device": p.device, "node": p.node} for p in places
+                ]
                 pipe.set(desired_key(self._settings.queue.prefix, node), orjson.dumps(record))
             await pipe.execute()
         return wanted
@@ -54,7 +55,7 @@ def desired_key(prefix: str, node: str) -> str:
     return f"{prefix}desired:{node}"
 
 
-async def read_desired(redis: Redis, prefix: str, node: str) -> list[Place] | None:
+async def read_desired(redis: Client, prefix: str, node: str) -> list[Place] | None:
     """What a node should have; None before the scheduler has said anything."""
     async with translated():
         record = await redis.get(desired_key(prefix, node))

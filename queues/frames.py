@@ -57,5 +57,7 @@ def unpack(entry: bytes) -> Iterator[Frame]:
     while offset < len(entry):
         job_id, kind, token, seq, size = _HEAD.unpack_from(entry, offset)
         offset += _HEAD.size
-        yield Frame(job_id.decode(), FrameKind(kind.decode()), token.decode(), seq, entry[offset : offset + size])
+        yield Frame(
+            job_id.decode(), FrameKind(kind.decode()), token.decode(), seq, entry[offset : offset + size]
+        )
         offset += size

@@ -3,12 +3,10 @@
 import asyncio
 import logging
 
-from redis.asyncio import Redis
-
 from inferq import errors, process
 from inferq.config import Settings
 from queues.celery_app import make_app
-from queues.connection import connect
+from queues.connection import Client, connect
 from queues.intake import Intake
 from queues.queue import JobQueue
 from queues.replies import ReplyReader
@@ -22,7 +20,7 @@ class Gateway:
     """`intake`, `queue` and `replies` of one process. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
-        self._redis: Redis = connect(settings, connections=64)
+        self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
         self.queue = JobQueue(self._redis, settings)
         self.intake = Intake(self.queue, storage, self._signals, settings)
@@ -49,7 +47,7 @@ class Gateway:
             try:
                 await self.intake.file_lost(spec)
             except errors.StoreUnavailable as error:
-                log.error("job %s was lost by Redis and cannot be filed: %s", spec.id, error.message)
+                log.warning("job %s was lost by Redis and cannot be filed: %s", spec.id, error.message)
 
 
 def open_gateway(settings: Settings, storage: Storage) -> Gateway:

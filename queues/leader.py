@@ -6,18 +6,18 @@ recorder's offset, the scripts' comparisons), so a lock held by two for a moment
 
 import secrets
 
-from redis.asyncio import Redis
-
-from queues.connection import translated
+from queues.connection import Client, translated
 
 LOCK_TTL = 10
 
-_EXTEND = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) else return 0 end"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+_EXTEND = (
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('EXPIRE', KEYS[1], ARGV[2])"
+)
+_RELEASE = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])"
 
 
 class Leadership:
-    def __init__(self, redis: Redis, prefix: str):
+    def __init__(self, redis: Client, prefix: str):
         self._redis = redis
         self._key = f"{prefix}leader"
         self._token = secrets.token_hex(8)

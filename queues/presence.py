@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
+
+from queues.connection import Client
 
 PRESENCE_TTL = 10
 """Seconds without a sign of life after which a process counts as gone."""
@@ -52,7 +53,7 @@ class NodeInfo:
 class Presence:
     """Reads and writes the records. An index set per kind is cleaned of lapsed names on every reading."""
 
-    def __init__(self, redis: Redis, prefix: str):
+    def __init__(self, redis: Client, prefix: str):
         self._redis = redis
         self._prefix = prefix
 
@@ -90,11 +91,11 @@ class Presence:
 
     async def _read(self, kind: str) -> list[dict[str, Any]]:
         index = f"{self._prefix}{kind}s"
-        names = sorted(await self._redis.smembers(index))  # type: ignore[misc]
+        names = sorted(await self._redis.smembers(index))
         if not names:
             return []
         values = await self._redis.mget([f"{self._prefix}{kind}:{name.decode()}" for name in names])
         gone = [name for name, value in zip(names, values, strict=True) if value is None]
         if gone:
-            await self._redis.srem(index, *gone)  # type: ignore[misc]
+            await self._redis.srem(index, *gone)
         return [orjson.loads(value) for value in values if value is not None]

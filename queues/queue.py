@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec
 from queues import records
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.presence import NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
 
@@ -34,7 +32,7 @@ class Standing:
 class JobQueue:
     """The ready sets of all models. Every method raises QueueUnavailable when Redis is away."""
 
-    def __init__(self, redis: Redis, settings: Settings):
+    def __init__(self, redis: Client, settings: Settings):
         self.redis = redis
         self.prefix = settings.queue.prefix
         self.scripts = Scripts(redis, settings.queue)
@@ -43,7 +41,7 @@ class JobQueue:
 
     async def ping(self) -> None:
         async with translated():
-            await self.redis.ping()  # type: ignore[misc]
+            await self.redis.ping()
 
     async def reserve(self, spec: JobSpec) -> None:
         """Keep a place for a durable job for 30 s. Raises QueueFull."""
@@ -55,7 +53,13 @@ class JobQueue:
         self._refuse_full(spec, status.decode(), float(ahead))
 
     async def accept(
-        self, spec: JobSpec, mode: str, *, generation: int = 0, weight: float = 1.0, reply_to: str | None = None
+        self,
+        spec: JobSpec,
+        mode: str,
+        *,
+        generation: int = 0,
+        weight: float = 1.0,
+        reply_to: str | None = None,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
@@ -66,7 +70,15 @@ class JobQueue:
             status, position, ahead, bell = await self.scripts(
                 "accept",
                 *(secrets.token_hex(8), mode, *bounds, weight),
-                *(spec.id, spec.model, spec.tenant, spec.lane.value, repr(spec.units), len(spec.body), generation),
+                *(
+                    spec.id,
+                    spec.model,
+                    spec.tenant,
+                    spec.lane.value,
+                    repr(spec.units),
+                    len(spec.body),
+                    generation,
+                ),
                 *records.fields_of(spec, reply_to),
             )
         if status in (b"exists", b"tomb"):
@@ -99,7 +111,7 @@ class JobQueue:
     async def get(self, job_id: str) -> Job | None:
         """The job as Redis knows it, without its place."""
         async with translated():
-            record = await self.redis.hgetall(f"{self.prefix}job:{job_id}")  # type: ignore[misc]
+            record = await self.redis.hgetall(f"{self.prefix}job:{job_id}")
         if b"state" not in record:
             return None
         return records.job_of(job_id, {name.decode(): value for name, value in record.items()})
@@ -121,7 +133,7 @@ class JobQueue:
     async def models(self) -> list[str]:
         """Models that have had a job."""
         async with translated():
-            return sorted(name.decode() for name in await self.redis.smembers(f"{self.prefix}models"))  # type: ignore[misc]
+            return sorted(name.decode() for name in await self.redis.smembers(f"{self.prefix}models"))
 
     async def depths(self) -> dict[str, dict[str, int]]:
         """Waiting jobs per model and lane, and their bytes."""
@@ -133,7 +145,9 @@ class JobQueue:
                 pipe.hmget(f"{self.prefix}order:{name}", fields)
             rows = await pipe.execute()
         return {
-            name: {field.removeprefix("n:"): int(value or 0) for field, value in zip(fields, row, strict=True)}
+            name: {
+                field.removeprefix("n:"): int(value or 0) for field, value in zip(fields, row, strict=True)
+            }
             for name, row in zip(names, rows, strict=True)
         }
 

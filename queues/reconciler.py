@@ -7,11 +7,9 @@
 import logging
 import time
 
-from redis.asyncio import Redis
-
 from inferq.config import Settings
 from inferq.job import Job
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.intake import CANCELLED
 from queues.queue import JobQueue
 from queues.signals import Signals
@@ -25,7 +23,7 @@ STALE_AFTER = 30.0
 
 
 class Reconciler:
-    def __init__(self, redis: Redis, queue: JobQueue, ledger: Ledger, signals: Signals, settings: Settings):
+    def __init__(self, redis: Client, queue: JobQueue, ledger: Ledger, signals: Signals, settings: Settings):
         self._redis = redis
         self._queue = queue
         self._ledger = ledger

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import redis.exceptions
-from redis.asyncio import Redis
 
 from inferq.config import Settings
 from inferq.job import Job, JobState
 from queues import records
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.scripts import Scripts
 from storage.ledger import Ledger, Recorded
 
@@ -29,7 +28,7 @@ ANSWERED_TTL = 60
 
 
 class Recorder:
-    def __init__(self, redis: Redis, ledger: Ledger, settings: Settings):
+    def __init__(self, redis: Client, ledger: Ledger, settings: Settings):
         self._redis = redis
         self._ledger = ledger
         self._prefix = settings.queue.prefix
@@ -60,7 +59,9 @@ class Recorder:
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
         new = entries[-1][0].decode()
         jobs = await self._jobs(events)
-        if not await self._ledger.record([Recorded(_kept_part(job)) for job in jobs], stream=STREAM, old=old, new=new):
+        if not await self._ledger.record(
+            [Recorded(_kept_part(job)) for job in jobs], stream=STREAM, old=old, new=new
+        ):
             return 0
         await self._settle(new, jobs)
         return len(events)
@@ -81,7 +82,9 @@ class Recorder:
         for event, record in zip(events, found, strict=True):
             if b"state" not in record:
                 continue
-            job = records.job_of(event["id"].decode(), {name.decode(): value for name, value in record.items()})
+            job = records.job_of(
+                event["id"].decode(), {name.decode(): value for name, value in record.items()}
+            )
             if job.terminal and job.generation == int(event["gen"]):
                 jobs.append(job)
         return jobs

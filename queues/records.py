@@ -14,7 +14,11 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
         *("endpoint", spec.endpoint, "body", spec.body, "max", spec.max_attempts, "source", spec.source),
         *("run_timeout", spec.run_timeout, "created", repr(spec.created_at)),
     ]
-    for name, flag in (("durable", spec.durable), ("kept", spec.kept or spec.durable), ("stream", spec.stream)):
+    for name, flag in (
+        ("durable", spec.durable),
+        ("kept", spec.kept or spec.durable),
+        ("stream", spec.stream),
+    ):
         if flag:
             fields += [name, "1"]
     if spec.metadata:

@@ -13,12 +13,10 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
-from redis.asyncio import Redis
-
 from inferq import errors, process
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from queues import frames, records
-from queues.connection import BLOCK_MS, translated
+from queues.connection import BLOCK_MS, Client, translated
 from queues.frames import Frame, FrameKind
 from queues.presence import Presence
 from queues.queue import JobQueue
@@ -55,7 +53,9 @@ class Waiter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._reader.forget(self.job_id)
 
     @property
@@ -91,7 +91,9 @@ class Waiter:
             if frame.seq > self._expected:
                 frame = self._failed("stream_broken", "a part of the answer was lost", 502)
             elif self._size + len(frame.data) > BUFFER_LIMIT:
-                frame = self._failed("client_too_slow", "the client reads too slowly; the stream was ended", 499)
+                frame = self._failed(
+                    "client_too_slow", "the client reads too slowly; the stream was ended", 499
+                )
             else:
                 self._expected += 1
         elif frame.kind is FrameKind.END and frame.seq != self._expected:
@@ -113,7 +115,7 @@ class Waiter:
 class ReplyReader:
     """Owns the reply stream of one api process. `lost` collects specs of jobs that Redis forgot, for the ledger."""
 
-    def __init__(self, redis: Redis, queue: JobQueue, prefix: str):
+    def __init__(self, redis: Client, queue: JobQueue, prefix: str):
         self.name = secrets.token_hex(6)
         self.lost: asyncio.Queue[JobSpec] = asyncio.Queue()
         self._redis = redis
@@ -127,7 +129,9 @@ class ReplyReader:
 
     def start(self) -> None:
         """Begin reading; Redis need not be there yet."""
-        self._tasks = [asyncio.create_task(loop()) for loop in (self._read_loop, self._check_loop, self._presence_loop)]
+        self._tasks = [
+            asyncio.create_task(loop()) for loop in (self._read_loop, self._check_loop, self._presence_loop)
+        ]
 
     async def stop(self) -> None:
         await process.end_tasks(self._tasks)

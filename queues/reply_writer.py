@@ -8,12 +8,10 @@ import asyncio
 import logging
 import time
 
-from redis.asyncio import Redis
-
 from inferq import errors
 from queues import frames
 from queues.attempts import Attempt, Attempts
-from queues.connection import translated
+from queues.connection import Client, translated
 from queues.frames import FrameKind
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ class _Destination:
 class ReplyWriter:
     """All reply streams that one replica writes to."""
 
-    def __init__(self, redis: Redis, attempts: Attempts, prefix: str):
+    def __init__(self, redis: Client, attempts: Attempts, prefix: str):
         self._redis = redis
         self._attempts = attempts
         self._prefix = prefix
@@ -87,7 +85,7 @@ class ReplyWriter:
                 destination.gone = not await self._redis.exists(key)
                 oldest = await self._redis.xrange(key, count=1)
                 size = await self._redis.memory_usage(key, samples=1) if oldest else 0
-                now = (await self._redis.time())[0]  # type: ignore[misc]
+                now = (await self._redis.time())[0]
             age = now - int(oldest[0][0].split(b"-")[0]) / 1000 if oldest else 0.0
             destination.lagging = age > LAG_SECONDS or (size or 0) > LAG_BYTES
 

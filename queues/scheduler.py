@@ -9,12 +9,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from redis.asyncio import Redis
-
 from inferq import errors, process
 from inferq.config import Settings
 from queues.celery_app import make_app
-from queues.connection import connect, translated
+from queues.connection import Client, connect, translated
 from queues.desired import Placement
 from queues.intake import Intake
 from queues.leader import Leadership
@@ -34,7 +32,7 @@ REAP_LIMIT = 500
 class Scheduler:
     def __init__(self, settings: Settings, storage: Storage):
         self._settings = settings
-        self._redis: Redis = connect(settings, connections=16)
+        self._redis: Client = connect(settings, connections=16)
         self._scripts = Scripts(self._redis, settings.queue)
         self._signals = Signals(make_app(settings), "scheduler")
         self._queue = JobQueue(self._redis, settings)
@@ -109,7 +107,7 @@ class Scheduler:
             except errors.InferqError as error:
                 log.warning("%s: %s", name, error.message)
                 await asyncio.sleep(1.0)
-            except Exception:  # noqa: BLE001 - a defect in one pass must not end the loop for good
+            except Exception:
                 log.exception("%s failed", name)
                 await asyncio.sleep(1.0)
 

@@ -6,10 +6,10 @@ Nobody else calls EVAL. A script's keys and arguments stand at its head.
 from importlib import resources
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 from inferq.config.sections import Queue
+from queues.connection import Client
 
 NAMES = (
     "accept",
@@ -30,7 +30,7 @@ _BOUNDED = {"accept", "reserve"}
 class Scripts:
     """All scripts for one connection pool. Calling one runs EVALSHA and loads the script when Redis forgot it."""
 
-    def __init__(self, redis: Redis, queue: Queue):
+    def __init__(self, redis: Client, queue: Queue):
         self._scripts: dict[str, AsyncScript] = {
             name: redis.register_script(source(name, queue)) for name in NAMES
         }

@@ -50,7 +50,13 @@ class Signals:
 
     def sent(self, spec: JobSpec) -> None:
         """A job was accepted."""
-        self._event("task-sent", spec.id, **_described(spec), queue=bell_queue(spec.model), routing_key=spec.lane.value)
+        self._event(
+            "task-sent",
+            spec.id,
+            **_described(spec),
+            queue=bell_queue(spec.model),
+            routing_key=spec.lane.value,
+        )
 
     def started(self, job: Job) -> None:
         """A replica has claimed a job."""
@@ -65,12 +71,16 @@ class Signals:
             case "queued":
                 self._event("task-retried", job_id, exception=message or "queued again", traceback="")
             case "cancelled" | "expired":
-                self._event("task-revoked", job_id, terminated=False, signum=None, expired=str(state) == "expired")
+                self._event(
+                    "task-revoked", job_id, terminated=False, signum=None, expired=str(state) == "expired"
+                )
             case _:
                 self._event("task-failed", job_id, exception=message or str(state), traceback="")
 
     def _event(self, kind: str, job_id: str, **fields: Any) -> None:
-        self._put(("event", (kind, {"uuid": job_id, "local_received": None, **fields, "timestamp": time.time()})))
+        self._put(
+            ("event", (kind, {"uuid": job_id, "local_received": None, **fields, "timestamp": time.time()}))
+        )
 
     def _put(self, item: tuple[str, Any] | None) -> None:
         try:
@@ -131,4 +141,10 @@ class Signals:
 def _described(spec: JobSpec) -> dict[str, Any]:
     """What Flower shows of a job: the model as the task's name, lane and tenant as its arguments."""
     words = {"model": spec.model, "lane": spec.lane.value, "endpoint": spec.endpoint, "tenant": spec.tenant}
-    return {"name": f"{spec.model}", "args": "()", "kwargs": repr(words), "root_id": spec.id, "parent_id": None}
+    return {
+        "name": f"{spec.model}",
+        "args": "()",
+        "kwargs": repr(words),
+        "root_id": spec.id,
+        "parent_id": None,
+    }

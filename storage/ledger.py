@@ -13,11 +13,11 @@ from typing import Any, Self
 from sqlalchemy import Connection, Select, func, literal_column, select, update
 
 from inferq import errors
-from inferq.job import Job, JobSpec, JobState
+from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from storage import statements
 from storage.database import Database, exclusive
-from storage.rows import BRIEF, WHOLE, blank_standing, job_of, recorded_values, spec_values
+from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, requeued_values, spec_values
 from storage.statements import FINAL
 from storage.tables import OFFLINE, UNDELIVERED, UNFINISHED, jobs, offsets
 
@@ -62,16 +62,20 @@ class Ledger:
         await self.database.ping()
 
     async def accept(
-        self, spec: JobSpec, *, state: JobState = JobState.QUEUED, bound: int | None = None
+        self,
+        spec: JobSpec,
+        *,
+        state: JobState = JobState.QUEUED,
+        bound: int | None = None,
+        error: Failure | None = None,
     ) -> bool:
         """Commit a new job; that commit is what 202 means. False, and no change, when the id exists already.
 
-        `bound`: raise QueueFull when more than so many jobs, this one included, would be accepted and not
-        yet queued.
+        `bound`: the queue is away; raise QueueFull when more than so many jobs, this one included, would wait in
+        SQL alone. Without it a place in Redis is reserved. `error` says why a job is filed as ended already.
         """
-        queued_at = spec.created_at if state is JobState.QUEUED else None
-        values = spec_values(spec) | blank_standing(state, generation=0, queued_at=queued_at)
-        # Without a bound a place in Redis is reserved: only what SQL alone accepted counts as not queued.
+        values = spec_values(spec) | accepted_values(spec, state, error)
+        # Only what SQL alone accepted counts as not queued.
         values["in_queue"] = bound is None
 
         def work(connection: Connection) -> bool:
@@ -170,7 +174,7 @@ class Ledger:
             job = _whole(connection, job_id, lock=True)
             _refuse_requeue(job_id, job, body)
             assert job is not None
-            fresh = blank_standing(JobState.QUEUED, generation=job.generation + 1, queued_at=time.time())
+            fresh = requeued_values(job.generation + 1)
             changed = (
                 update(jobs).where(jobs.c.id == job_id).values(**fresh, **changes, durable=True, kept=True)
             )

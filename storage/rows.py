@@ -1,10 +1,11 @@
 """Jobs to rows and back: pure mapping, no statements and no connection."""
 
+import time
 from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, RowMapping, literal, null
 
-from inferq.job import RANK, Failure, Job, JobSpec, JobState
+from inferq.job import RANK, TERMINAL, Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from storage.tables import jobs
 from storage.texts import clean, clean_or_none
@@ -71,15 +72,27 @@ def standing_values(job: Job) -> dict[str, Any]:
     }
 
 
-def blank_standing(state: JobState, *, generation: int, queued_at: float | None) -> dict[str, Any]:
-    """The standing of a job that no attempt has touched, and that Redis does not hold yet."""
+def accepted_values(spec: JobSpec, state: JobState, error: Failure | None) -> dict[str, Any]:
+    """The standing of a job that is new to SQL; one that is filed as ended has ended now."""
+    job = Job(
+        spec=spec,
+        state=state,
+        error=error,
+        queued_at=spec.created_at if state is JobState.QUEUED else None,
+        finished_at=time.time() if state in TERMINAL else None,
+    )
+    return {**standing_values(job), "delivered": False}
+
+
+def requeued_values(generation: int) -> dict[str, Any]:
+    """The standing of a job whose next generation begins now. Redis does not hold it yet."""
     return {
         **dict.fromkeys(STANDING),
-        "state": state.value,
-        "rank": RANK[state],
+        "state": JobState.QUEUED.value,
+        "rank": RANK[JobState.QUEUED],
         "generation": generation,
         "attempt": 0,
-        "queued_at": queued_at,
+        "queued_at": time.time(),
         "result_type": "application/json",
         "in_queue": False,
         "delivered": False,

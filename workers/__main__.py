@@ -10,7 +10,9 @@ from workers.node import NodeAgent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = process.parser("workers", "The node agent of this host: devices, and replicas as placement wants them.")
+    parser = process.parser(
+        "workers", "The node agent of this host: devices, and replicas as placement wants them."
+    )
     parser.add_argument("--replica", metavar="NAME", help="be one replica, MODEL@DEVICE.HOST, instead")
     parser.add_argument("--model", help="the replica's model (default: from its name)")
     parser.add_argument("--device", help="the replica's device (default: from its name)")
@@ -36,7 +38,10 @@ def _place(arguments: object) -> Place:
         raise errors.ConfigError(f"--replica must look like MODEL@DEVICE.HOST, not {name!r}")
     values = vars(arguments)
     return Place(
-        name=name, model=values["model"] or model.partition("#")[0], device=values["device"] or device, node=node
+        name=name,
+        model=values["model"] or model.partition("#")[0],
+        device=values["device"] or device,
+        node=node,
     )
 
 

@@ -26,7 +26,14 @@ class OwnServer:
     def command(self, launch: Launch) -> Command:
         argv = (
             *(str(launch.python), "-m", self.module, "--model", launch.source, "--served-name", launch.model),
-            *("--uds", str(launch.socket), "--slots", str(launch.slots), "--device", launch.device.partition(":")[0]),
+            *(
+                "--uds",
+                str(launch.socket),
+                "--slots",
+                str(launch.slots),
+                "--device",
+                launch.device.partition(":")[0],
+            ),
             *("--options", json.dumps(dict(launch.options))),
             *launch.args,
         )

@@ -165,7 +165,10 @@ class EngineProcess:
         self.pid = self._child.pid
         connector = aiohttp.UnixConnector(path=str(launch.socket), limit=0)
         self.session = aiohttp.ClientSession(
-            "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
+            "http://engine",
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
         )
         return True
 
@@ -202,7 +205,9 @@ class EngineProcess:
         bad = 0
         try:
             while bad < HEALTH_FAILURES:
-                done, _ = await asyncio.wait({ended, stopping}, timeout=HEALTH_EVERY, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    {ended, stopping}, timeout=HEALTH_EVERY, return_when=asyncio.FIRST_COMPLETED
+                )
                 if done:
                     return
                 bad = 0 if await self._healthy() else bad + 1

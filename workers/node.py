@@ -67,7 +67,7 @@ class NodeAgent:
                 await step()
             except errors.InferqError as error:
                 log.warning("%s", error.message)
-            except Exception:  # noqa: BLE001 - a defect in one pass must not end the loop for good
+            except Exception:
                 log.exception("a pass of the node agent failed")
             await asyncio.sleep(pause)
 
@@ -113,11 +113,13 @@ class NodeAgent:
                     continue
 
     def _bury(self) -> None:
-        for name, process in list(self._replicas.items()):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                self._deaths[name] = 0 if time.time() - process.create_time() > 60 else self._deaths.get(name, 0)
+        for name, child in list(self._replicas.items()):
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                self._deaths[name] = (
+                    0 if time.time() - child.create_time() > 60 else self._deaths.get(name, 0)
+                )
                 continue
-            _reap(process)
+            _reap(child)
             del self._replicas[name]
             if self._stopping.pop(name, None) is None:
                 deaths = self._deaths[name] = self._deaths.get(name, 0) + 1
@@ -128,7 +130,17 @@ class NodeAgent:
     def _start(self, place: Place) -> None:
         logs = self._settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "workers", "--replica", place.name, "--model", place.model, "--device", place.device]
+        argv = [
+            sys.executable,
+            "-m",
+            "workers",
+            "--replica",
+            place.name,
+            "--model",
+            place.model,
+            "--device",
+            place.device,
+        ]
         with (logs / f"replica-{place.name}.log").open("ab") as output:
             child = subprocess.Popen(
                 [*argv, "--home", str(self._settings.home)],

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 def run(settings: Settings, place: Place) -> int:
     """Be this replica until SIGTERM. Raises ConfigError."""
     if place.model not in settings.models:
-        raise errors.ConfigError(f"no model {place.model!r} is configured; known: {', '.join(settings.models)}")
+        raise errors.ConfigError(
+            f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
+        )
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
     thread.start()
@@ -73,12 +75,16 @@ def _engine_maker(
         socket=Path(),
         device=place.device,
         slots=model.slots,
-        python=settings.root / configured.python if configured and configured.python else Path(sys.executable),
+        python=settings.root / configured.python
+        if configured and configured.python
+        else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
         options=model.options,
     )
 
-    def make(on_ready: Callable[[], Awaitable[None]], on_failed: Callable[[str], Awaitable[None]]) -> EngineProcess:
+    def make(
+        on_ready: Callable[[], Awaitable[None]], on_failed: Callable[[str], Awaitable[None]]
+    ) -> EngineProcess:
         return EngineProcess(
             engine,
             launch,
@@ -93,7 +99,9 @@ def _engine_maker(
     return make
 
 
-def _celery(app: Celery, place: Place, service: ReplicaService, on_loop: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+def _celery(
+    app: Celery, place: Place, service: ReplicaService, on_loop: Callable[[Coroutine[Any, Any, Any]], Any]
+) -> None:
     """Consume doorbells until a signal ends the worker."""
 
     @app.task(name=BELL_TASK, ignore_result=True)

@@ -104,20 +104,20 @@ class Runner:
         try:
             return running.task.result()  # 1
         except EngineRefused as refused:
-            return _failed(attempt, refused.failure, Outcome.FAILED)  # 2
+            outcome, failure = Outcome.FAILED, refused.failure  # 2
         except EngineBroke as broke:
-            return _failed(attempt, _failure("engine_crashed", f"the engine broke off: {broke}", 502), Outcome.RETRY)  # 3
+            outcome, failure = (
+                Outcome.RETRY,
+                _failure("engine_crashed", f"the engine broke off: {broke}", 502),
+            )  # 3
         except LeaseLost as lost:
-            return _failed(attempt, _failure("lease_lost", lost.message, 499), Outcome.CANCELLED)  # 5
+            outcome, failure = Outcome.CANCELLED, _failure("lease_lost", lost.message, 499)  # 5
         except asyncio.CancelledError:
-            why = running.stopped or "the replica stops"
-            if running.timed_out:
-                return _failed(attempt, _failure("engine_timeout", why, 504), Outcome.FAILED)  # 4
-            outcome = Outcome.HANDBACK if running.handback else Outcome.CANCELLED
-            return _failed(attempt, _failure("cancelled", why, 499), outcome)  # 5, 6
+            outcome, failure = _stop_outcome(running)  # 4, 5, 6
         except Exception as error:
             log.exception("running job %s failed", attempt.id)
-            return _failed(attempt, _failure("internal_error", f"the replica failed: {error}", 500), Outcome.RETRY)
+            outcome, failure = Outcome.RETRY, _failure("internal_error", f"the replica failed: {error}", 500)
+        return _failed(attempt, failure, outcome)
 
     async def _answer(self, attempt: Attempt) -> Finish:
         session = self._session()
@@ -146,7 +146,11 @@ class Runner:
         return await self._stored(finish, fold(b"".join(seen)), "application/json") if kept else finish
 
     async def _whole(self, attempt: Attempt, body: Body) -> Finish:
-        frame = frames.pack(attempt.id, FrameKind.RESULT, attempt.token, 0, body.data) if attempt.reply_to else b""
+        frame = (
+            frames.pack(attempt.id, FrameKind.RESULT, attempt.token, 0, body.data)
+            if attempt.reply_to
+            else b""
+        )
         return await self._stored(Finish(outcome=Outcome.SUCCEEDED, frame=frame), body.data, body.media_type)
 
     async def _stored(self, finish: Finish, data: bytes, media_type: str) -> Finish:
@@ -159,16 +163,23 @@ class Runner:
     async def _finish(
         self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool]
     ) -> tuple[str, Attempt | None]:
-        """Write the end; while Redis is away keep trying as long as the lease can hold. It is fenced, so late is safe."""
+        """Write the end; while Redis is away keep trying for a lease. It is fenced, so late is safe."""
         deadline = time.monotonic() + self._attempts.lease
         while True:
             try:
                 return await self._attempts.finish(attempt, finish, claim_next=may_claim())
             except errors.QueueUnavailable as error:
                 if time.monotonic() > deadline:
-                    log.error("the end of job %s could not be written: %s", attempt.id, error.message)
+                    log.warning("the end of job %s could not be written: %s", attempt.id, error.message)
                     return "stale", None
                 await asyncio.sleep(0.2)
+
+
+def _stop_outcome(running: Running) -> tuple[Outcome, Failure]:
+    why = running.stopped or "the replica stops"
+    if running.timed_out:
+        return Outcome.FAILED, _failure("engine_timeout", why, 504)
+    return Outcome.HANDBACK if running.handback else Outcome.CANCELLED, _failure("cancelled", why, 499)
 
 
 def _failure(code: str, message: str, status: int) -> Failure:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-
 from inferq import errors, process
 from inferq.config import Settings
 from inferq.job import Failure
@@ -39,7 +38,9 @@ class ReplicaService:
         place: Place,
         signals: Signals,
         artifacts: ArtifactStore,
-        make_engine: Callable[[Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess],
+        make_engine: Callable[
+            [Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess
+        ],
     ):
         self._settings = settings
         self._place = place
@@ -135,7 +136,9 @@ class ReplicaService:
 
     async def _on_failed(self, why: str) -> None:
         """The model cannot be loaded: what waits for it fails with the engine's last words."""
-        failure = Failure(code="engine_load_failed", message=f"{self._place.model} cannot be loaded: {why}", status=503)
+        failure = Failure(
+            code="engine_load_failed", message=f"{self._place.model} cannot be loaded: {why}", status=503
+        )
         try:
             while await self._attempts.fail_waiting(failure):
                 pass
@@ -152,7 +155,7 @@ class ReplicaService:
             except errors.InferqError as error:
                 log.warning("%s", error.message)
                 await asyncio.sleep(1.0)
-            except Exception:  # noqa: BLE001 - a defect in one pass must not end the loop for good
+            except Exception:
                 log.exception("a loop of %s failed", self._place.name)
                 await asyncio.sleep(1.0)
 

@@ -29,7 +29,9 @@ class Directories(Section):
 class Processing(Section):
     """How jobs are run and retried."""
 
-    mode: Literal["real_time", "batch", "hybrid"] = unbuilt("real_time", f"a mode other than real_time {_LATER}")
+    mode: Literal["real_time", "batch", "hybrid"] = unbuilt(
+        "real_time", f"a mode other than real_time {_LATER}"
+    )
     """real_time: every file is a job at once."""
     max_workers: int | Literal["auto"] = "auto"
     """Upper bound of slots per replica; auto: what the model declares."""
@@ -83,7 +85,9 @@ class Api(Section):
     """Address to listen on."""
     port: int = Field(default=9000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    workers: int = unbuilt(1, "more than one api process is started as several `python -m api`, each with its own port")
+    workers: int = unbuilt(
+        1, "more than one api process is started as several `python -m api`, each with its own port"
+    )
     """Uvicorn workers."""
     reload: bool = unbuilt(False, f"reload {_LATER}")
     """Development reload."""
@@ -193,7 +197,9 @@ class Security(Section):
 
     api_key_enabled: bool = unbuilt(True, "every call needs a key; there is no switch for that")
     """Demand API keys."""
-    api_keys: dict[str, SecretStr] = unbuilt({}, "keys are made by `inferq keys create` and kept hashed, not in a file")
+    api_keys: dict[str, SecretStr] = unbuilt(
+        {}, "keys are made by `inferq keys create` and kept hashed, not in a file"
+    )
     """Keys by role."""
     jwt_enabled: bool = unbuilt(False, f"JWT {_LATER}")
     """Accept JWTs."""

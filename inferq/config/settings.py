@@ -121,7 +121,9 @@ class Settings(Section):
                     raise ValueError(f"models.{name}.aliases: {alias!r} already names model {seen[alias]!r}")
                 seen[alias] = name
         if self.queue.type == "local" and self.queue.redis_url:
-            raise ValueError("queue.redis_url: queue.type local uses the embedded server; remove one of the two")
+            raise ValueError(
+                "queue.redis_url: queue.type local uses the embedded server; remove one of the two"
+            )
         return self
 
     def under_home(self, path: str | Path) -> Path:

@@ -7,8 +7,16 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
-    **{"b": 1, "": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
-    **{"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40},
+    "b": 1,
+    "": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
 }
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
@@ -20,8 +28,10 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
         return float(value)
     match = _QUANTITY.fullmatch(value)
     unit = match.group(2).lower() if match else None
-    if match is None or unit not in units and unit != "":
-        raise ValueError(f"cannot read {value!r}; write it like {example} (units: {', '.join(u for u in units if u)})")
+    if match is None or (unit not in units and unit != ""):
+        raise ValueError(
+            f"cannot read {value!r}; write it like {example} (units: {', '.join(u for u in units if u)})"
+        )
     return float(match.group(1)) * units.get(unit or "", 1)
 
 
@@ -43,5 +53,7 @@ Duration = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["8GiB", "64MB"], "description": "a size in bytes"}),
+    WithJsonSchema(
+        {"type": ["string", "integer"], "examples": ["8GiB", "64MB"], "description": "a size in bytes"}
+    ),
 ]

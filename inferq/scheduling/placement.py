@@ -81,7 +81,9 @@ def _needed(model: ModelDemand, residents: list[Resident]) -> bool:
     return any(r.busy > 0 or r.idle_for < model.idle_timeout for r in residents)
 
 
-def _completed(model: ModelDemand, kept: list[Place], known: list[Device], load: Mapping[Device, int]) -> list[Place]:
+def _completed(
+    model: ModelDemand, kept: list[Place], known: list[Device], load: Mapping[Device, int]
+) -> list[Place]:
     """The kept places and as many new ones as the model lacks."""
     fit = [device for device in known if model.device in ("auto", device.name)]
     if model.device == "auto" and fit:
@@ -103,4 +105,3 @@ def _free_name(model: str, device: Device, taken: set[str]) -> str:
     while (name := f"{model}{'' if number == 1 else f'#{number}'}@{device.name}.{device.node}") in taken:
         number += 1
     return name
-

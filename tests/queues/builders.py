@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from inferq.config import Settings
 from inferq.job import Failure, JobSpec, new_job_id
-from queues.attempts import Attempt, Attempts, Finish, Outcome
 from queues import embedded
+from queues.attempts import Attempt, Attempts, Finish, Outcome
 from queues.connection import connect
 from queues.queue import JobQueue
 from queues.scripts import Scripts

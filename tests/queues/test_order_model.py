@@ -5,7 +5,13 @@ All numbers are small multiples of 1/8 and weights powers of two, so both sides 
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.queues.ready_set import ReadySet
 from tests.queues.reference import Reference, Waiting

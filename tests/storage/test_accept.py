@@ -40,6 +40,16 @@ async def test_scheduled_job_has_not_been_queued(ledger: Ledger):
     assert (job.state, job.queued_at) == (JobState.SCHEDULED, None)
 
 
+async def test_a_job_may_be_filed_as_ended_with_its_cause(ledger: Ledger):
+    asked, lost = spec(durable=False), Failure(code="redis_lost", message="no memory", status=503)
+    await ledger.accept(asked, state=JobState.FAILED, error=lost)
+    job = await ledger.get(asked.id)
+    assert (job.state, job.error, job.queued_at) == (JobState.FAILED, lost, None)
+    assert job.finished_at is not None
+    await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
+    assert await ledger.get(asked.id) == job
+
+
 async def test_same_id_again_changes_nothing(ledger: Ledger):
     asked = spec()
     await ledger.accept(asked)
@@ -70,9 +80,10 @@ async def test_bound_lets_a_known_id_through(ledger: Ledger):
 
 
 async def test_bound_counts_neither_queued_nor_ended_jobs(ledger: Ledger):
-    queued, cancelled, finished = spec(), spec(), spec()
+    queued, cancelled, finished, reserved = spec(), spec(), spec(), spec()
     for asked in (queued, cancelled, finished):
-        await ledger.accept(asked)
+        await ledger.accept(asked, bound=9)
+    await ledger.accept(reserved)
     await ledger.mark_queued([queued.id, queued.id])
     await ledger.cancel(cancelled.id)
     await ledger.record([event(finished)], stream="s", old="0-0", new="1-0")
@@ -83,7 +94,7 @@ async def test_many_ids_are_marked_at_once(ledger: Ledger):
     ids = [spec().id for _ in range(1200)]
     kept = [spec(id=ids[0]), spec(id=ids[-1])]
     for asked in kept:
-        await ledger.accept(asked)
+        await ledger.accept(asked, bound=9)
     await ledger.mark_queued(iter(ids))
     assert await ledger.accept(spec(), bound=1)
 

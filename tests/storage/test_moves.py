@@ -93,6 +93,17 @@ async def test_unfinished_leaves_out_what_was_created_after_the_reading(ledger: 
     assert [job.id for job in await ledger.unfinished(read_at=150.0)] == [old.id]
 
 
+async def test_ended_among_names_the_durable_jobs_that_ended(ledger: Ledger):
+    live, ended, interactive, other = spec(), spec(), spec(durable=False), spec()
+    await ledger.accept(live)
+    await ledger.record(
+        [event(each) for each in (ended, interactive, other)], stream="s", old="0-0", new="1-0"
+    )
+    found = await ledger.ended_among([live.id, ended.id, interactive.id, "unknown"])
+    assert [(job.id, job.state) for job in found] == [(ended.id, JobState.SUCCEEDED)]
+    assert await ledger.ended_among([]) == []
+
+
 async def test_undelivered_by_the_exact_prefix_of_the_source(ledger: Ledger):
     sources = ["watch:/in/a", "watch:/in/é", "watch:/in_b", "watch:/IN/c", "api", "watch%"]
     asked = {source: spec(source=source) for source in sources}

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from redis.asyncio import Redis
@@ -90,6 +90,10 @@ class Site:
         partial.rename(path)
         return path
 
+    def log(self) -> str:
+        """What the processes said so far."""
+        return self.config.with_name("watcher.log").read_text()
+
     def result(self, name: str) -> Path:
         return self.folders.results / name
 
@@ -110,20 +114,22 @@ class Site:
         await self.recorder.run_once(block_ms=10)
         return attempt is not None
 
-    async def replica(self) -> None:
-        while True:
-            if not await self.work_once():
-                await asyncio.sleep(0.005)
-
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """A replica at work."""
-        task = asyncio.create_task(self.replica())
+        done = asyncio.Event()
+
+        async def replica() -> None:
+            while not done.is_set():
+                if not await self.work_once():
+                    await asyncio.sleep(0.005)
+
+        task = asyncio.create_task(replica())
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            done.set()
+            await task
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
@@ -143,14 +149,15 @@ class Site:
     @contextlib.contextmanager
     def process(self) -> Iterator[subprocess.Popen[bytes]]:
         """`python -m watchers`."""
-        with start(self.config, self.settings.home) as running:
+        log = self.config.with_name("watcher.log")
+        with log.open("ab") as output, start(self.config, self.settings.home, output) as running:
             try:
                 yield running
             finally:
                 running.kill()
 
 
-def start(config: Path, home: Path) -> subprocess.Popen[bytes]:
+def start(config: Path, home: Path, output: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "watchers", "--config", str(config), "--home", str(home)]
     return subprocess.Popen(
         argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE

@@ -13,7 +13,13 @@ def detect(settings: Settings) -> list[dict[str, Any]]:
     """What there is now, with current readings; configured devices correct or add to what was found."""
     found = {device["name"]: device for device in [*cuda.detect(), *cpu.detect()]}
     for name, configured in settings.devices.items():
-        blank = {"name": name, "kind": name.partition(":")[0], "product": "configured", "memory_total": 0, "memory_free": 0}
+        blank = {
+            "name": name,
+            "kind": name.partition(":")[0],
+            "product": "configured",
+            "memory_total": 0,
+            "memory_free": 0,
+        }
         device = found.setdefault(name, blank)
         if configured.memory is not None:
             used = max(device["memory_total"] - device["memory_free"], 0)
