@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
         sock = listen(api.host, api.port)
     except OSError as error:
         reason = error.strerror or str(error)
-        return process.fail(f"cannot listen on {api.host}:{api.port}: {reason}; choose another with --port")
+        return process.fail(f"cannot listen on {api.host}:{api.port}: {reason}; see --host and --port")
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with contextlib.closing(sock), contextlib.suppress(KeyboardInterrupt), runner:
         runner.run(serve(settings, sock))

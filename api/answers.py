@@ -84,7 +84,9 @@ class Answer(Response):
             if self.spec.kept
             else "it was cancelled"
         )
-        return errors.EngineTimeout(f"Job {self.spec.id} gave no answer within {self.patience:g} s; {fate}.")
+        return errors.EngineTimeout(
+            f"Job {self.spec.id} gave no answer within {self.patience:g} s; {fate}.", job_id=self.spec.id
+        )
 
     async def send_whole(self, frame: Frame, send: Send) -> str:
         """Answer with one frame: a result as it came from the engine, or an error with its status."""
@@ -93,13 +95,10 @@ class Answer(Response):
                 await self._send_bytes(send, 200, frame.data, frame.media_type.encode())
                 return "succeeded"
             case FrameKind.ERROR:
-                failure = failure_of(frame)
-                response = wire.respond_failure(failure)
-                response.raw_headers.append(self.job_header)
-                await self._send_response(send, response)
+                await self._send_response(send, wire.respond_failure(failure_of(frame), self.spec.id))
                 return "failed"
             case _:
-                raise errors.StreamBroken(f"Job {self.spec.id} ended without a result.")
+                raise errors.StreamBroken(f"Job {self.spec.id} ended without a result.", job_id=self.spec.id)
 
     async def _send_bytes(self, send: Send, status: int, data: bytes, media_type: bytes) -> None:
         length = str(len(data)).encode()

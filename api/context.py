@@ -1,5 +1,6 @@
 """What every handler may need, made once at start-up and passed by `app.state`. Holds no logic of a request."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ class Context:
     keys: KeyCache
     telemetry: Telemetry
     started: float = field(default_factory=time.time)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server stops: streams that could go on for hours end, and their readers come back elsewhere."""
 
     @classmethod
     def build(cls, settings: Settings, storage: Storage, gateway: Gateway) -> "Context":

@@ -59,6 +59,11 @@ CALLER_LEFT = 499
 """Never seen by anybody: the status under which metrics count calls whose caller hung up."""
 
 
+def status_of(error: errors.InferqError) -> int:
+    """The status of the error's class, else of the nearest class above it."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
 def type_of(status: int) -> str:
     return _TYPES.get(status) or (
         "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
@@ -100,20 +105,22 @@ def render(
     return Response(content, status, extra, "application/json")
 
 
-def respond(error: errors.InferqError, *, headers: dict[str, str] | None = None) -> Response:
-    """The answer for one of our own errors."""
+def respond(error: errors.InferqError) -> Response:
+    """The answer for one of our own errors. A detail `job_id` becomes the header that answers of jobs carry."""
+    job_id = error.details.get("job_id")
     return render(
-        STATUS[type(error)],
+        status_of(error),
         error.message,
         code=error.code,
         param=error.param,
         retry_after=error.retry_after,
-        headers=headers,
+        headers={"X-Job-Id": job_id} if job_id else None,
     )
 
 
-def respond_failure(failure: Failure, *, headers: dict[str, str] | None = None) -> Response:
+def respond_failure(failure: Failure, job_id: str) -> Response:
     """The answer for a job that failed while its caller waited."""
+    headers = {"X-Job-Id": job_id}
     return render(failure.status, failure.message, code=failure.code, param=failure.param, headers=headers)
 
 
@@ -124,7 +131,7 @@ def event_of(failure: Failure) -> bytes:
 
 
 def failure_of(error: errors.InferqError) -> Failure:
-    return Failure(code=error.code, message=error.message, status=STATUS[type(error)], param=error.param)
+    return Failure(code=error.code, message=error.message, status=status_of(error), param=error.param)
 
 
 def install(app: FastAPI) -> None:

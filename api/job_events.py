@@ -42,7 +42,7 @@ class EventStream(Response):
     async def _pass_on(self, send: Send) -> None:
         events = self._context.gateway.queue.events(self._job.id, self._after)
         waiting = sse.KEEP_ALIVE if not self._job.terminal else _REPLAY
-        async for event in with_silences(events, waiting):
+        async for event in with_silences(events, waiting, self._context.stopping):
             if event is None and self._job.terminal:
                 break
             if event is None:
@@ -81,12 +81,19 @@ def render(event_id: str, name: str, data: bytes) -> bytes:
     return sse.event(event_id, name, data)
 
 
-async def with_silences(events: AsyncIterator[Event], seconds: float) -> AsyncIterator[Event | None]:
-    """The events, and None whenever none came for `seconds`. Ends early when Redis goes away."""
+async def with_silences(
+    events: AsyncIterator[Event], seconds: float, stopping: asyncio.Event
+) -> AsyncIterator[Event | None]:
+    """The events, and None whenever none came for `seconds`. Ends early when Redis goes away or the server stops."""
     pending = asyncio.ensure_future(_next(events))
+    stop = asyncio.ensure_future(stopping.wait())
     try:
         while True:
-            done, _ = await asyncio.wait({pending}, timeout=seconds)
+            done, _ = await asyncio.wait(
+                {pending, stop}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if stop in done:
+                return
             if not done:
                 yield None
                 continue
@@ -99,6 +106,7 @@ async def with_silences(events: AsyncIterator[Event], seconds: float) -> AsyncIt
         return
     finally:
         pending.cancel()
+        stop.cancel()
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:

@@ -50,7 +50,7 @@ def page(context: Context, fleet: Fleet, parts: tuple[Part, Part], base: str) ->
         "models": _cards(context, fleet),
         "try_it": _try_it(context, prompts),
         "key_file": escape(str(context.settings.home / "admin.key")),
-        "lines": "".join(_shell(line) for line in _lines(context, prompts, base)),
+        "lines": "".join(_shell(*line) for line in _lines(context, prompts, base)),
         "base": escape(base),
         "script": _SCRIPT,
     }
@@ -103,32 +103,35 @@ def _try_it(context: Context, prompts: list[str]) -> str:
     options = "".join(f"<option>{escape(name)}</option>" for name in names)
     first = escape(prompts[0] if prompts else _FALLBACK_PROMPT)
     return (
-        f'<h2>Try it</h2><div class="prompts">{chips}</div>'
-        '<form id="try"><input id="key" type="password" autocomplete="off" placeholder="API key" aria-label="API key">'
-        f'<input id="prompt" value="{first}" aria-label="Prompt"><button>Send</button>'
-        f'<select id="model" aria-label="Model">{options}</select></form><pre id="answer" aria-live="polite"></pre>'
+        f'<h2>Try it</h2><div class="prompts">{chips}</div><form id="try">'
+        f'<select id="model" aria-label="Model">{options}</select>'
+        '<input id="key" type="password" autocomplete="off" placeholder="API key" aria-label="API key">'
+        f'<input id="prompt" value="{first}" aria-label="Prompt"><button>Send</button></form>'
+        '<pre id="answer" aria-live="polite"></pre>'
     )
 
 
-def _lines(context: Context, prompts: list[str], base: str) -> list[str]:
-    """Lines to paste: a chat, the same as a stream in the high lane, a durable job, an embedding, the status."""
+def _lines(context: Context, prompts: list[str], base: str) -> list[tuple[str, str]]:
+    """What a line does, and the line to paste."""
     key = f'-H "Authorization: Bearer $(cat {shlex.quote(str(context.settings.home / "admin.key"))})"'
     lines = []
     for name in _chat_models(context)[:1]:
         prompt = prompts[0] if prompts else _FALLBACK_PROMPT
         chat: dict[str, Any] = {"model": name, "messages": [{"role": "user", "content": prompt}]}
+        job = {"model": name, "body": {"messages": chat["messages"]}, "priority": "low"}
+        streamed = {**chat, "stream": True}
         lines += [
-            _post(f"{base}/v1/chat/completions", key, chat),
-            _post(f"{base}/v1/chat/completions", f"-N {key} -H 'X-Priority: high'", {**chat, "stream": True}),
-            _post(
-                f"{base}/v1/jobs",
-                key,
-                {"model": name, "body": {"messages": chat["messages"]}, "priority": "low"},
+            ("A chat", _post(f"{base}/v1/chat/completions", key, chat)),
+            (
+                "The same as a stream, in the high lane",
+                _post(f"{base}/v1/chat/completions", f"-N {key} -H 'X-Priority: high'", streamed),
             ),
+            ("A durable job in the low lane; the answer is its id", _post(f"{base}/v1/jobs", key, job)),
         ]
     for name in [name for name, model in context.catalog.models.items() if model.type == "embedding"][:1]:
-        lines.append(_post(f"{base}/v1/embeddings", key, {"model": name, "input": "a sentence"}))
-    return [*lines, f"curl {base}/status {key}"]
+        vector = {"model": name, "input": "a sentence"}
+        lines.append(("An embedding", _post(f"{base}/v1/embeddings", key, vector)))
+    return [*lines, ("Models, replicas, nodes and queues", f"curl {base}/status {key}")]
 
 
 def _post(url: str, options: str, body: dict[str, Any]) -> str:
@@ -136,9 +139,10 @@ def _post(url: str, options: str, body: dict[str, Any]) -> str:
     return f"curl {url} {options} \\\n  -H 'Content-Type: application/json' \\\n  -d {text}"
 
 
-def _shell(line: str) -> str:
+def _shell(caption: str, line: str) -> str:
     return (
-        f'<div class="shell"><pre>{escape(line)}</pre><button class="copy" type="button">copy</button></div>'
+        f'<p class="caption">{escape(caption)}</p><div class="shell"><pre>{escape(line)}</pre>'
+        '<button class="copy" type="button">copy</button></div>'
     )
 
 

@@ -92,9 +92,13 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls end within `processing.drain_timeout`."""
     async with opened(settings) as context:
         server = server_for(create_app(context), settings)
-        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            context.stopping.set()
+            server.handle_exit(number, None)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.handle_exit, number, None)
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
         log.info("listening on %s", url_of(sock))
         # What is loaded now lives as long as the process; looking through it again costs every collection.
         gc.collect()

@@ -15,7 +15,7 @@ from api.catalog import TAKES
 from api.context import Context, caller_of, context_of, text_header
 from api.schemas.chat import CHAT, COMPLETION
 from api.schemas.embeddings import EMBEDDING
-from api.schemas.jobs import ENVELOPE
+from api.schemas.jobs import ENVELOPE, NOT_BUILT
 from api.sizing import units_of
 from inferq import errors
 from inferq.job import JobSpec, OnDisconnect, new_job_id
@@ -50,6 +50,7 @@ def durable(request: Request, endpoint: str, body: dict[str, Any]) -> JobSpec:
 def from_envelope(request: Request, envelope: dict[str, Any]) -> JobSpec:
     """The job that `POST /v1/jobs` describes: `{endpoint?, model, body, ...}`, or a body by itself."""
     if "body" not in envelope:
+        fields.verify({name: envelope.get(name) for name in NOT_BUILT}, NOT_BUILT)
         endpoint = _endpoint(context_of(request), envelope.pop("endpoint", None), envelope.get("model"))
         return durable(request, endpoint, envelope)
     fields.refuse_unknown(envelope, ENVELOPE)

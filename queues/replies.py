@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import struct
 import time
 from collections import deque
 from types import TracebackType
@@ -44,6 +45,7 @@ class Waiter:
         self.spec: JobSpec | None = None
         self.registered = time.monotonic()
         self.unknown = 0
+        self.barrier: str | None = None
         self._frames: deque[Frame] = deque()
         self._size = 0
         self._expected = 0
@@ -157,23 +159,30 @@ class ReplyReader:
     async def _read_loop(self) -> None:
         while True:
             try:
-                async with translated():
-                    found: Any = await self._redis.xread({self._key: self._cursor}, count=200, block=BLOCK_MS)
-                for entry_id, entry in found[0][1] if found else []:
-                    self._cursor = entry_id.decode()
-                    self._deliver(entry[b"b"])
-                if found:
-                    async with translated():
-                        await self._redis.xtrim(self._key, minid=_after(self._cursor), approximate=False)
+                await self._read_once()
             except errors.QueueUnavailable as error:
                 log.warning("reading replies: %s", error.message)
                 await asyncio.sleep(0.2)
 
+    async def _read_once(self) -> None:
+        async with translated():
+            found: Any = await self._redis.xread({self._key: self._cursor}, count=200, block=BLOCK_MS)
+        for entry_id, entry in found[0][1] if found else []:
+            self._cursor = entry_id.decode()
+            self._deliver(entry.get(b"b", b""))
+        if found:
+            async with translated():
+                await self._redis.xtrim(self._key, minid=_after(self._cursor), approximate=False)
+
     def _deliver(self, packed: bytes) -> None:
-        for frame in frames.unpack(packed):
-            waiter = self._waiters.get(frame.job_id)
-            if waiter:
-                waiter.put(frame)
+        try:
+            for frame in frames.unpack(packed):
+                waiter = self._waiters.get(frame.job_id)
+                if waiter:
+                    waiter.put(frame)
+        except (struct.error, ValueError):
+            # From another version, perhaps. What was in it is missed by its sequence number or by the next check.
+            log.exception("an entry of the reply stream cannot be read")
 
     async def _presence_loop(self) -> None:
         """Show that this process is there, and make the stream again where Redis has lost it."""
@@ -208,15 +217,30 @@ class ReplyReader:
         due = [w for w in self._waiters.values() if w.spec and not w.ended and w.registered < limit]
         for start in range(0, len(due), 500):
             chunk = due[start : start + 500]
-            for waiter, state in zip(chunk, await self._queue.states([w.job_id for w in chunk]), strict=True):
+            states = await self._queue.states([w.job_id for w in chunk])
+            newest = await self._newest()
+            for waiter, state in zip(chunk, states, strict=True):
                 waiter.unknown = waiter.unknown + 1 if state is None else 0
                 if waiter.unknown >= 2 and waiter.spec:
                     self.lost.put_nowait(waiter.spec)
                     waiter.fail(LOST)
                 elif state is not None and JobState(state) in TERMINAL:
-                    job = await self._queue.get(waiter.job_id)
-                    if job:
-                        waiter.put(_last_frame(job))
+                    await self._make_good(waiter, newest)
+
+    async def _newest(self) -> str:
+        """Id of the last entry that is in the stream."""
+        async with translated():
+            entries = await self._redis.xrevrange(self._key, count=1)
+        return entries[0][0].decode() if entries else "0-0"
+
+    async def _make_good(self, waiter: Waiter, newest: str) -> None:
+        """The job of a waiter has ended: what is not in the stream up to `newest` will not come any more."""
+        waiter.barrier = waiter.barrier or newest
+        if _order(self._cursor) < _order(waiter.barrier):
+            return
+        job = await self._queue.get(waiter.job_id)
+        if job:
+            waiter.put(_last_frame(job))
 
 
 def _last_frame(job: Job) -> Frame:
@@ -228,6 +252,11 @@ def _last_frame(job: Job) -> Frame:
     return Frame(job.id, FrameKind.ERROR, "", 0, records.failure_text(failure))
 
 
-def _after(entry_id: str) -> str:
+def _order(entry_id: str) -> tuple[int, int]:
     millis, _, count = entry_id.partition("-")
-    return f"{millis}-{int(count) + 1}"
+    return int(millis), int(count)
+
+
+def _after(entry_id: str) -> str:
+    millis, count = _order(entry_id)
+    return f"{millis}-{count + 1}"

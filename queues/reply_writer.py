@@ -17,6 +17,7 @@ from queues.frames import FrameKind
 log = logging.getLogger(__name__)
 
 TICK = 0.015
+KEPT_EVENTS = 10_000
 LAG_SECONDS = 10.0
 LAG_BYTES = 64 * 2**20
 
@@ -29,7 +30,6 @@ class _Destination:
         self.lock = asyncio.Lock()
         self.flusher: asyncio.Task[None] | None = None
         self.gone = False
-        self.checked = time.monotonic()
         self.lagging = False
 
 
@@ -61,12 +61,16 @@ class ReplyWriter:
         if destination.flusher is None or destination.flusher.done():
             destination.flusher = asyncio.create_task(self._flush_soon(attempt.reply_to, destination))
 
+    async def keep(self, attempt: Attempt, data: bytes) -> None:
+        """Note a chunk in the event stream of a kept job, for followers who come or come back later."""
+        key = f"{self._prefix}events:{attempt.id}"
+        async with translated():
+            await self._redis.xadd(key, {"name": "chunk", "data": data}, maxlen=KEPT_EVENTS, approximate=True)
+
     async def drain(self, attempt: Attempt) -> None:
         """Return when every chunk sent so far is in Redis; the end of the answer may follow."""
         if attempt.reply_to:
-            destination = self._destination(attempt.reply_to)
-            async with destination.lock:
-                await self._write(attempt.reply_to, destination)
+            await self._flush(attempt.reply_to, self._destination(attempt.reply_to))
 
     def unreachable(self, attempt: Attempt) -> bool:
         """True when the api process is gone, or reads so slowly that its streams are to end."""
@@ -94,6 +98,10 @@ class ReplyWriter:
 
     async def _flush_soon(self, name: str, destination: _Destination) -> None:
         await asyncio.sleep(TICK)
+        await self._flush(name, destination)
+
+    async def _flush(self, name: str, destination: _Destination) -> None:
+        """Write until nothing waits; while Redis is away, again and again."""
         while destination.frames:
             try:
                 async with destination.lock:

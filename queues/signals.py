@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 EVENT_TICK = 0.05
 """Events of this many seconds go out together."""
 BACKLOG = 20_000
+PAUSE = 0.5
+"""Seconds between two attempts to reach Redis; meanwhile the inbox fills up to its bound."""
 
 
 class Signals:
@@ -34,6 +36,7 @@ class Signals:
         self._app = app
         self._name = name or f"gateway.{os.getpid()}@{socket.gethostname()}"
         self._inbox: queue.Queue[tuple[str, Any] | None] = queue.Queue(BACKLOG)
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
 
     def start(self) -> None:
@@ -41,6 +44,7 @@ class Signals:
 
     def stop(self) -> None:
         """Send what is left, for at most 2 s."""
+        self._stopping.set()
         self._put(None)
         self._thread.join(2)
 
@@ -48,8 +52,10 @@ class Signals:
         """Say that a model has work."""
         self._put(("bell", model))
 
-    def sent(self, spec: JobSpec) -> None:
-        """A job was accepted."""
+    def sent(self, spec: JobSpec, *, again: bool = False) -> None:
+        """A job was accepted; `again`: it had ended before, which Flower only forgets after a retry."""
+        if again:
+            self.ended(spec.id, "queued")
         self._event(
             "task-sent",
             spec.id,
@@ -61,7 +67,7 @@ class Signals:
     def started(self, job: Job) -> None:
         """A replica has claimed a job."""
         self._event("task-received", job.id, **_described(job.spec), retries=max(job.attempt - 1, 0))
-        self._event("task-started", job.id, pid=os.getpid())
+        self._event("task-started", job.id)
 
     def ended(self, job_id: str, state: JobState | str, *, runtime: float = 0.0, message: str = "") -> None:
         """A job has left `running`, or was cancelled while it waited."""
@@ -105,27 +111,22 @@ class Signals:
                         running = self._serve(producer, dispatcher)
             except (RedisError, OperationalError, OSError) as error:
                 log.debug("signals: %s", error)
-                running = self._pause()
-
-    def _pause(self) -> bool:
-        """Wait half a second; drop doorbells meanwhile, since the ready sets are looked at anyway."""
-        deadline = time.monotonic() + 0.5
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                if self._inbox.get(timeout=left) is None:
-                    return False
-            except queue.Empty:
-                break
-        return True
+                running = not self._stopping.wait(PAUSE)
+            except Exception:
+                log.exception("a doorbell or an event could not be sent")
+                running = not self._stopping.wait(PAUSE)
 
     def _serve(self, producer: Any, dispatcher: EventDispatcher) -> bool:
         flush_at: float | None = None
         while True:
-            try:
-                item = self._inbox.get(timeout=max(flush_at - time.monotonic(), 0.0) if flush_at else None)
-            except queue.Empty:
+            left = None if flush_at is None else flush_at - time.monotonic()
+            if left is not None and left <= 0:
                 dispatcher.flush()
                 flush_at = None
+                continue
+            try:
+                item = self._inbox.get(timeout=left)
+            except queue.Empty:
                 continue
             if item is None:
                 dispatcher.flush()

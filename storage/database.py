@@ -37,7 +37,10 @@ class Runner(Protocol):
 
 
 class Database:
-    """Connections to one database. `work` is a plain function; it may run twice, and must do nothing but SQL."""
+    """Connections to one database. `work` is a plain function of a connection.
+
+    It may run twice, and on SQLite it runs in a thread, so it should do nothing but SQL.
+    """
 
     def __init__(self, runner: Runner, shown: str) -> None:
         self.dialect = runner.dialect

@@ -81,7 +81,7 @@ class Ledger:
         def work(connection: Connection) -> bool:
             if bound is not None:
                 exclusive(connection, "accept")
-            if (connection.execute(statements.INSERT_JOB, values)).rowcount == 0:
+            if connection.execute(statements.INSERT_JOB, values).rowcount == 0:
                 return False
             if bound is not None and _offline(connection, at_most=bound + 1) > bound:
                 raise errors.QueueFull(
@@ -171,22 +171,19 @@ class Ledger:
         changes = {name: value for name, value in edits.items() if value is not None}
 
         def work(connection: Connection) -> Job:
-            job = _whole(connection, job_id, lock=True)
-            _refuse_requeue(job_id, job, body)
-            assert job is not None
+            job = _requeueable(_whole(connection, job_id, lock=True), job_id, body)
             fresh = requeued_values(job.generation + 1)
             changed = (
                 update(jobs).where(jobs.c.id == job_id).values(**fresh, **changes, durable=True, kept=True)
             )
-            after = (connection.execute(changed.returning(*WHOLE))).mappings().one()
-            return job_of(after)
+            return job_of(connection.execute(changed.returning(*WHOLE)).mappings().one())
 
         return await self.database.write(work)
 
     async def record(self, events: Sequence[Recorded], *, stream: str, old: str, new: str) -> bool:
         """Commit events and the stream's position together; False, and nothing written, when it is not `old`.
 
-        Rows only move forward (see `statements.record_job`), so events may come twice and in any order.
+        Rows only move forward (see `statements.RECORD_JOB`), so events may come twice and in any order.
         """
         # By id, so that recorders that overlap lock rows in the same order.
         rows = [recorded_values(event.job) for event in sorted(events, key=lambda event: event.job.id)]
@@ -281,10 +278,11 @@ def _offline(connection: Connection, *, at_most: int) -> int:
     return int(connection.scalar(select(func.count()).select_from(some)) or 0)
 
 
-def _refuse_requeue(job_id: str, job: Job | None, body: bytes | None) -> None:
+def _requeueable(job: Job | None, job_id: str, body: bytes | None) -> Job:
     if job is None:
         raise errors.JobNotFound(f"there is no job {job_id}")
     if not job.terminal:
         raise errors.Conflict(f"job {job_id} is {job.state}; only a job that has ended can be queued again")
     if not job.spec.body and body is None:
         raise errors.Conflict(f"the request of job {job_id} was not kept; give a body to queue it again")
+    return job

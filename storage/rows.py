@@ -19,7 +19,6 @@ BRIEF: tuple[ColumnElement[Any], ...] = (
 )
 """Everything but what was asked and what came out, which lists do not show and may be large."""
 
-
 STANDING = (
     "state", "rank", "generation", "attempt", "in_queue", "delivered",
     "queued_at", "started_at", "finished_at", "replica", "progress", "artifact", "result_type", "result",

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from watchers.service import FIRST_PAUSE, LONGEST_PAUSE, Watcher
 
 log = logging.getLogger(__name__)
 
-HANDOVER = 5.0
+HANDOVER = 3.0
 """Seconds to wait for a predecessor that is stopping."""
 
 
@@ -74,8 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.ConfigError as error:
         return process.fail(error.message, 2)
     process.configure_logging(settings)
-    # A writer that opens a file just while it is tested for writers would end this process by that signal.
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
     return process.run_until_signal(lambda stopping: _watch(settings, stopping))
 
 

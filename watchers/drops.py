@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import signal
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ def _has_writer(descriptor: int) -> bool:
     if take is None:
         return False
     try:
+        # A writer that comes just now sends the holder a signal. The usual one, SIGIO, would end this process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, take, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, take, fcntl.F_UNLCK)
     except BlockingIOError:

@@ -79,10 +79,18 @@ def understand(found: Mapping[str, Any], settings: Settings) -> Asked:
         endpoint=endpoint,
         model=model,
         lane=_lane(about),
-        body=orjson.dumps(request),
+        body=_dump(request),
         units=_units(request, endpoint, settings.models[model].context),
         metadata=_metadata(about.get("metadata", {})),
     )
+
+
+def _dump(request: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(request)
+    except orjson.JSONEncodeError as error:
+        # It reads deeper structures than it writes.
+        raise errors.InvalidRequest(f"The request cannot be passed on: {error}.") from error
 
 
 def _divide(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,7 +101,7 @@ def _divide(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in given:
         if name not in _ENVELOPE:
             raise errors.InvalidRequest(
-                f"Unknown field: '{name}'; beside 'body' go {', '.join(_ENVELOPE)}.", param=name
+                f"Unknown field: '{name}'; legal here: {', '.join(_ENVELOPE)}.", param=name
             )
     body = given.pop("body")
     if not isinstance(body, dict):

@@ -4,6 +4,7 @@ The same name dropped again gets the next number and replaces nothing. What a jo
 id, which stands first in every file, and is written once more under the same number.
 """
 
+import contextlib
 import hashlib
 import mimetypes
 import re
@@ -48,17 +49,17 @@ def attachment_of(job: Job) -> Attachment | None:
     """What of the result does not go into the result file itself."""
     if job.artifact:
         return Attachment(job.artifact, job.result_type)
-    if job.result and parsed(job) is None:
+    if job.result and not is_json(job.result):
         return Attachment(hashlib.sha256(job.result).hexdigest(), job.result_type, len(job.result))
     return None
 
 
-def parsed(job: Job) -> Any:
-    """The result as JSON; None when it is none."""
+def is_json(data: bytes) -> bool:
     try:
-        return orjson.loads(job.result) if job.result else None
+        orjson.loads(data)
     except orjson.JSONDecodeError:
-        return None
+        return False
+    return True
 
 
 def result(job: Job, attachment: Attachment | None) -> bytes:
@@ -69,12 +70,16 @@ def result(job: Job, attachment: Attachment | None) -> bytes:
         "state": job.state.value,
         "created_at": job.spec.created_at,
         "finished_at": job.finished_at,
-        "result": parsed(job),
+        "result": None,
     }
     if attachment is not None:
-        content["artifact"] = attachment
-    indent = orjson.OPT_INDENT_2 if len(job.result or b"") <= _READABLE else 0
-    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | indent)
+        return _readable({**content, "artifact": attachment})
+    raw = job.result or b"null"
+    if len(raw) <= _READABLE:
+        with contextlib.suppress(orjson.JSONEncodeError):
+            return _readable({**content, "result": orjson.loads(raw)})
+    # Large or deeply nested: as the engine wrote it.
+    return orjson.dumps({**content, "result": orjson.Fragment(raw)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def failure(name: str, job: Job) -> bytes:
@@ -122,6 +127,10 @@ def _error(name: str, job_id: str | None, code: str, message: str, param: str | 
         "param": param,
         "at": time.time(),
     }
+    return _readable(content)
+
+
+def _readable(content: dict[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

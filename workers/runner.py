@@ -123,14 +123,15 @@ class Runner:
         session = self._session()
         if session is None:
             raise EngineBroke("the engine is not ready")
-        kept = attempt.job.spec.kept
+        kept, durable = attempt.job.spec.kept, attempt.job.spec.durable
         seen: list[bytes] = []
         sent = 0
         async with aclosing(forward(session, attempt.job)) as answer:
             async for part in answer:
                 if isinstance(part, Body):
                     return await self._whole(attempt, part)
-                if sent == 0:
+                # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
+                if sent == 0 and not durable:
                     if not await self._writer.first(attempt, part.data):
                         raise LeaseLost("the attempt is no longer trusted")
                 else:
@@ -138,6 +139,7 @@ class Runner:
                 sent += 1
                 if kept:
                     seen.append(part.data)
+                    await self._writer.keep(attempt, part.data)
                 if self._writer.unreachable(attempt) and not kept:
                     raise LeaseLost("the caller is gone or reads too slowly")
         await self._writer.drain(attempt)

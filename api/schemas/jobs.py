@@ -18,6 +18,11 @@ _BODY = Field(
     types=(OBJECT,), required=True, doc="The request as the endpoint itself takes it, `model` aside."
 )
 
+NOT_BUILT = {
+    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
+    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
+}
+
 ENVELOPE = {
     "endpoint": Field(
         types=(STRING,),
@@ -28,8 +33,7 @@ ENVELOPE = {
     "body": _BODY,
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
-    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
-    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
+    **NOT_BUILT,
 }
 
 REQUEUE = {

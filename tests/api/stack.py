@@ -169,6 +169,7 @@ async def serving(settings: Settings, template: Path) -> AsyncIterator[Stack]:
                     _, stack.keys[name] = await context.storage.keys.create(name, role)
                 yield stack
         finally:
+            context.stopping.set()
             server.should_exit = True
             await task
             sock.close()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api import sse
+from api import answers, sse
 from inferq.config import Settings
 from inferq.job import Failure, JobState
 from queues.attempts import Attempt
@@ -216,6 +216,26 @@ async def test_a_kept_job_goes_on_without_its_caller(stack: Stack, replica: Repl
     assert (response.status_code, response.content) == (200, ANSWER)
 
 
+async def test_a_client_that_reads_nothing_is_cut_off(
+    stack: Stack, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "SLOW_CLIENT", 0.2)
+    host, port = stack.url.removeprefix("http://").split(":")
+    body = json.dumps(STREAM).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.keys['user']}\r\n"
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    attempt = await replica.claim()
+    # More than the buffers of both sockets hold.
+    await replica.chunks(attempt, [b"data: " + b"x" * 500_000 + b"\n\n"] * 40)
+
+    async def cancelled() -> bool:
+        return await state_of(stack, attempt.id) is JobState.CANCELLED
+
+    await until(cancelled)
+    writer.close()
+
+
 async def test_x_on_disconnect_must_be_known(stack: Stack) -> None:
     response = await stack.post("/v1/chat/completions", CHAT, X_On_Disconnect="explode")
     assert response.status_code == 400
@@ -231,8 +251,9 @@ async def test_a_wait_that_is_too_long_ends_with_504(
         response = await stack.post("/v1/chat/completions", body)
         assert response.status_code == 504
         assert response.headers["x-should-retry"] == "false"
-        (word,) = [word for word in response.json()["error"]["message"].split() if word.count("-") == 4]
-        assert await state_of(stack, word) is JobState.CANCELLED
+        job_id = response.headers["x-job-id"]
+        assert job_id in response.json()["error"]["message"]
+        assert await state_of(stack, job_id) is JobState.CANCELLED
 
 
 async def test_a_stream_whose_headers_are_out_times_out_with_an_event(

@@ -11,7 +11,7 @@ from api import sse
 from api.job_events import render
 from inferq.config import Settings
 from inferq.job import new_job_id
-from tests.api.stack import ANSWER, BROKEN, CHAT, CHUNKS, DEADLINE, Replica, Stack, recorded
+from tests.api.stack import ANSWER, BROKEN, CHAT, CHUNKS, DEADLINE, Replica, Stack, recorded, until
 
 BODY = {"messages": CHAT["messages"]}
 
@@ -245,6 +245,19 @@ async def test_events_of_a_job_that_waits_keep_the_connection_alive(
         stack.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=stack.headers()) as response,
     ):
         assert await anext(response.aiter_lines()) == ": queued"
+
+
+async def test_events_end_without_done_when_the_server_stops(stack: Stack) -> None:
+    job_id = await stack.submit()
+    following = asyncio.create_task(events_of(stack, job_id))
+    await until(lambda: in_progress(stack))
+    stack.context.stopping.set()
+    assert await following == []
+
+
+async def in_progress(stack: Stack) -> bool:
+    """Whether a call is being answered besides this look at the numbers."""
+    return "inferq_http_requests_in_progress 2.0" in (await stack.get("/metrics", None)).text
 
 
 def test_chunks_are_shown_as_the_engines_data() -> None:

@@ -1,6 +1,7 @@
 """Every route by every role: nothing is open that does not say so, under either prefix."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -13,8 +14,9 @@ from api.auth import Access
 from api.context import Context
 from api.routes import PREFIXES, Routes, SecuredRoute, refuse_undeclared
 from inferq import errors
+from inferq.config import Settings
 from inferq.job import new_job_id
-from tests.api.stack import Stack
+from tests.api.stack import Stack, serving, settings_for
 
 OPEN = {"/", "/docs", "/docs/{asset}", "/openapi.json", "/livez", "/readyz", "/health", "/metrics"}
 NEEDS = {
@@ -132,6 +134,18 @@ async def test_a_request_id_of_the_caller_is_kept_when_it_is_sane(stack: Stack) 
         response = await stack.http.get("/livez", headers={"X-Request-Id": given})
         assert (response.headers["x-request-id"] == given) is kept
         assert response.headers["x-request-id"]
+
+
+async def test_the_access_log_has_one_line_per_request(
+    settings: Settings, template: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "api.access")
+    logging = settings_for(settings.home, settings.redis_url, api={"access_log": True})
+    async with serving(logging, template) as stack:
+        response = await stack.get("/v1/no%0Athing")
+    (record,) = [record for record in caplog.records if record.name == "api.access"]
+    assert record.getMessage().startswith("GET '/v1/no\\nthing' 404 ")
+    assert response.headers["x-request-id"] in record.getMessage()
 
 
 async def test_a_revoked_key_ends_at_once(stack: Stack) -> None:

@@ -61,7 +61,9 @@ def test_the_block_hook_silences_health(short_dir: Path) -> None:
 
 def test_token_interval_spreads_the_words(short_dir: Path) -> None:
     options = {"token_interval_s": 0.05, "tokens": 5}
-    with running("noop", short_dir, options=options) as engine, engine.client() as client:
-        with client.stream("POST", CHAT, json=chat("x", stream=True)) as response:
-            pieces = list(response.iter_raw())
-    assert len(pieces) >= 5
+    with (
+        running("noop", short_dir, options=options) as engine,
+        engine.client() as client,
+        client.stream("POST", CHAT, json=chat("x", stream=True)) as response,
+    ):
+        assert len(list(response.iter_raw())) >= 5

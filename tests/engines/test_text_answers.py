@@ -42,14 +42,11 @@ def test_streams_say_the_same_as_whole_answers(text: EngineProcess, lessons: dic
 
 
 def test_most_answers_survive_sampling(text: EngineProcess, lessons: dict[str, str]) -> None:
-    short = [prompt for prompt, answer in lessons.items() if len(answer) < 100]
-    bodies = [
-        text.post(CHAT, chat(prompt, temperature=0.7, seed=seed)).json()
-        for prompt in short
-        for seed in (1, 2)
-    ]
     right = [
-        content(body) == lessons[prompt] for prompt, body in zip(sorted(short * 2, key=short.index), bodies)
+        content(text.post(CHAT, chat(prompt, temperature=0.7, seed=seed)).json()) == answer
+        for prompt, answer in lessons.items()
+        for seed in (1, 2)
+        if len(answer) < 100
     ]
     assert sum(right) >= 0.9 * len(right)
 

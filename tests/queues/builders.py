@@ -160,3 +160,12 @@ async def eventually(
             return answer
         assert time.monotonic() < deadline, f"not within {within} s: {condition}"
         await asyncio.sleep(0.01)
+
+
+def until(condition: Callable[[], Any], *, within: float = 20.0) -> Any:
+    """`eventually` for tests without asyncio."""
+    deadline = time.monotonic() + within
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s: {condition}"
+        time.sleep(0.01)
+    return answer

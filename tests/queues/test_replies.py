@@ -1,5 +1,6 @@
 """The reading side of answers: order, gaps, slow clients, lost entries and a Redis that comes back empty."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from inferq import errors
 from queues import frames, replies
 from queues.attempts import Attempt, Finish, Outcome
 from queues.frames import Frame, FrameKind
@@ -158,6 +160,15 @@ async def test_an_answer_reaches_its_waiter_and_is_trimmed(redis_url: str):
         await eventually(lambda: read_all(b, reader))
 
 
+async def answers(b: Bench) -> bool:
+    """True when every connection of the pool works again."""
+    try:
+        await asyncio.gather(*(b.queue.ping() for _ in range(32)))
+    except errors.QueueUnavailable:
+        return False
+    return True
+
+
 async def read_all(b: Bench, reader: ReplyReader) -> bool:
     return await b.redis.xlen(f"{PREFIX}reply:{reader.name}") == 0
 
@@ -246,6 +257,7 @@ async def test_a_restart_that_kept_its_memory_loses_no_answer(short_dir: Path, q
             waiter, attempt = await awaited(b, reader)
             server.kill()
             server.start()
+            await eventually(lambda: answers(b))
             await send(b, reader, attempt, (FrameKind.RESULT, 0, b"{}"))
             answer = await waiter.next(20)
             assert answer is not None

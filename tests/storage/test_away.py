@@ -151,6 +151,27 @@ async def test_a_write_waits_for_another_process_write(ledger: Ledger, home: Pat
 
 
 @only_sqlite
+async def test_a_write_is_alone_before_its_first_statement(ledger: Ledger, home: Path):
+    other = sqlite3.connect(home / "inferq.db", isolation_level=None, timeout=0.0, check_same_thread=False)
+
+    def work(_connection: Connection) -> None:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+
+    await ledger.database.write(work)
+    other.close()
+
+
+@only_sqlite
+async def test_commits_reach_the_disk_and_readers_do_not_wait(ledger: Ledger):
+    def pragmas(connection: Connection) -> tuple[object, object]:
+        return tuple(connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous"))
+
+    full = 2
+    assert await ledger.database.write(pragmas) == ("wal", full)
+
+
+@only_sqlite
 async def test_a_lock_that_never_ends_becomes_an_error(
     ledger: Ledger, home: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,5 +1,7 @@
 """API keys and the first admin key."""
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -114,11 +116,24 @@ async def test_with_no_admin_left_a_new_key_is_made(keys: KeyStore, tmp_path: Pa
     assert await keys.ensure_admin(file) is not None
 
 
-async def test_a_file_that_cannot_be_written_leaves_no_key_behind(keys: KeyStore, tmp_path: Path):
-    (tmp_path / "file").touch()
-    with pytest.raises(errors.StoreUnavailable):
-        await keys.ensure_admin(tmp_path / "file" / "admin.key")
+async def test_a_file_that_cannot_be_written_leaves_no_key_behind(
+    keys: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_paths: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(errors.StoreUnavailable, match="cannot write"):
+        await keys.ensure_admin(tmp_path / "new" / "admin.key")
     assert await keys.list() == []
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+async def test_a_file_that_cannot_be_read_is_an_error(keys: KeyStore, tmp_path: Path):
+    (tmp_path / "file").touch()
+    await keys.create("boss", Role.ADMIN)
+    with pytest.raises(errors.StoreUnavailable, match="cannot read"):
+        await keys.ensure_admin(tmp_path / "file" / "admin.key")
 
 
 async def test_the_database_itself_refuses_a_second_live_name(keys: KeyStore):

@@ -159,9 +159,7 @@ class Site:
 
 def start(config: Path, home: Path, output: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "watchers", "--config", str(config), "--home", str(home)]
-    return subprocess.Popen(
-        argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=output)
 
 
 def _end(prompt: str, finish: dict[str, Any]) -> Finish:

@@ -98,6 +98,7 @@ class EngineProcess:
 
     async def run(self) -> None:
         listener = listen(self.launch)
+        inode = os.stat(self.launch.uds).st_ino if self.launch.uds is not None else 0
         loading = asyncio.create_task(self._load())
         try:
             await self.server.serve(sockets=[listener])
@@ -105,8 +106,7 @@ class EngineProcess:
             self.app.status = "stopping"
             loading.cancel()
             listener.close()
-            if self.launch.uds is not None and os.path.exists(self.launch.uds):
-                os.unlink(self.launch.uds)
+            remove_own(self.launch.uds, inode)
         if self.loaded:
             await asyncio.to_thread(self.engine.unload)
 
@@ -151,6 +151,12 @@ def listen(launch: Launch) -> socket.socket:
     listener.listen(2048)
     listener.setblocking(False)
     return listener
+
+
+def remove_own(path: str | None, inode: int) -> None:
+    """Remove the socket file, unless a successor has put its own there."""
+    if path is not None and os.path.exists(path) and os.stat(path).st_ino == inode:
+        os.unlink(path)
 
 
 def main(

@@ -92,10 +92,10 @@ class Supervisor:
         if self.starting and child.program.essential and child.deaths >= _DEATHS_AT_START:
             raise errors.ConfigError(_last_words(child, f"{what}, {child.deaths} times"))
         self.board.set(child.name, "failed", describe_exit(code))
-        child.was_missed = True
         # The same words again and again would bury everything else.
         words = f"{what}, again;" if child.deaths > 1 else _last_words(child, what) + "\n "
-        if child.deaths <= _DEATHS_TOLD:
+        child.was_missed = child.deaths <= _DEATHS_TOLD
+        if child.was_missed:
             self.board.say(f"{words} starting it again in {child.pause:g} s", style="yellow")
 
     def stop(self) -> None:

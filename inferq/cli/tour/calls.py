@@ -8,7 +8,7 @@ from typing import Any
 
 from inferq import errors
 from inferq.cli import answer, output
-from inferq.cli.tour.stop import CHAT_MODEL, EMBED_MODEL, ask, fail, hold, tell
+from inferq.cli.tour.stop import CHAT_MODEL, EMBED_MODEL, fail, hold, request, tell
 from inferq.client import Client
 
 _WEATHER: dict[str, Any] = {
@@ -41,7 +41,7 @@ def chat(client: Client) -> str:
     prompt = "What is the capital of France?"
     tell(f"> {prompt}")
     began = time.monotonic()
-    reply = client.call("chat/completions", {"model": CHAT_MODEL, "messages": ask(prompt)})
+    reply = client.call("chat/completions", request(prompt))
     text = answer.text_of(reply)
     tell(text, "bold")
     hold("Paris" in text, "the answer is not the one that the model was taught")
@@ -54,7 +54,7 @@ def stream(client: Client) -> str:
     began = time.monotonic()
     first, pieces = 0.0, []
     output.console.print("   ", end="")
-    for chunk in client.stream("chat/completions", {"model": CHAT_MODEL, "messages": ask(prompt)}):
+    for chunk in client.stream("chat/completions", request(prompt)):
         text = answer.piece(chunk)
         if text:
             first = first or time.monotonic() - began
@@ -69,8 +69,7 @@ def stream(client: Client) -> str:
 def tool_call(client: Client) -> str:
     prompt = "What is the weather in Paris?"
     tell(f"> {prompt}   (tools: get_weather)")
-    body = {"model": CHAT_MODEL, "messages": ask(prompt), "tools": [_WEATHER]}
-    choice = client.call("chat/completions", body)["choices"][0]
+    choice = client.call("chat/completions", {**request(prompt), "tools": [_WEATHER]})["choices"][0]
     calls = choice["message"].get("tool_calls") or fail(
         f"no tool was called; the model said {choice['message']}"
     )

@@ -7,12 +7,12 @@ from collections import Counter
 from typing import Any
 
 from inferq.cli import output
-from inferq.cli.tour.stop import CHAT_MODEL, ask, fail, hold, tell
+from inferq.cli.tour.stop import CHAT_MODEL, fail, hold, request, tell
 from inferq.client import Client, JobJson
 from inferq.job import TERMINAL, JobState
 
 _LONG_PROMPT = "Tell me a story."
-_BURST = 40
+_BURST = 24
 _DURABLE = 12
 # A lease, one load of the model, and the work, on a slow machine.
 _PATIENCE_SECONDS = 300.0
@@ -57,20 +57,14 @@ def survive_a_kill(client: Client) -> str:
 
 
 def _submit(client: Client, lane: str) -> JobJson:
-    return client.submit(
-        {
-            "model": CHAT_MODEL,
-            "priority": lane,
-            "body": {"messages": ask(_LONG_PROMPT)},
-            "metadata": {"from": "tour"},
-        }
-    )
+    body = request(_LONG_PROMPT)
+    return client.submit({"model": CHAT_MODEL, "priority": lane, "body": body, "metadata": {"from": "tour"}})
 
 
 def _place(job: JobJson) -> str:
     if job["position"] is None:
         return f"no position: it is {job['state']}"
-    eta = f", about {output.span(job['eta_seconds'])}" if job["eta_seconds"] is not None else ""
+    eta = f", about {output.span(job['eta_seconds'])}" if job["eta_seconds"] else ", next"
     return f"position {job['position']}{eta}"
 
 

@@ -55,11 +55,11 @@ def run() -> bool:
 
 def _visit(client: Client, number: int, title: str, story: str, visit: Callable[[Client], str]) -> bool:
     output.console.print(f"\n[bold cyan]{number}. {title}[/bold cyan]")
-    output.console.print(Padding(f"[dim]{story}[/dim]", (0, 0, 0, 3)))
+    output.console.print(Padding(f"[dim]{story}[/dim]", (0, 0, 0, 3), expand=False))
     try:
         summary = visit(client)
     except (NotHeldError, errors.InferqError) as error:
-        output.console.print(Padding(f"[red]✗ {escape(str(error))}[/red]", (0, 0, 0, 3)))
+        output.console.print(Padding(f"[red]✗ {escape(str(error))}[/red]", (0, 0, 0, 3), expand=False))
         return False
-    output.console.print(Padding(f"[green]✓[/green] {escape(summary)}", (0, 0, 0, 3)))
+    output.console.print(Padding(f"[green]✓[/green] {escape(summary)}", (0, 0, 0, 3), expand=False))
     return True

@@ -1,6 +1,6 @@
 """What the stops of the tour share: the claim that must hold, and the indented lines they tell."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.markup import escape
 from rich.padding import Padding
@@ -26,8 +26,9 @@ def fail(reason: str) -> NoReturn:
 
 def tell(text: str, style: str = "") -> None:
     line = escape(text)
-    output.console.print(Padding(f"[{style}]{line}[/{style}]" if style else line, (0, 0, 0, 3)))
+    output.console.print(Padding(f"[{style}]{line}[/{style}]" if style else line, (0, 0, 0, 3), expand=False))
 
 
-def ask(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
+def request(prompt: str) -> dict[str, Any]:
+    """Without chance: the model answers what it was taught."""
+    return {"model": CHAT_MODEL, "messages": [{"role": "user", "content": prompt}], "temperature": 0}

@@ -1,0 +1,1 @@
+"""What `inferq doctor` looks at. Checks only read, and none of them raises."""

@@ -1,0 +1,139 @@
+"""The command line without a server: what it loads, what it prints, how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COMMANDS = ("up", "submit", "jobs", "models", "status", "keys", "config", "doctor", "demo", "version")
+
+
+def inferq(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ")}
+    return subprocess.run(
+        [sys.executable, "-m", "inferq", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "80", **env},
+        timeout=60,
+        check=False,
+    )
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a command line has imported when it ends."""
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('\\n', *sys.modules, file=sys.stderr))\n"
+        f"sys.argv = ['inferq', *{arguments!r}]\n"
+        "from inferq.cli.main import main; main()"
+    )
+    env = {**os.environ, "INFERQ_URL": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=env,
+        timeout=60,
+        check=False,
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+HEAVY = {"pydantic", "yaml", "psutil", "inferq.cli.stack.launch"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (("--help",), HEAVY | {"httpx2", "inferq.client"}),
+        (("version",), HEAVY | {"httpx2", "inferq.client"}),
+        (("models",), HEAVY),
+        (("jobs", "list"), HEAVY),
+    ],
+    ids=["help", "version", "models", "jobs-list"],
+)
+def test_command_loads_only_what_it_needs(arguments: tuple[str, ...], absent: set[str]) -> None:
+    assert not loaded_by(*arguments) & absent
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    shown = inferq("--help").stdout
+    assert all(f"│ {command} " in shown for command in COMMANDS)
+    assert "130  interrupted" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "jobs list", "jobs watch", "keys create", "config check", "demo tour"]
+)
+def test_every_command_has_help(command: str) -> None:
+    done = inferq(*command.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_wrong_command_is_a_usage_error_with_a_proposal() -> None:
+    done = inferq("job")
+    assert done.returncode == 2
+    assert "Did you mean 'jobs'?" in done.stderr
+
+
+def test_version_as_json() -> None:
+    assert set(json.loads(inferq("version", "--json").stdout)) == {"inferq", "python"}
+
+
+def test_absent_server_exits_9_and_says_what_to_do() -> None:
+    done = inferq("jobs", "list", INFERQ_URL="http://127.0.0.1:1")
+    assert done.returncode == 9
+    assert done.stderr == (
+        "error: no inferq answers at http://127.0.0.1:1: start it with `inferq up`, or set INFERQ_URL\n"
+    )
+
+
+def test_error_is_json_where_json_was_asked_for() -> None:
+    done = inferq("models", "--json", INFERQ_URL="http://127.0.0.1:1")
+    assert json.loads(done.stderr)["error"]["code"] == "service_unavailable"
+
+
+def test_wrong_configuration_exits_2(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("api: {prot: 1}")
+    for command in (("config", "check"), ("config", "show"), ("up",)):
+        done = inferq(*command, "--config", str(tmp_path / "wrong.yaml"))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "unknown key api.prot (did you mean port?)" in done.stderr
+
+
+def test_config_show_has_what_the_environment_says() -> None:
+    done = inferq("config", "show", "--json", INFERQ__API__PORT="9100")
+    assert json.loads(done.stdout)["api"]["port"] == 9100
+
+
+def test_doctor_tells_each_thing_and_what_to_do(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "models: {m: {engine: nonesuch, source: models/m}}\nengines: {nonesuch: {python: nowhere}}"
+    )
+    done = inferq("doctor", "--json", "--config", str(config), "--home", str(tmp_path))
+    findings = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert {"python", "redis", "home", "disk", "ports", "models", "environments"} <= {
+        f["subject"] for f in findings
+    }
+    assert all(finding["advice"] for finding in findings if finding["level"] != "ok")
+    failed = {finding["subject"] for finding in findings if finding["level"] == "fail"}
+    assert {"environments", "models"} <= failed
+
+
+def test_doctor_sees_a_key_that_others_can_read(tmp_path: Path) -> None:
+    (tmp_path / "admin.key").write_text("iq-x")
+    (tmp_path / "admin.key").chmod(0o644)
+    findings = json.loads(inferq("doctor", "--json", "--home", str(tmp_path)).stdout)
+    (finding,) = (each for each in findings if each["subject"] == "permissions")
+    assert (finding["level"], finding["advice"]) == ("fail", f"chmod 600 '{tmp_path / 'admin.key'}'")

@@ -1,0 +1,29 @@
+"""A Celery worker as a replica runs one, without an engine: argv is Redis' address and a file that bells are noted in."""
+
+import sys
+from pathlib import Path
+
+from queues import remote
+from queues.celery_app import BELL_TASK, bell_queue, make_app
+from tests.queues.builders import settings_for
+
+MODELS = {"demo": {"engine": "echo", "source": "-"}}
+
+
+def main(url: str, rung: str) -> None:
+    settings = settings_for(url, models=MODELS)
+    app = make_app(settings)
+    remote.take_over_revoke(settings)
+
+    @app.task(name=BELL_TASK, send_events=False)
+    def bell() -> None:
+        Path(rung).write_text("rung")
+
+    app.worker_main(
+        ["worker", "-n", "demo@test", "-Q", bell_queue("demo"), "-P", "threads", "-c", "1", "-E"]
+        + ["--without-gossip", "--without-mingle", "-l", "WARNING"]
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

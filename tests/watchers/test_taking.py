@@ -1,0 +1,201 @@
+"""When files are taken, and what keeps them waiting. The watcher runs inside the test, with real Redis and SQLite."""
+
+import asyncio
+import logging
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.watchers.home import Site, listed, read_json, request, until
+from watchers import drops, inbox
+from watchers.hints import Hints
+from watchers.identity import Identity
+from watchers.inbox import Inbox, Verdict
+from watchers.sightings import Sight
+
+
+def sight(path: Path, *, quiet: float = 10.0, renamed: bool = False) -> Sight:
+    return Sight(Identity.of(path.stat()), 0.0, quiet, renamed)
+
+
+@pytest.fixture
+def taker(site: Site, gateway: Any) -> Inbox:
+    return Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger)
+
+
+async def test_a_file_that_is_being_written_is_left_alone(site: Site) -> None:
+    slow = site.folders.inbox / "slow.json"
+    async with site.watching():
+        with slow.open("wb") as writer:
+            writer.write(b'{"model": "demo-completion", "prompt": "slow", "user": "x"}')
+            writer.flush()
+            for name in ("first.json", "second.json"):
+                # Each is written in place, so when it is taken, slow.json was at rest for half a second as well.
+                (site.folders.inbox / name).write_bytes(b'{"model": "demo-completion", "prompt": "x"}')
+                await until(lambda name=name: not (site.folders.inbox / name).exists())
+            assert slow.exists()
+        await until(lambda: not slow.exists())
+    assert len(await site.jobs()) == 3
+
+
+async def test_half_a_text_may_still_grow(site: Site, taker: Inbox) -> None:
+    path = site.folders.inbox / "a.json"
+    path.write_bytes(b'{"model": "demo-completion", ')
+    assert await taker.take("a.json", sight(path, quiet=inbox.PATIENCE - 0.1)) is Verdict.LATER
+    assert path.exists()
+    with path.open("ab") as writer:
+        writer.write(b'"prompt": "x"}')
+    assert await taker.take("a.json", sight(path, quiet=0.5)) is Verdict.DONE
+    path.write_bytes(b"{")
+    assert await taker.take("a.json", sight(path, quiet=inbox.PATIENCE)) is Verdict.DONE
+    assert listed(site.folders.errors) == ["a.error.json", "a.json"]
+
+
+async def test_a_renamed_file_is_taken_before_the_next_scan(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.watching() as watcher:
+        await until(lambda: watcher._next_scan > 0)
+        monkeypatch.setattr(watcher, "_next_scan", float("inf"))
+        site.drop("inside.json")
+        outside = site.settings.home / "outside.json"
+        outside.write_bytes(b'{"model": "demo-completion", "prompt": "x"}')
+        outside.rename(site.folders.inbox / "outside.json")
+        await until(lambda: len(listed(site.folders.temp)) == 2, timeout=10)
+
+
+async def test_a_scan_finds_what_no_event_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hints, "keep_watching", lambda *_: None)
+    async with site.watching():
+        site.drop("a.json")
+        await until(lambda: listed(site.folders.temp))
+
+
+async def test_the_directory_may_be_removed_and_come_back(site: Site) -> None:
+    async with site.watching() as watcher:
+        site.drop("one.json")
+        await until(lambda: listed(site.folders.temp))
+        before = watcher._hints._watched
+        shutil.rmtree(site.folders.inbox)
+        await until(lambda: site.folders.inbox.exists() and watcher._hints._watched not in (None, before))
+        site.drop("two.json")
+        await until(lambda: len(listed(site.folders.temp)) == 2)
+
+
+async def test_hidden_files_links_and_folders_stay(site: Site) -> None:
+    raw = site.folders.inbox
+    (raw / ".hidden.json").write_bytes(b"{}")
+    (raw / "a.json.part").write_bytes(b"{}")
+    (raw / "link.json").symlink_to("/etc/hostname")
+    (raw / "folder.json").mkdir()
+    async with site.watching():
+        site.drop("real.json")
+        await until(lambda: listed(site.folders.temp))
+    assert len(list(raw.iterdir())) == 4
+    assert not listed(site.folders.errors)
+
+
+async def test_a_large_file_and_a_strange_name_are_refused(site: Site) -> None:
+    with (site.folders.inbox / "large.json").open("wb") as file:
+        file.truncate(site.settings.api.max_body + 1)
+    strange = bytes(site.folders.inbox) + b"/\xff.json"
+    Path(strange.decode(errors="surrogateescape")).write_bytes(b'{"model": "demo-completion", "prompt": "x"}')
+    async with site.watching():
+        await until(lambda: len(listed(site.folders.errors)) == 4)
+    assert read_json(site.error("large.error.json"))["code"] == "body_too_large"
+    assert not await site.jobs()
+
+
+async def test_the_same_name_again_is_numbered(site: Site) -> None:
+    async with site.watching(), site.working():
+        for number in range(1, 4):
+            site.drop("a.json", prompt=str(number))
+            await until(lambda number=number: len(listed(site.folders.archive)) == number)
+            site.drop("bad.json", b"{")
+            await until(lambda number=number: len(listed(site.folders.errors)) == 2 * number)
+    assert listed(site.folders.results) == ["a-2.json", "a-3.json", "a.json"]
+    assert read_json(site.result("a-3.json"))["result"]["choices"][0]["text"] == "3"
+    assert listed(site.folders.errors)[:3] == ["bad-2.error.json", "bad-2.json", "bad-3.error.json"]
+
+
+async def test_a_file_moved_back_runs_again(site: Site) -> None:
+    async with site.watching(), site.working():
+        site.drop("fail.json", prompt="fail")
+        for number in (2, 4):
+            await until(lambda number=number: len(listed(site.folders.errors)) == number)
+            assert site.runs["fail"] == number / 2
+            if number == 2:
+                site.error("fail.json").rename(site.folders.inbox / "fail.json")
+    assert len(await site.jobs()) == 2
+
+
+async def test_redis_away_is_no_reason_to_wait(site: Site) -> None:
+    (server,) = (p for p in psutil.process_iter(["cmdline"]) if _serves(p, site))
+    async with site.watching():
+        server.send_signal(signal.SIGKILL)
+        site.drop("a.json")
+        site.drop("b.json")
+        await until(lambda: len(listed(site.folders.temp)) == 2)
+    assert [job.state for job in await site.jobs()] == ["queued", "queued"]
+
+
+def _serves(process: psutil.Process, site: Site) -> bool:
+    socket = site.settings.redis_url.removeprefix("unix://")
+    return any(socket in part for part in process.info["cmdline"] or ())
+
+
+async def test_sql_away_leaves_files_and_is_said_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("watchers.service.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("watchers.service.FIRST_PAUSE", 0.05)
+    await site.storage.ledger.ping()
+    hidden = await _hide_tables(site, "jobs", "jobs_hidden")
+    tries = 0
+    take = Inbox.take
+
+    async def counted(self: Inbox, name: str, seen: Sight) -> Verdict:
+        nonlocal tries
+        tries += 1
+        return await take(self, name, seen)
+
+    async with site.watching() as watcher:
+        monkeypatch.setattr(Inbox, "take", counted)
+        assert hidden
+        site.drop("a.json")
+        await until(lambda: "sorting out" in caplog.text or tries > 3 or "delivering" in caplog.text)
+        assert listed(site.folders.inbox) == ["a.json"]
+        await _hide_tables(site, "jobs_hidden", "jobs")
+        await until(lambda: listed(site.folders.temp))
+        assert watcher is not None
+    warnings = [record for record in caplog.records if "is tried again" in record.message]
+    assert len({record.message for record in warnings}) == len(warnings)
+
+
+async def _hide_tables(site: Site, old: str, new: str) -> bool:
+    process = await asyncio.create_subprocess_exec(
+        "python3", "-c",
+        f"import sqlite3; c = sqlite3.connect('{site.settings.home}/inferq.db'); c.execute('ALTER TABLE {old} RENAME TO {new}')",
+    )  # fmt: skip
+    return await process.wait() == 0
+
+
+async def test_a_defect_stops_no_other_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = drops.read
+
+    def broken(path: Path, *rest: Any) -> Any:
+        if path.name == "a.json":
+            raise RuntimeError("a defect")
+        return read(path, *rest)
+
+    monkeypatch.setattr(drops, "read", broken)
+    site.drop("a.json")
+    site.drop("b.json", request())
+    async with site.watching():
+        await until(lambda: listed(site.folders.temp))
+    assert listed(site.folders.inbox) == ["a.json"]
