@@ -63,7 +63,7 @@ async def opened(settings: Settings) -> AsyncIterator[Context]:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn without its own signal handling, which ends the process by the signal once all is closed."""
+    """Uvicorn without its own signal handling: beside ours it would count one Ctrl-C twice and cut calls off."""
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         return contextlib.nullcontext()

@@ -26,7 +26,7 @@ def main() -> None:
 
     stream = client.chat.completions.create(
         model="demo-chat",
-        messages=[{"role": "user", "content": "Count from 1 to 5."}],
+        messages=[{"role": "user", "content": "Tell me a story."}],
         temperature=0,
         stream=True,
     )

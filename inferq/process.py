@@ -28,7 +28,7 @@ def configure_logging(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for noisy in ("asyncio", "kombu", "celery", "aiosqlite"):
+    for noisy in ("asyncio", "kombu", "celery"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

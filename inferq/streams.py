@@ -18,14 +18,14 @@ def fold(events: bytes) -> bytes:
         answer["object"] = str(chunk.get("object", "")).removesuffix(".chunk")
         for part in chunk.get("choices", ()):
             _fold_choice(choices.setdefault(part.get("index", 0), {"index": part.get("index", 0)}), part)
-    answer["choices"] = [choices[index] for index in sorted(choices)]
+    answer["choices"] = [_ended(choices[index]) for index in sorted(choices)]
     return json.dumps(answer, ensure_ascii=False).encode()
 
 
 def _fold_choice(choice: dict[str, Any], part: dict[str, Any]) -> None:
     if part.get("finish_reason") is not None:
         choice["finish_reason"] = part["finish_reason"]
-    if part.get("text"):
+    if part.get("text") is not None:
         choice["text"] = choice.get("text", "") + part["text"]
     if part.get("logprobs"):
         _fold_logprobs(choice, part["logprobs"])
@@ -33,9 +33,9 @@ def _fold_choice(choice: dict[str, Any], part: dict[str, Any]) -> None:
     if delta is None:
         return
     message = choice.setdefault("message", {"role": "assistant", "content": None})
-    for name in ("content", "reasoning_content", "refusal"):
-        if delta.get(name):
-            message[name] = (message.get(name) or "") + delta[name]
+    for name, text in delta.items():
+        if name != "role" and text and isinstance(text, str):
+            message[name] = (message.get(name) or "") + text
     for call in delta.get("tool_calls") or ():
         _fold_call(message.setdefault("tool_calls", []), call)
 
@@ -56,3 +56,11 @@ def _fold_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
         call["id"] = part["id"]
     for name in ("name", "arguments"):
         call["function"][name] += (part.get("function") or {}).get(name) or ""
+
+
+def _ended(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice with the fields that an answer always has; a message without words or calls is an empty text."""
+    message = choice.get("message")
+    if message and not message["content"] and "tool_calls" not in message:
+        message["content"] = ""
+    return {"logprobs": None, "finish_reason": None, **choice}

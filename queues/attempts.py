@@ -74,9 +74,12 @@ class Attempts:
 
     async def claim(self) -> Attempt | None:
         """The best waiting job, now leased to this replica."""
-        token = _token()
-        async with translated():
-            flat = await self._scripts("claim", _token(), self._model, self._replica, token, self.lease)
+        flat = [b"again"]
+        while flat == [b"again"]:
+            async with translated():
+                flat = await self._scripts(
+                    "claim", _token(), self._model, self._replica, _token(), self.lease
+                )
         return _attempt(flat)
 
     async def waiting(self) -> int:

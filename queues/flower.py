@@ -1,4 +1,4 @@
-"""Flower, the queue inspector: started in this process with this installation's Celery app, on loopback, with a password.
+"""Flower, the queue inspector, in this process: with this installation's Celery app, on loopback, with a password.
 
 It shows what the task events say: each job under its own id, the model as its name. It holds no history of its own, and
 nothing depends on it. Its revoke and terminate buttons reach the replicas; see `queues.remote`.
@@ -51,7 +51,9 @@ def run(settings: Settings) -> int:
     try:
         port = server.start_http_server()
     except OSError as error:
-        raise errors.ConfigError(f"monitoring.flower_port: {options.port} is taken ({error.strerror})") from error
+        raise errors.ConfigError(
+            f"monitoring.flower_port: {options.port} is taken ({error.strerror})"
+        ) from error
     signal.signal(signal.SIGTERM, _stop)
     log.info("Flower listens on http://%s:%s as user %s", ADDRESS, port, USER)
     try:

@@ -12,6 +12,7 @@ from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from queues.queue import JobQueue, Standing
+from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
 
@@ -110,7 +111,7 @@ class Intake:
 
     async def file_lost(self, spec: JobSpec) -> None:
         """Record an interactive job that Redis forgot as failed: redis_lost."""
-        await self._ledger.accept(spec, state=JobState.FAILED)
+        await self._ledger.accept(spec, state=JobState.FAILED, error=LOST)
 
     def _announce(self, spec: JobSpec, standing: Standing | None) -> Accepted:
         if standing is None:

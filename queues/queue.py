@@ -58,12 +58,12 @@ class JobQueue:
         mode: str,
         *,
         generation: int = 0,
-        weight: float = 1.0,
+        weight: float = 0.0,
         reply_to: str | None = None,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
-        Returns None when Redis already holds the job, or a cancel came first. Raises QueueFull.
+        `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the job, or a cancel came first. Raises QueueFull.
         """
         bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
         async with translated():

@@ -1,13 +1,13 @@
 """Flower's revoke and terminate buttons: a replica turns them into requests that the leading scheduler carries out.
 
 Celery broadcasts a revoke to every worker, and its own command only notes the id in the worker's memory, where a job
-that waits in Redis would never meet it. A replica calls `take_over_revoke` before its Celery worker starts. From then on
-the command appends ``{kind, id, gen}`` to the stream ``PREFIXrequests``; the scheduler reads it with `requests`, cancels
-(SQL first for durable jobs) and lets it go with `forget`. Each replica that hears the broadcast appends the same request,
+that waits in Redis never meets it. A replica calls `take_over_revoke` before its Celery worker starts. From then on the
+command appends ``kind id gen`` to the stream ``PREFIXrequests``; the scheduler reads it with `requests`, cancels (SQL
+first for durable jobs) and lets it go with `forget`. Each replica that hears the broadcast appends the same request,
 and a cancel bears a repeat: `gen` keeps a late one away from a job that has been requeued since.
 
-A broadcast needs a listener: while no replica runs, nobody hears the button. Waiting jobs are then cancelled through the
-API, the console or the command line.
+A broadcast needs a listener: while no replica runs, nobody hears the button. Waiting jobs are then cancelled through
+the API, the console or the command line.
 """
 
 import logging
@@ -45,11 +45,16 @@ class Request:
 def take_over_revoke(settings: Settings) -> None:
     """Make this process' Celery worker answer revoke and terminate with cancel requests."""
     client = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, client_name="inferq-remote"
+        settings.redis_url,
+        socket_timeout=PATIENCE,
+        socket_connect_timeout=PATIENCE,
+        client_name="inferq-remote",
     )
     prefix = settings.queue.prefix
 
-    def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **more: Any) -> dict[str, str]:
+    def revoke(
+        state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **more: Any
+    ) -> dict[str, str]:
         """Cancel jobs by id."""
         return _request(client, prefix, [task_id] if isinstance(task_id, str) else task_id or [])
 
@@ -59,7 +64,9 @@ def take_over_revoke(settings: Settings) -> None:
 
     for name, command in (("revoke", revoke), ("terminate", terminate)):
         meta = Panel.meta[name]
-        Panel.register(name=name, type="control", variadic=meta.variadic, signature=meta.signature, args=meta.args)(command)
+        Panel.register(
+            name=name, type="control", variadic=meta.variadic, signature=meta.signature, args=meta.args
+        )(command)
 
 
 def _request(client: Any, prefix: str, ids: Iterable[Any]) -> dict[str, str]:

@@ -157,11 +157,15 @@ class ReplyReader:
         self._waiters.pop(job_id, None)
 
     async def _read_loop(self) -> None:
+        away = False
         while True:
             try:
                 await self._read_once()
+                away = False
             except errors.QueueUnavailable as error:
-                log.warning("reading replies: %s", error.message)
+                if not away:
+                    log.warning("reading replies: %s; trying again until it is back", error.message)
+                away = True
                 await asyncio.sleep(0.2)
 
     async def _read_once(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from inferq import errors, process
 from inferq.config import Settings
+from queues import remote
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.desired import Placement
@@ -55,6 +56,7 @@ class Scheduler:
             asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+            asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
         ]
         await stopping.wait()
         await process.end_tasks(tasks)
@@ -123,6 +125,15 @@ class Scheduler:
             if state != b"gone":
                 log.warning("job %s lost its replica: %s", job_id.decode(), state.decode())
                 self._signals.ended(job_id.decode(), state.decode(), message="the replica was lost")
+
+    async def _carry_out(self) -> None:
+        """Cancels that were asked for in Flower. A job requeued since is left alone."""
+        for request in await remote.requests(self._redis, self._settings.queue.prefix):
+            with contextlib.suppress(errors.JobNotFound):
+                job = await self._intake.find(request.job_id)
+                if request.generation in (None, job.generation):
+                    await self._intake.cancel(request.job_id)
+            await remote.forget(self._redis, self._settings.queue.prefix, request.position)
 
     async def _reconcile(self) -> None:
         self._reconcile_now.clear()

@@ -34,6 +34,6 @@ def locate(url: str, home: Path) -> Address:
         shown = f"{parsed.host or 'localhost'}:{parsed.port or 5432}/{parsed.database or ''}"
         return Address(parsed, None, shown)
     if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-        raise errors.ConfigError("storage.database_url: SQLite needs a file, sqlite+aiosqlite:///inferq.db")
+        raise errors.ConfigError("storage.database_url: SQLite needs a file, sqlite:///inferq.db")
     file = (home / parsed.database).absolute()
     return Address(parsed.set(database=str(file)), file, str(file))

@@ -135,9 +135,7 @@ class Ledger:
         statement = (
             update(jobs)
             .where(jobs.c.id == job_id, jobs.c.rank < FINAL)
-            .values(
-                state=JobState.CANCELLED, rank=FINAL, finished_at=time.time(), progress=None, delivered=False
-            )
+            .values(state=JobState.CANCELLED, rank=FINAL, finished_at=time.time(), progress=None)
         )
 
         def work(connection: Connection) -> Job | None:

@@ -1,5 +1,6 @@
 """File names: which ones are job files, and how results, errors and numbered copies are called. Pure."""
 
+import os
 import re
 
 LONGEST = 255
@@ -25,7 +26,8 @@ def numbered(stem: str, number: int, suffix: str) -> str:
     """`stem` + `suffix`, from the second on with ``-number`` between; the stem is cut where it would be too long."""
     tail = suffix if number == 1 else f"-{number}{suffix}"
     room = LONGEST - len(tail.encode())
-    return stem.encode()[:room].decode(errors="ignore") + tail
+    encoded = os.fsencode(stem)
+    return (stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + tail
 
 
 def underway(job_id: str, name: str) -> str:

@@ -42,7 +42,10 @@ class OwnServer:
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """vLLM's own server. Options become its flags: ``max_model_len: 4096`` is ``--max-model-len 4096``."""
+    """vLLM's own server. Options become its flags: ``max_model_len: 4096`` is ``--max-model-len 4096``.
+
+    ``enable_prefix_caching: false`` is ``--no-enable-prefix-caching``: what is on by default must be turned off.
+    """
 
     endpoints: frozenset[str] = TEXT_ENDPOINTS
     health: str = "/health"
@@ -62,12 +65,12 @@ class Vllm:
 
 
 def _flag(name: str, value: object) -> tuple[str, ...]:
-    flag = "--" + name.replace("_", "-")
-    if value is True:
-        return (flag,)
-    if value is False or value is None:
+    flag = name.replace("_", "-")
+    if value is None:
         return ()
-    return (flag, value if isinstance(value, str) else json.dumps(value))
+    if isinstance(value, bool):
+        return (f"--{flag}" if value else f"--no-{flag}",)
+    return (f"--{flag}", value if isinstance(value, str) else json.dumps(value))
 
 
 TEXT = OwnServer("workers.engines.text", TEXT_ENDPOINTS)

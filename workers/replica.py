@@ -21,6 +21,7 @@ from inferq.config import Settings
 from inferq.engine import Launch, find_engine
 from inferq.scheduling.placement import Place
 from queues.celery_app import BELL_TASK, bell_queue, make_app
+from queues.remote import take_over_revoke
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.devices import device_env
@@ -53,6 +54,7 @@ def run(settings: Settings, place: Place) -> int:
 
     service: ReplicaService = on_loop(make_service())
     serving = asyncio.run_coroutine_threadsafe(service.run(), loop)
+    take_over_revoke(settings)
     _celery(app, place, service, on_loop)
     on_loop(service.drain())
     serving.result()

@@ -11,7 +11,10 @@ from inferq.cli import output
 from inferq.config import Settings, load_settings
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Check and show the configuration, print its schema."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Check and show the configuration, print its schema.",
 )
 
 File = Annotated[

@@ -14,7 +14,7 @@ from inferq.cli.checks import engines, machine
 from inferq.cli.checks.finding import Finding, fail, ok
 from inferq.config import Settings, load_settings
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -14,7 +14,10 @@ from inferq.client import Client, JobJson
 from inferq.lanes import parse_lane
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="List, show, watch, cancel and retry jobs."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="List, show, watch, cancel and retry jobs.",
 )
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]

@@ -8,7 +8,12 @@ from rich.markup import escape
 from inferq.cli import output
 from inferq.client import Client
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Create, list and revoke API keys.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Create, list and revoke API keys.",
+)
 
 
 @app.command()

@@ -57,8 +57,8 @@ def root(
       [cyan]inferq submit examples/chat.json --async[/cyan]
       [cyan]inferq jobs watch[/cyan]
 
-    INFERQ_URL names the server: by default the one that was started for INFERQ_HOME,
-    else http://127.0.0.1:9000. INFERQ_API_KEY holds the key: by default the admin key
+    INFERQ_URL names the server: by default the one started for INFERQ_HOME, else
+    http://127.0.0.1:9000. INFERQ_API_KEY holds the key: by default the admin key
     in INFERQ_HOME.
     """
 

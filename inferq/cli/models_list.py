@@ -8,7 +8,7 @@ from rich.markup import escape
 from inferq.cli import output
 from inferq.client import Client
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()

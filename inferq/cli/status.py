@@ -11,7 +11,7 @@ from inferq.cli import output
 from inferq.cli.models_list import waiting
 from inferq.client import Client
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from inferq.cli import answer, exits, following, job_file, output
 from inferq.client import Client
 from inferq.lanes import parse_lane
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -37,8 +37,9 @@ def submit(
 ) -> None:
     """Send work and wait for the answer.
 
-    Without --stream the job is durable: Ctrl-C ends the waiting, not the job. A job file
-    holds {"model", "body", ...}, a request body, an array of those, or one per line.
+    Without --stream the job is durable: Ctrl-C ends the waiting, not the job.
+    A job file holds {"model", "body", ...}, a request body, an array of those,
+    or one per line.
 
     [bold]Examples[/bold]
       [cyan]inferq submit "What is the capital of France?"[/cyan]

@@ -12,7 +12,7 @@ from inferq.cli.stack import launch, overrides, ports
 from inferq.cli.stack.lock import HomeLock
 from inferq.config import Settings, load_settings
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -33,9 +33,9 @@ def up(
 ) -> None:
     """Start everything on this machine, show when it is ready, and keep it running until Ctrl-C.
 
-    Redis (embedded, unless queue.redis_url is set), API, scheduler, watched folders, node
-    agent with its models, and Flower. What dies is started again. All state lies in the
-    home; nothing is left running, however this command ends.
+    Redis (embedded, unless queue.redis_url is set), API, scheduler, watched
+    folders, node agent with its models, and Flower. What dies is started again.
+    All state lies in the home; nothing is left running, however this ends.
 
     [bold]Examples[/bold]
       [cyan]inferq up[/cyan]

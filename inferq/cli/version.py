@@ -8,7 +8,7 @@ import typer
 from inferq import __version__
 from inferq.cli import output
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from inferq import errors
 from inferq.cli import following, job_table, output
-from inferq.client import Client, JobPage
+from inferq.client import Client, JobJson, JobPage
+from inferq.job import TERMINAL, JobState
 
 _EVERY_SECONDS = 1.0
 
@@ -42,14 +43,25 @@ def watch_all(client: Client, *, state: str, model: str, as_json: bool) -> None:
 
 def _screen(client: Client, state: str, model: str) -> RenderableType:
     try:
-        page = client.jobs(limit=max(output.console.height - 4, 5), state=state, model=model)
+        jobs = _visible(client, state, model, max(output.console.height - 4, 6))
     except errors.Unavailable as error:
         return Text(error.message, style="red")
-    clock = time.strftime("%H:%M:%S")
-    if not page["data"]:
-        return Text(f"no jobs · {clock}", style="dim")
-    more = " · and older ones" if page["has_more"] else ""
-    return Group(job_table.render(page["data"]), Text(f"\n{clock}{more} · Ctrl-C ends this", style="dim"))
+    note = Text(f"\n{time.strftime('%H:%M:%S')} · Ctrl-C ends this", style="dim")
+    return Group(job_table.render(jobs) if jobs else Text("no jobs", style="dim"), note)
+
+
+def _visible(client: Client, state: str, model: str, height: int) -> list[JobJson]:
+    """What fits: running jobs, waiting ones by their place, then those that ended last."""
+    if state:
+        return client.jobs(limit=height, state=state, model=model)["data"]
+    running = client.jobs(limit=height // 3, state="running", model=model)["data"]
+    waiting = client.jobs(limit=height // 3, state="queued", model=model)["data"]
+    # A list has no places: they are worth one question each for the few that are seen.
+    waiting = sorted((client.job(job["id"]) for job in waiting), key=lambda job: job["position"] or 0)
+    latest = client.jobs(limit=height, model=model)["data"]
+    ended = [job for job in latest if JobState(job["state"]) in TERMINAL]
+    # A job may have moved on between two questions; the last answer about it counts.
+    return list({job["id"]: job for job in (*running, *waiting, *ended)}.values())[:height]
 
 
 def _print_changes(client: Client, state: str, model: str, as_json: bool) -> None:

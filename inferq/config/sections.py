@@ -229,7 +229,7 @@ class Deployment(Section):
 class Storage(Section):
     """Ledger and artifacts."""
 
-    database_url: str = "sqlite+aiosqlite:///inferq.db"
+    database_url: str = "sqlite:///inferq.db"
     """SQLAlchemy URL; postgresql+asyncpg://... for PostgreSQL. A relative SQLite path lies under INFERQ_HOME."""
     artifacts_url: str = "artifacts"
     """fsspec URL or a folder under INFERQ_HOME."""

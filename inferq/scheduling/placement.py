@@ -7,7 +7,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _KIND_ORDER = {"cuda": 0, "gcu": 1, "cpu": 9}
@@ -63,15 +63,16 @@ def place(
     there: dict[str, list[Resident]] = {}
     for resident in residents:
         there.setdefault(resident.place.model, []).append(resident)
-    load: Counter[Device] = Counter()
+    kept: list[tuple[ModelDemand, list[Place]]] = []
     for model in models:
         mine = sorted(there.get(model.name, []), key=lambda r: (r.busy == 0, r.place.name))
-        if not _needed(model, mine):
-            continue
-        kept = [r.place for r in mine if Device(r.place.node, r.place.device) in known][: model.replicas]
-        for chosen in _completed(model, kept, known, load):
+        if _needed(model, mine):
+            stay = [r.place for r in mine if Device(r.place.node, r.place.device) in known]
+            kept.append((model, stay[: model.replicas]))
+    load = Counter(Device(p.node, p.device) for _, places in kept for p in places)
+    for model, places in kept:
+        for chosen in _completed(model, places, known, load):
             wanted[chosen.node].append(chosen)
-            load[Device(chosen.node, chosen.device)] += 1
     return wanted
 
 
@@ -82,9 +83,9 @@ def _needed(model: ModelDemand, residents: list[Resident]) -> bool:
 
 
 def _completed(
-    model: ModelDemand, kept: list[Place], known: list[Device], load: Mapping[Device, int]
+    model: ModelDemand, kept: list[Place], known: list[Device], load: Counter[Device]
 ) -> list[Place]:
-    """The kept places and as many new ones as the model lacks."""
+    """The kept places and as many new ones as the model lacks; `load` counts the new ones too."""
     fit = [device for device in known if model.device in ("auto", device.name)]
     if model.device == "auto" and fit:
         fit = [device for device in fit if device.kind == fit[0].kind]
@@ -92,8 +93,9 @@ def _completed(
     taken = {p.name for p in places}
     own = Counter(Device(p.node, p.device) for p in places)
     while fit and len(places) < model.replicas:
-        device = min(fit, key=lambda d: (own[d] + load.get(d, 0), fit.index(d)))
+        device = min(fit, key=lambda d: (load[d], own[d], fit.index(d)))
         own[device] += 1
+        load[device] += 1
         name = _free_name(model.name, device, taken)
         taken.add(name)
         places.append(Place(name=name, model=model.name, device=device.name, node=device.node))

@@ -1,5 +1,6 @@
 -- Makes a job queued.
 -- ARGV op mode max_jobs max_bytes max_tenant weight id model tenant lane units size gen, then field value ... of the job
+-- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
 --   -> {status, position, device seconds ahead, bell wanted}
 --   status ok | exists | tomb | jobs | bytes | tenant (the bound that is reached)
@@ -35,7 +36,7 @@ end
 -- 4. Queued.
 local rate = num(redis.call('HGET', order_key(model), 'rate'))
 local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
-redis.call('HSET', order_key(model), 'w:' .. tenant, ARGV[6])
+if num(ARGV[6]) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, ARGV[6]) end
 if old.state then redis.call('DEL', P .. 'job:' .. id, P .. 'events:' .. id) end
 redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[11],
   'size', ARGV[12], 'gen', ARGV[13], 'est', text(est), 'queued', text(now()), unpack(ARGV, 14))

@@ -15,7 +15,7 @@ from tests.api.stack import Replica, Stack, serving, settings_for
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database that tests copy."""
     folder = tmp_path_factory.mktemp("template")
-    asyncio.run(migrate.upgrade("sqlite+aiosqlite:///inferq.db", folder))
+    asyncio.run(migrate.upgrade("sqlite:///inferq.db", folder))
     return folder / "inferq.db"
 
 

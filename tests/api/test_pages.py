@@ -8,9 +8,7 @@ from typing import Any
 from inferq.config import Settings
 from tests.api.stack import Stack
 
-ELSEWHERE = re.compile(
-    r"""(?:src|href|action|url)\s*[=(]\s*["']?(?:https?:)?//(?!127\.0\.0\.1[:/])""", re.IGNORECASE
-)
+ADDRESS = re.compile(r"https?:|//(?=[a-z0-9.-]+\.[a-z]{2,}/)", re.IGNORECASE)
 
 
 async def test_the_landing_page_shows_models_and_lines_to_copy(stack: Stack, settings: Settings) -> None:
@@ -49,7 +47,10 @@ async def test_a_strange_host_is_not_repeated(stack: Stack) -> None:
 async def test_no_page_refers_to_another_host(stack: Stack) -> None:
     for path in ("/", "/docs", "/docs/start.js"):
         page = (await stack.get(path, None)).text
-        assert not ELSEWHERE.search(page), path
+        # Ourselves, Flower beside us, and the name of a format, which nobody fetches.
+        for ours in (stack.url, "http://127.0.0.1:5555/", "http://www.w3.org/2000/svg"):
+            page = page.replace(ours, "")
+        assert not ADDRESS.search(page), path
     policy = (await stack.get("/docs", None)).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "http" not in policy

@@ -1,5 +1,7 @@
 """`python -m api` as a process: its flags, its exit codes, and one clear line for what a person can mend."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +12,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
+
+from api.server import server_for
+from tests.api.stack import ANSWER, CHAT, Replica, settings_for, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +91,79 @@ def test_it_serves_until_it_is_asked_to_stop(home: Path, config: Path) -> None:
         rest = process.stderr.read()
     assert process.returncode == 0
     assert "Traceback" not in rest
+
+
+@contextlib.contextmanager
+def served(
+    home: Path, config: Path, redis_url: str
+) -> Iterator[tuple[subprocess.Popen[str], httpx2.AsyncClient]]:
+    """A serving process and its administrator; the process ends well."""
+    environ = {
+        **os.environ,
+        "INFERQ__QUEUE__REDIS_URL": redis_url,
+        "INFERQ__PROCESSING__DRAIN_TIMEOUT": "60s",
+    }
+    command = [sys.executable, "-m", "api", "--home", str(home), "--config", str(config), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environ) as process:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "listening on" in line)
+        key = (home / "admin.key").read_text().strip()
+        yield (
+            process,
+            httpx2.AsyncClient(
+                base_url=line.split("listening on ")[1].strip(),
+                headers={"Authorization": f"Bearer {key}"},
+                trust_env=False,
+                timeout=30,
+            ),
+        )
+        assert process.wait(30) == 0
+
+
+def test_only_one_of_us_handles_signals(tmp_path: Path) -> None:
+    server = server_for(FastAPI(), settings_for(tmp_path, "redis://none"))
+    before = signal.getsignal(signal.SIGINT)
+    with server.capture_signals():
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_lets_running_calls_end(
+    home: Path, config: Path, redis_url: str, number: signal.Signals
+) -> None:
+    replica = Replica(settings_for(home, redis_url))
+    with served(home, config, redis_url) as (process, http):
+        async with http:
+            call = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+            attempt = await replica.claim()
+            process.send_signal(number)
+            await until(lambda: is_closed(http.base_url))
+            await replica.result(attempt)
+            assert (await call).content == ANSWER
+    await replica.close()
+
+
+async def is_closed(url: httpx2.URL) -> bool:
+    """Whether nobody listens there any more."""
+    assert url.port is not None
+    try:
+        _, writer = await asyncio.open_connection(url.host, url.port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    await writer.wait_closed()
+    return False
+
+
+async def test_a_stop_does_not_wait_for_those_who_follow_a_job(
+    home: Path, config: Path, redis_url: str
+) -> None:
+    with served(home, config, redis_url) as (process, http):
+        async with http:
+            links = (await http.post("/v1/jobs", json=CHAT)).json()["links"]
+            async with http.stream("GET", links["events"]) as response:
+                process.send_signal(signal.SIGTERM)
+                assert await response.aread() == b""
 
 
 def test_a_taken_port_is_told(home: Path, config: Path, taken: int) -> None:

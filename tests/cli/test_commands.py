@@ -46,7 +46,7 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-HEAVY = {"pydantic", "yaml", "psutil", "inferq.cli.stack.launch"}
+HEAVY = {"inferq.config", "yaml", "psutil", "inferq.cli.stack.launch"}
 
 
 @pytest.mark.parametrize(

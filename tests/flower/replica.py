@@ -1,4 +1,4 @@
-"""A Celery worker as a replica runs one, without an engine: argv is Redis' address and a file that bells are noted in."""
+"""A Celery worker as a replica runs one, without an engine: argv is the address of Redis and a file that bells make."""
 
 import sys
 from pathlib import Path
@@ -19,10 +19,8 @@ def main(url: str, rung: str) -> None:
     def bell() -> None:
         Path(rung).write_text("rung")
 
-    app.worker_main(
-        ["worker", "-n", "demo@test", "-Q", bell_queue("demo"), "-P", "threads", "-c", "1", "-E"]
-        + ["--without-gossip", "--without-mingle", "-l", "WARNING"]
-    )
+    options = ["-n", "demo@test", "-Q", bell_queue("demo"), "-P", "threads", "-c", "1", "-E", "-l", "WARNING"]
+    app.worker_main(["worker", *options, "--without-gossip", "--without-mingle"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real Flower and a real Celery worker: jobs are shown under their ids, queues have lengths, revoke asks for a cancel."""
+"""Real Flower and a real Celery worker: jobs shown under their ids, lengths of queues, revoke asking for a cancel."""
 
 import base64
 import json
@@ -34,9 +34,13 @@ class Inspector:
         self._key = key
 
     def call(self, path: str, *, method: str = "GET", password: str | None = None) -> tuple[int, str]:
-        request = urllib.request.Request(self._base + path, method=method, data=b"" if method == "POST" else None)
+        request = urllib.request.Request(
+            self._base + path, method=method, data=b"" if method == "POST" else None
+        )
         if password:
-            request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
+            request.add_header(
+                "Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
+            )
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.read().decode()

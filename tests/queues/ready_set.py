@@ -44,7 +44,8 @@ class ReadySet:
 
     def finish(self, job_id: str, outcome: str, seconds: float = 0.0) -> str:
         state, _ = self.call(
-            *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), b"", "0"), *("", "", "", 0)
+            *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), b"", "0"),
+            *("", "", "", 0),
         )
         return state.decode()
 
@@ -66,7 +67,7 @@ class ReadySet:
         found = self.redis.hgetall(f"{PREFIX}order:{MODEL}")
         return {name.decode(): value.decode() for name, value in found.items()}
 
-    def keys(self) -> dict[str, float]:
+    def tenants(self) -> dict[str, float]:
         """Tenants with work, and the key each is served by."""
         found = self.redis.zrange(f"{PREFIX}ready:{MODEL}", 0, -1, withscores=True)
         return {tenant.decode(): key for tenant, key in found}

@@ -101,7 +101,13 @@ async def test_a_higher_generation_replaces_an_ended_job(redis_url: str):
         assert await b.queue.accept(spec(id=job_id, body=b"[]"), "restore", generation=1) is not None
         job = await b.queue.get(job_id)
         assert job is not None
-        assert (job.state, job.generation, job.attempt, job.result, job.finished_at) == ("queued", 1, 0, None, None)
+        assert (job.state, job.generation, job.attempt, job.result, job.finished_at) == (
+            "queued",
+            1,
+            0,
+            None,
+            None,
+        )
         assert job.spec.body == b"[]"
         assert await b.redis.ttl(f"{PREFIX}job:{job_id}") == -1
         assert await b.redis.exists(f"{PREFIX}events:{job_id}") == 0

@@ -90,7 +90,9 @@ async def test_recorded_jobs_are_let_go(redis_url: str):
 async def test_processes_that_are_there_stay_known(redis_url: str):
     async with bench(redis_url) as b:
         presence = Presence(b.redis, PREFIX)
-        info = ReplicaInfo(name="r", model="m", device="cpu:0", node="n", pid=1, state="ready", since=0.0, slots=1)
+        info = ReplicaInfo(
+            name="r", model="m", device="cpu:0", node="n", pid=1, state="ready", since=0.0, slots=1
+        )
         await presence.show_replica(info)
         await b.redis.expire(f"{PREFIX}replica:r", 2)
         await fill(b)

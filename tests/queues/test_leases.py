@@ -26,7 +26,9 @@ async def test_renewal_tells_of_each_attempt_by_itself(redis_url: str):
     async with bench(redis_url) as b:
         kept = await b.running()
         other = await b.running()
-        renewed = await b.replica().renew([(kept.id, kept.token, None), (other.id, kept.token, None), ("x", "y", None)])
+        renewed = await b.replica().renew(
+            [(kept.id, kept.token, None), (other.id, kept.token, None), ("x", "y", None)]
+        )
         assert renewed == [True, False, False]
 
 

@@ -37,7 +37,9 @@ class Slots:
         self.served: dict[str, float] = defaultdict(float)
         self.started: list[str] = []
 
-    def accept(self, tenant: str, lane: str, est: float, *, actual: float | None = None, weight: float = 1.0) -> str:
+    def accept(
+        self, tenant: str, lane: str, est: float, *, actual: float | None = None, weight: float = 1.0
+    ) -> str:
         job_id = self.ready.accept(tenant, lane, est, weight=weight)
         self.owner[job_id] = tenant
         self.actual[job_id] = est if actual is None else actual
@@ -60,7 +62,7 @@ class Slots:
         self.free += 1
 
     def waits(self, tenant: str) -> bool:
-        return tenant in self.ready.keys()
+        return tenant in self.ready.tenants()
 
 
 @MODEST
@@ -84,7 +86,10 @@ def test_backlogged_tenants_share_by_weight(redis_url: str, slots: int, weights:
 
 
 @MODEST
-@given(ahead=st.lists(SECONDS, min_size=1, max_size=20), lanes=st.tuples(*[st.sampled_from(sorted(HEAD_START))] * 2))
+@given(
+    ahead=st.lists(SECONDS, min_size=1, max_size=20),
+    lanes=st.tuples(*[st.sampled_from(sorted(HEAD_START))] * 2),
+)
 def test_shares_differ_by_one_head_start_more_across_lanes(redis_url: str, ahead: list, lanes: tuple):
     with ready_set(redis_url) as ready:
         work = Slots(ready, 1)
@@ -116,7 +121,9 @@ def test_idling_gives_no_credit(redis_url: str, flood: list, idle: int, back: fl
             work.accept("flooder", "medium", back)
         while work.waits("flooder") and work.waits("steady"):
             work.step()
-            gained = {tenant: work.served[tenant] - before.get(tenant, 0.0) for tenant in ("flooder", "steady")}
+            gained = {
+                tenant: work.served[tenant] - before.get(tenant, 0.0) for tenant in ("flooder", "steady")
+            }
             bound = 2 * (back + max(1.0, *flood)) + HEAD_START["medium"]
             assert gained["flooder"] - gained["steady"] <= bound
 

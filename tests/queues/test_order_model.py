@@ -102,7 +102,7 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def sets_agree(self) -> None:
         busy = {name: t for name, t in self.reference.tenants.items() if t.queue}
-        assert self.ready.keys() == {name: self.reference.key(tenant) for name, tenant in busy.items()}
+        assert self.ready.tenants() == {name: self.reference.key(tenant) for name, tenant in busy.items()}
         for name, tenant in self.reference.tenants.items():
             assert self.ready.members(name) == {job.member: job.score for job in tenant.queue}
 
@@ -130,7 +130,10 @@ def test_scripts_and_reference_agree(redis_url: str):
         run_state_machine_as_test(
             Orders,
             settings=settings(
-                max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=40,
+                stateful_step_count=50,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
             ),
         )
     finally:

@@ -91,7 +91,9 @@ async def test_chunks_come_in_order_and_joined():
 
 
 async def test_a_gap_is_an_error_not_silence():
-    read = await Buffer().put(frame(FrameKind.CHUNK, 0, b"0"), frame(FrameKind.CHUNK, 2, b"2"), frame(FrameKind.END, 3))
+    read = await Buffer().put(
+        frame(FrameKind.CHUNK, 0, b"0"), frame(FrameKind.CHUNK, 2, b"2"), frame(FrameKind.END, 3)
+    )
     assert read[0].data == b"0"
     assert code(read[1]) == "stream_broken"
     assert len(read) == 2
@@ -223,7 +225,9 @@ async def test_an_entry_nobody_understands_does_not_stop_the_reader(redis_url: s
         waiter, attempt = await awaited(b, reader)
         key = f"{PREFIX}reply:{reader.name}"
         await b.redis.xadd(key, {"b": b"not a frame"})
-        await b.redis.xadd(key, {"b": frames.pack(JOB, FrameKind.CHUNK, "t" * 16, 0, b"").replace(b"C", b"?", 1)})
+        await b.redis.xadd(
+            key, {"b": frames.pack(JOB, FrameKind.CHUNK, "t" * 16, 0, b"").replace(b"C", b"?", 1)}
+        )
         await b.redis.xadd(key, {"other": b""})
         await send(b, reader, attempt, (FrameKind.RESULT, 0, b"{}"))
         answer = await waiter.next(10)

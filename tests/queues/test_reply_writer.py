@@ -63,7 +63,9 @@ async def test_streams_at_once_keep_their_own_order(redis_url: str):
             assert seen[attempt.id] == [*(("C", i) for i in range(200)), ("D", 200)]
 
 
-async def test_the_first_part_follows_what_waits_for_the_same_reader(redis_url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_the_first_part_follows_what_waits_for_the_same_reader(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(reply_writer, "TICK", 60)
     async with writing(redis_url) as (b, writer):
         one, two = await begun(b), await begun(b)

@@ -26,20 +26,24 @@ class Listener:
     def __init__(self, url: str):
         self._app = make_app(settings_for(url, models=MODELS))
         self.state = State()
-        self.kinds: list[tuple[str, str]] = []
-        self._stop = False
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._ready = threading.Event()
+        self._receiver: Any = None
+        self._thread = threading.Thread(target=self._listen)
 
     def _listen(self) -> None:
         with self._app.connection_for_read() as connection:
-            receiver = self._app.events.Receiver(connection, handlers={"*": self._take})
-            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
-                self._ready.set()
+            self._receiver = self._app.events.Receiver(connection, handlers={"*": self._take})
+            self._receiver.capture(limit=None, timeout=None, wakeup=False)
+
+    def start(self) -> None:
+        self._thread.start()
+        until(lambda: self._receiver)
+
+    def stop(self) -> None:
+        self._receiver.should_stop = True
+        self._thread.join()
 
     def _take(self, event: dict[str, Any]) -> None:
         self.state.event(event)
-        self.kinds.append((event["type"], event.get("uuid", "")))
 
     def task(self, job_id: str) -> str | None:
         found = self.state.tasks.get(job_id)
@@ -61,15 +65,18 @@ def signalling(url: str, name: str = "replica@host") -> Iterator[Signals]:
 def listening(url: str, sender: Signals) -> Iterator[Listener]:
     """A listener that hears: events that were sent before it subscribed are gone."""
     listener = Listener(url)
-    listener._thread.start()
+    listener.start()
     first = spec()
 
     def heard() -> bool:
         sender.sent(first)
         return listener.task(first.id) is not None
 
-    until(heard)
-    yield listener
+    try:
+        until(heard)
+        yield listener
+    finally:
+        listener.stop()
 
 
 def running(asked: Any, attempt: int = 1) -> Job:
@@ -109,7 +116,9 @@ def test_a_job_is_shown_in_each_of_its_states(redis_url: str):
         assert listener.state.tasks[asked.id].runtime == 1.5
 
 
-@pytest.mark.parametrize(("ended", "shown"), [("failed", "FAILURE"), ("cancelled", "REVOKED"), ("expired", "REVOKED")])
+@pytest.mark.parametrize(
+    ("ended", "shown"), [("failed", "FAILURE"), ("cancelled", "REVOKED"), ("expired", "REVOKED")]
+)
 def test_an_ended_job_is_shown_as_what_it_became(redis_url: str, ended: str, shown: str):
     asked = spec()
     with signalling(redis_url) as sender, listening(redis_url, sender) as listener:
@@ -127,7 +136,7 @@ def test_a_requeued_job_is_shown_as_waiting(redis_url: str):
         until(lambda: listener.task(asked.id) == "PENDING")
 
 
-def test_events_go_out_although_others_keep_coming(redis_url: str, monkeypatch: pytest.MonkeyPatch):
+def test_events_go_out_although_others_keep_coming(redis_url: str):
     """An inbox that is never empty must not hold back what is due."""
     asked = spec()
     with signalling(redis_url) as sender, listening(redis_url, sender) as listener:
@@ -150,7 +159,9 @@ def keep_busy(sender: Signals, stop: threading.Event) -> None:
             time.sleep(0)
 
 
-def test_a_signal_that_cannot_be_sent_does_not_stop_the_others(redis_url: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_signal_that_cannot_be_sent_does_not_stop_the_others(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(signals, "PAUSE", 0.01)
     with signalling(redis_url) as sender:
         sender._event("task-sent", spec().id, pid=1)

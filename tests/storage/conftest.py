@@ -15,7 +15,7 @@ from storage import migrate
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 
-SQLITE = "sqlite+aiosqlite:///inferq.db"
+SQLITE = "sqlite:///inferq.db"
 _POSTGRES = "INFERQ_TEST_POSTGRES"
 
 

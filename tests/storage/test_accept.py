@@ -80,13 +80,14 @@ async def test_bound_lets_a_known_id_through(ledger: Ledger):
 
 
 async def test_bound_counts_neither_queued_nor_ended_jobs(ledger: Ledger):
-    queued, cancelled, finished, reserved = spec(), spec(), spec(), spec()
-    for asked in (queued, cancelled, finished):
+    queued, cancelled, finished, running, reserved = (spec() for _ in range(5))
+    for asked in (queued, cancelled, finished, running):
         await ledger.accept(asked, bound=9)
     await ledger.accept(reserved)
     await ledger.mark_queued([queued.id, queued.id])
     await ledger.cancel(cancelled.id)
-    await ledger.record([event(finished)], stream="s", old="0-0", new="1-0")
+    events = [event(finished), event(running, JobState.RUNNING)]
+    await ledger.record(events, stream="s", old="0-0", new="1-0")
     assert await ledger.accept(spec(), bound=1)
 
 

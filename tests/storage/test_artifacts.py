@@ -83,11 +83,16 @@ async def test_same_bytes_are_kept_once_with_their_first_media_type(local: Artif
     assert len(before) == 2
 
 
-@pytest.mark.parametrize("sha256", ["0" * 64, "../../etc/passwd", "", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+@pytest.mark.parametrize("sha256", ["0" * 64, "../../etc/passwd", "", "A" * 64, "0" * 63])
 async def test_what_is_not_there(store: ArtifactStore, sha256: str):
     assert await store.stat(sha256) is None
     with pytest.raises(errors.NotFound):
         await read(store, sha256)
+
+
+async def test_a_sidecar_is_not_an_artifact(local: ArtifactStore):
+    artifact = await local.put(b"data", "text/plain")
+    assert await local.stat(f"{artifact.sha256}.json") is None
 
 
 async def test_an_error_of_the_stream_goes_through_and_leaves_nothing(local: ArtifactStore, home: Path):
@@ -175,6 +180,14 @@ async def test_bytes_cut_short_are_an_error_not_a_short_answer(
     monkeypatch.setattr(local._blobs, "read", lambda *_: b"")
     with pytest.raises(errors.StoreUnavailable):
         await read(local, artifact.sha256)
+
+
+async def test_short_reads_are_continued(local: ArtifactStore, monkeypatch: pytest.MonkeyPatch):
+    artifact, whole = await local.put(b"0123456789", "text/plain"), local._blobs.read
+    monkeypatch.setattr(
+        local._blobs, "read", lambda sha256, start, end: whole(sha256, start, min(end, start + 3))
+    )
+    assert await read(local, artifact.sha256) == b"0123456789"
 
 
 async def test_a_full_disk_says_so_and_leaves_nothing(

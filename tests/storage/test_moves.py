@@ -105,12 +105,12 @@ async def test_ended_among_names_the_durable_jobs_that_ended(ledger: Ledger):
 
 
 async def test_undelivered_by_the_exact_prefix_of_the_source(ledger: Ledger):
-    sources = ["watch:/in/a", "watch:/in/é", "watch:/in_b", "watch:/IN/c", "api", "watch%"]
+    sources = ["watch:/in/a", "watch:/in/鏡", "watch:/in_b", "watch:/IN/c", "api", "watch%"]
     asked = {source: spec(source=source) for source in sources}
     done = [event(each) for each in asked.values()]
     await ledger.record(done, stream="s", old="0-0", new="1-0")
     found = await ledger.undelivered("watch:/in/", 10)
-    assert [job.id for job in found] == [asked["watch:/in/a"].id, asked["watch:/in/é"].id]
+    assert [job.id for job in found] == [asked["watch:/in/a"].id, asked["watch:/in/鏡"].id]
     assert found[0].result
     assert len(await ledger.undelivered("", 10)) == len(sources)
     assert len(await ledger.undelivered("", 2)) == 2
@@ -128,7 +128,6 @@ async def test_late_delivery_of_an_old_generation_does_not_count(ledger: Ledger)
     asked = spec()
     await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
     await ledger.requeue(asked.id)
-    await ledger.mark_delivered(asked.id)
     await ledger.record([event(asked, generation=1)], stream="s", old="1-0", new="2-0")
     await ledger.mark_delivered(asked.id, generation=0)
     assert [job.id for job in await ledger.undelivered("", 10)] == [asked.id]
@@ -136,10 +135,23 @@ async def test_late_delivery_of_an_old_generation_does_not_count(ledger: Ledger)
     assert await ledger.undelivered("", 10) == []
 
 
+async def test_a_job_that_has_not_ended_cannot_be_delivered(ledger: Ledger):
+    asked = spec()
+    await ledger.accept(asked)
+    await ledger.mark_delivered(asked.id)
+    await ledger.cancel(asked.id)
+    found = await ledger.undelivered("", 10)
+    assert [job.id for job in found] == [asked.id]
+
+
 async def test_next_generation_is_delivered_again(ledger: Ledger):
     asked = spec()
     await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
     await ledger.mark_delivered(asked.id)
     await ledger.requeue(asked.id)
-    await ledger.record([event(asked, generation=1)], stream="s", old="1-0", new="2-0")
+    await ledger.cancel(asked.id)
+    assert [job.id for job in await ledger.undelivered("", 10)] == [asked.id]
+    await ledger.mark_delivered(asked.id)
+    await ledger.requeue(asked.id)
+    await ledger.record([event(asked, generation=2)], stream="s", old="1-0", new="2-0")
     assert [job.id for job in await ledger.undelivered("", 10)] == [asked.id]

@@ -49,5 +49,5 @@ def test_a_missing_database_ends_a_program_with_one_line(home: Path):
 
 
 def test_a_name_that_is_not_there():
-    with pytest.raises(AttributeError, match="nothing"):
+    with pytest.raises(AttributeError, match="module 'storage' has"):
         _ = storage.nothing

@@ -1,12 +1,15 @@
 """Files change place without a loss, and are read only when they are whole."""
 
+import fcntl
 import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
 from inferq import errors
+from tests.watchers.home import until_sync
 from watchers import drops, moves
 from watchers.identity import Identity
 
@@ -103,20 +106,25 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
         drops.read(tmp_path / "large.json", None, 100)
 
 
-def test_testing_for_writers_does_not_disturb_them(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.json", "{}")
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="needs read leases")
+def test_a_writer_that_comes_during_the_test_for_writers_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, heard = put(tmp_path / "a.json", "{}"), fcntl.fcntl, list[int]()
+    writer = threading.Thread(target=lambda: path.open("r+").close())
 
-    def write() -> None:
-        for _ in range(2000):
-            with path.open("r+"):
-                pass
+    def meddling(descriptor: int, command: int, argument: int = 0) -> int:
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_UNLCK):
+            writer.start()
+            # While the kernel waits for the holder to give way, it tells of the lease that is to be.
+            until_sync(lambda: real(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK)
+        return real(descriptor, command, argument)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    while writer.is_alive():
-        try:
-            drops.read(path, None, 100)
-        except drops.Unsettled:
-            continue
-    writer.join()
-    assert path.read_text() == "{}"
+    before = signal.signal(signal.SIGIO, lambda number, _: heard.append(number))
+    try:
+        monkeypatch.setattr(fcntl, "fcntl", meddling)
+        assert drops.read(path, None, 100).data == b"{}"
+        writer.join()
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert not heard, "the usual disposition of that signal ends the process"

@@ -49,19 +49,18 @@ def chat(client: Client) -> str:
 
 
 def stream(client: Client) -> str:
-    prompt = "Count from 1 to 60."
+    prompt = "Tell me a story."
     tell(f"> {prompt}")
     began = time.monotonic()
-    first, pieces = 0.0, []
-    output.console.print("   ", end="")
+    first, pieces, line = 0.0, [], 0
     for chunk in client.stream("chat/completions", request(prompt)):
         text = answer.piece(chunk)
         if text:
             first = first or time.monotonic() - began
             pieces.append(text)
-            output.console.print(text, end="", style="bold", soft_wrap=True)
+            line = _flow(text, line)
     output.console.print()
-    hold("".join(pieces).rstrip().endswith("60."), "the stream ended before its end")
+    hold("".join(pieces).rstrip().endswith("The end."), "the stream ended before its end")
     hold(len(pieces) > 1, "the answer came in one piece")
     return f"first piece after {first * 1000:.0f} ms, {len(pieces)} pieces in {_milliseconds(began)}"
 
@@ -89,6 +88,17 @@ def embeddings(client: Client) -> str:
     tell(f"{far:5.2f}  {_ALIKE[0]}  ~  {_UNLIKE}")
     hold(near > far, "sentences that mean the same are not nearer to each other")
     return f"{len(texts)} vectors of {len(one)} numbers"
+
+
+def _flow(piece: str, column: int) -> int:
+    """Write a piece of text where the last one ended, and begin a line at the spaces. Returns the new column."""
+    if column == 0 or (piece.startswith(" ") and column + len(piece) > output.console.width - 3):
+        start = "\n   " if column else "   "
+        piece = piece.lstrip()
+        column = 3
+        output.console.out(start, end="")
+    output.console.out(piece, end="", style="bold")
+    return column + len(piece)
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:

@@ -53,18 +53,7 @@ COMPLETIONS: dict[str, str] = {
 
 TOOL_PROMPT = "What is the weather in Paris?"
 TOOL_ANSWER = "It is sunny in Paris."
-WEATHER_TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the current weather in a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "description": "The name of the city"}},
-            "required": ["city"],
-        },
-    },
-}
+TOOL_ARGUMENTS = ("city", "location")
 SYSTEMS = ("You are a helpful assistant.", "You are a demo.", "Answer briefly.", "Be kind and exact.")
 DESCRIPTIONS = (
     "Get the current weather in a city.",
@@ -88,10 +77,18 @@ def tool_call(argument: str) -> str:
 def weather_tool(rng: random.Random) -> tuple[dict[str, Any], str]:
     """A tool definition as callers may well write it, and the name of its argument."""
     argument = rng.choice(("city", "city", "location"))
-    parameters: dict[str, Any] = {"type": "object", "properties": {argument: rng.choice(DETAILS)}}
-    if rng.random() < 0.7:
+    description = rng.choice(DESCRIPTIONS) if rng.random() < 0.8 else None
+    return tool(argument, rng.choice(DETAILS), description, required=rng.random() < 0.7), argument
+
+
+def tool(argument: str, detail: dict[str, Any], description: str | None, *, required: bool) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"type": "object", "properties": {argument: detail}}
+    if required:
         parameters["required"] = [argument]
-    function: dict[str, Any] = {"name": "get_weather"}
-    if rng.random() < 0.8:
-        function["description"] = rng.choice(DESCRIPTIONS)
-    return {"type": "function", "function": function | {"parameters": parameters}}, argument
+    function = {"name": "get_weather"} | ({"description": description} if description else {})
+    return {"type": "function", "function": function | {"parameters": parameters}}
+
+
+WEATHER_TOOLS = {
+    argument: tool(argument, DETAILS[1], DESCRIPTIONS[0], required=True) for argument in TOOL_ARGUMENTS
+}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from workers.engines.demo import lessons
@@ -14,6 +14,10 @@ from workers.engines.demo import lessons
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY = 768
 CONTEXT = 2048
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 CHAT_TEMPLATE = """\
 {%- if tools %}<|im_start|>system
@@ -49,16 +53,23 @@ def corpus() -> Iterable[str]:
         yield prompt
         yield answer
     yield from lessons.SYSTEMS
-    for argument in ("city", "location"):
+    for argument, tool in lessons.WEATHER_TOOLS.items():
         yield lessons.tool_call(argument)
-    yield json.dumps(lessons.WEATHER_TOOL)
+        yield json.dumps(tool)
     yield "<tools> </tools> <tool_response> </tool_response> # Tools system user assistant"
 
 
 def build() -> Any:
     """Train the tokenizer. The same lessons always give the same merges."""
     inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    # Loaders choose a tokenizer by the model's type and bring Qwen2's own rules, so ours must be the same.
+    inner.normalizer = normalizers.NFC()
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,

@@ -56,7 +56,9 @@ class CallParser:
 
     def flush(self) -> list[Delta]:
         """What is left when the answer ended: an unfinished call that never had a name is content."""
-        text = {"content": self._spaces + self._text, "head": OPEN + self._text}.get(self._mode, "")
+        text = {"content": self._spaces + self._text, "head": self._spaces + OPEN + self._text}.get(
+            self._mode, ""
+        )
         self._text = self._spaces = ""
         shown = text if self.calls == 0 or text.strip() else ""
         return [shown] if shown else []
@@ -65,7 +67,6 @@ class CallParser:
         before, tag, after = self._text.partition(OPEN)
         if tag:
             self._show(before, deltas)
-            self._spaces = ""
             self._mode, self._text = "head", after
             return True
         keep = longest_overlap(self._text, (OPEN,))
@@ -87,6 +88,7 @@ class CallParser:
             name = json.loads(match[1])
             deltas.append(CallDelta(self.calls, "", name, f"call_{uuid.uuid4().hex[:24]}"))
             self.calls += 1
+            self._spaces = ""
             self._mode, self._text, self._json = "arguments", self._text[match.end() :], OBJECT
             return True
         inside, tag, after = self._text.partition(CLOSE)
@@ -102,8 +104,10 @@ class CallParser:
             call = json.loads(inside)
             name, arguments = call["name"], call.get("arguments", {})
         except (ValueError, TypeError, KeyError, AttributeError):
-            return [OPEN + inside + CLOSE]
+            spaces, self._spaces = self._spaces, ""
+            return [spaces + OPEN + inside + CLOSE]
         self.calls += 1
+        self._spaces = ""
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         return [CallDelta(self.calls - 1, written, str(name), f"call_{uuid.uuid4().hex[:24]}")]
 

@@ -1,0 +1,58 @@
+"""The bars: what is measured, and what is good enough. One line of JSON per result."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One promise. `limit` is a floor when `floor` is true, else a ceiling."""
+
+    name: str
+    limit: float
+    floor: bool
+    text: str
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.floor else value <= self.limit
+
+    @property
+    def words(self) -> str:
+        return f"{'>=' if self.floor else '<='} {self.limit:g} {self.text}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured bar; `details` go to the file only."""
+
+    name: str
+    value: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bar(self) -> Bar:
+        return BARS[self.name]
+
+    def as_dict(self) -> dict[str, Any]:
+        met = self.bar.met(self.value)
+        return {"bench": self.name, "value": round(self.value, 4), "bar": self.bar.words, "pass": met}
+
+    def line(self) -> str:
+        return json.dumps(self.as_dict())
+
+
+_ALL = (
+    Bar("idle_memory_mb", 400, False, "MB resident (RSS): api, scheduler, watcher and node, idle"),
+    Bar(
+        "noop_sync_rate", 300, True, "synchronous requests/s through the whole stack, recorded in the ledger"
+    ),
+    Bar("noop_enqueue_to_start_p95_ms", 15, False, "ms from queued to started, p95, at half that rate"),
+    Bar("stream_ratio_small", 0.70, True, "of vLLM's own tokens/s, 32 streams, overhead-bound model"),
+    Bar("ttft_added_ms", 5, False, "ms added to the time to the first token, p50, one stream"),
+    Bar("stream_ratio_big", 0.97, True, "of vLLM's own tokens/s, 8 streams, compute-bound model"),
+    Bar("cancel_vllm_s", 1, False, "s from a lost client to an idle engine (vLLM)"),
+    Bar("cancel_text_s", 1, False, "s from a lost client to an idle engine (text)"),
+    Bar("embed_ratio", 0.85, True, "of sentence-transformers' own texts/s"),
+)
+BARS = {bar.name: bar for bar in _ALL}

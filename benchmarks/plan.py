@@ -1,0 +1,20 @@
+"""How much is measured: enough for a verdict, or just enough to see that all of it works."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """`rounds` are alternations of a comparison; values are medians over them."""
+
+    rounds: int
+    warm_seconds: float
+    noop_seconds: float
+    tokens: int
+    pairs: int
+    texts: int
+    cancels: int
+
+
+FULL = Scale(rounds=5, warm_seconds=5, noop_seconds=10, tokens=256, pairs=100, texts=384, cancels=5)
+QUICK = Scale(rounds=2, warm_seconds=2, noop_seconds=4, tokens=64, pairs=15, texts=96, cancels=2)

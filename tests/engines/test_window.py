@@ -1,0 +1,119 @@
+"""The batching window, with a model that the test holds back and lets go."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from workers.engines.window import Abandoned, Batch, Window, first_fitting, near_in_length
+
+
+class Model:
+    """Doubles numbers; every run waits for `gate`, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.began = threading.Semaphore(0)
+        self.runs: list[list[int]] = []
+        self.open = False
+
+    def run_batch(self, batch: Batch[int, int]) -> Sequence[int]:
+        self.runs.append(batch.items)
+        self.began.release()
+        while not self.open and not self.gate.acquire(timeout=0.01):
+            if batch.abandoned():
+                raise Abandoned
+        if -1 in batch.items:
+            raise RuntimeError("minus one")
+        return [item * 2 for item in batch.items]
+
+
+@pytest.fixture
+async def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+async def window(model: Model) -> AsyncIterator[Window[int, int]]:
+    window = Window(model.run_batch, first_fitting(lambda item: item >= 100, len, 4, 100))
+    window.start()
+    yield window
+    model.open = True
+    window.stop()
+
+
+async def began(model: Model) -> None:
+    assert await asyncio.to_thread(model.began.acquire, timeout=5)
+
+
+async def submitted(window: Window[int, int], *items: int) -> asyncio.Task[list[int]]:
+    task = asyncio.create_task(window.submit(items))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_results_come_back_in_order(window: Window[int, int], model: Model) -> None:
+    model.open = True
+    assert await window.submit(list(range(11))) == [number * 2 for number in range(11)]
+
+
+async def test_what_arrives_during_a_run_is_the_next_batch(window: Window[int, int], model: Model) -> None:
+    tasks = [await submitted(window, 1)]
+    await began(model)
+    tasks += [await submitted(window, number) for number in (2, 3, 4, 5, 6)]
+    model.open = True
+    await asyncio.gather(*tasks)
+    assert model.runs == [[1], [2, 3, 4, 5], [6]]
+
+
+async def test_only_compatible_items_share_a_run(window: Window[int, int], model: Model) -> None:
+    tasks = [await submitted(window, 1)]
+    await began(model)
+    tasks += [await submitted(window, number) for number in (2, 100, 3, 101)]
+    model.open = True
+    await asyncio.gather(*tasks)
+    assert model.runs == [[1], [2, 3], [100, 101]]
+
+
+async def test_a_caller_who_leaves_is_not_run(window: Window[int, int], model: Model) -> None:
+    first = await submitted(window, 1)
+    await began(model)
+    gone, stays = await submitted(window, 2), await submitted(window, 3)
+    gone.cancel()
+    await asyncio.sleep(0)
+    model.open = True
+    assert await stays == [6]
+    assert await first == [2]
+    assert model.runs == [[1], [3]]
+
+
+async def test_a_run_that_everybody_left_is_given_up(window: Window[int, int], model: Model) -> None:
+    gone = await submitted(window, 1)
+    await began(model)
+    gone.cancel()
+    await asyncio.sleep(0)
+    task = await submitted(window, 2)
+    await began(model)
+    model.gate.release()
+    assert await task == [4]
+
+
+async def test_a_failing_run_fails_its_callers_only(window: Window[int, int], model: Model) -> None:
+    model.open = True
+    with pytest.raises(RuntimeError, match="minus one"):
+        await window.submit([-1])
+    assert await window.submit([5]) == [10]
+
+
+def test_near_in_length_takes_the_oldest_and_its_neighbours() -> None:
+    pick = near_in_length(len, 3, 1000)
+    items = ["x" * length for length in (50, 1, 2, 48, 52, 3)]
+    assert {len(items[place]) for place in pick(items)} == {48, 50, 52}
+
+
+def test_near_in_length_respects_the_padded_budget() -> None:
+    pick = near_in_length(len, 100, 20)
+    items = ["x" * 5] * 10
+    assert len(pick(items)) == 4
+    assert pick(["x" * 90]) == [0]

@@ -1,0 +1,97 @@
+"""How each engine is started."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferq.engine import Command, Launch, find_engine
+from workers import adapters
+
+
+def launch(**more: Any) -> Launch:
+    given: dict[str, Any] = {
+        "model": "chat",
+        "source": "/models/chat",
+        "socket": Path("/run/s"),
+        "device": "cuda:1",
+        "slots": 8,
+        "python": Path("/env/bin/python"),
+    }
+    return Launch(**given | more)
+
+
+def flags(command: Command) -> dict[str, str]:
+    """`--name value` pairs; a flag without a value has an empty one."""
+    found: dict[str, str] = {}
+    words = [*command.argv[3:], "--end"]
+    for word, following in zip(words, words[1:], strict=False):
+        if word.startswith("--"):
+            found[word] = "" if following.startswith("--") else following
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("text", "workers.engines.text"),
+        ("embed", "workers.engines.embed"),
+        ("noop", "workers.engines.noop"),
+        ("vllm", "vllm.entrypoints.openai.api_server"),
+    ],
+)
+def test_each_is_registered_and_starts_its_module(name: str, module: str) -> None:
+    command = find_engine(name).command(launch())
+    assert command.argv[:3] == ("/env/bin/python", "-m", module)
+
+
+def test_our_own_servers() -> None:
+    command = adapters.TEXT.command(launch(options={"kv_gib": 2, "dtype": "float32"}, args=("--grace", "3")))
+    given = flags(command)
+    assert json.loads(given.pop("--options")) == {"kv_gib": 2, "dtype": "float32"}
+    assert given == {
+        "--model": "/models/chat",
+        "--served-name": "chat",
+        "--uds": "/run/s",
+        "--slots": "8",
+        "--device": "cuda",
+        "--grace": "3",
+    }
+
+
+def test_vllm() -> None:
+    options = {
+        "max_model_len": 4096,
+        "enable_auto_tool_choice": True,
+        "enable_prefix_caching": False,
+        "quantization": None,
+        "limit_mm_per_prompt": {"image": 2},
+        "tool_call_parser": "hermes",
+    }
+    given = flags(adapters.VLLM.command(launch(options=options, args=("--swap-space", "1"))))
+    assert json.loads(given.pop("--limit-mm-per-prompt")) == {"image": 2}
+    assert given == {
+        "--model": "/models/chat",
+        "--served-model-name": "chat",
+        "--uds": "/run/s",
+        "--max-num-seqs": "8",
+        "--max-model-len": "4096",
+        "--enable-auto-tool-choice": "",
+        "--no-enable-prefix-caching": "",
+        "--tool-call-parser": "hermes",
+        "--swap-space": "1",
+    }
+
+
+def test_vllm_on_a_cpu() -> None:
+    command = adapters.VLLM.command(launch(device="cpu:0", options={"dtype": "bfloat16", "max_num_seqs": 2}))
+    given = flags(command)
+    assert (given["--enforce-eager"], given["--dtype"], given["--max-num-seqs"]) == ("", "bfloat16", "2")
+    assert command.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+@pytest.mark.parametrize("engine", [adapters.TEXT, adapters.VLLM])
+def test_a_model_on_disk_needs_no_hub(engine: Any) -> None:
+    assert engine.command(launch()).env["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in engine.command(launch(source="Qwen/Qwen3-0.6B")).env

@@ -1,0 +1,135 @@
+"""Folding a stream into the answer that the same call without `stream` gives."""
+
+import json
+from typing import Any
+
+import pytest
+
+from inferq.streams import fold
+
+
+def chunk(choices: list[Any], **more: Any) -> bytes:
+    head = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+    return b"data: " + json.dumps(head | {"choices": choices} | more, ensure_ascii=False).encode() + b"\n\n"
+
+
+def delta(content: Any = None, *, index: int = 0, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    parts = {"content": content, **more} if content is not None else more
+    return {"index": index, "delta": parts, "finish_reason": finish}
+
+
+def folded(*events: bytes) -> dict[str, Any]:
+    return dict(json.loads(fold(b"".join(events) + b"data: [DONE]\n\n")))
+
+
+def test_a_chat() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    answer = folded(
+        chunk([delta("", role="assistant")]),
+        chunk([delta("你")]),
+        chunk([delta("好 🙂")]),
+        chunk([delta(finish="stop")]),
+        chunk([], usage=usage),
+    )
+    assert answer == {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 7,
+        "model": "m",
+        "usage": usage,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "你好 🙂"},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+    }
+
+
+def test_several_choices_in_any_order() -> None:
+    answer = folded(
+        chunk([delta("b", index=1)]),
+        chunk([delta("a", index=0), delta("B", index=1)]),
+        chunk([delta(index=0, finish="stop"), delta(index=1, finish="length")]),
+    )
+    assert [c["message"]["content"] for c in answer["choices"]] == ["a", "bB"]
+    assert [c["finish_reason"] for c in answer["choices"]] == ["stop", "length"]
+
+
+def test_tool_calls_in_pieces() -> None:
+    def call(index: int, **more: Any) -> bytes:
+        return chunk([delta(tool_calls=[{"index": index, **more}])])
+
+    answer = folded(
+        chunk([delta("", role="assistant")]),
+        call(0, id="x", type="function", function={"name": "look", "arguments": ""}),
+        call(0, function={"arguments": '{"city": '}),
+        call(1, id="y", type="function", function={"name": "wait", "arguments": "{}"}),
+        call(0, function={"arguments": '"Paris"}'}),
+        chunk([delta(finish="tool_calls")]),
+    )
+    message = answer["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["tool_calls"] == [
+        {"id": "x", "type": "function", "function": {"name": "look", "arguments": '{"city": "Paris"}'}},
+        {"id": "y", "type": "function", "function": {"name": "wait", "arguments": "{}"}},
+    ]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "refusal"])
+def test_other_texts_of_a_message(name: str) -> None:
+    answer = folded(chunk([delta("", **{name: "be"})]), chunk([delta(**{name: "cause"})]), chunk([delta("x")]))
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "x", name: "because"}
+
+
+def test_a_completion_and_its_logprobs() -> None:
+    def part(text: str, finish: str | None, logprobs: Any) -> bytes:
+        choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": logprobs}
+        return chunk([choice], object="text_completion")
+
+    answer = folded(
+        part("a", None, {"tokens": ["a"], "token_logprobs": [-1.0]}),
+        part(" b", "stop", {"tokens": [" b"], "token_logprobs": [-2.0]}),
+    )
+    assert answer["object"] == "text_completion"
+    assert answer["choices"] == [
+        {
+            "index": 0,
+            "text": "a b",
+            "logprobs": {"tokens": ["a", " b"], "token_logprobs": [-1.0, -2.0]},
+            "finish_reason": "stop",
+        }
+    ]
+
+
+def test_logprobs_of_a_chat() -> None:
+    def spoken(text: str) -> dict[str, Any]:
+        return delta(text) | {"logprobs": {"content": [{"token": text, "logprob": -0.5}], "refusal": None}}
+
+    answer = folded(chunk([spoken("a")]), chunk([spoken("b")]))
+    assert [entry["token"] for entry in answer["choices"][0]["logprobs"]["content"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_an_answer_without_a_word_is_an_empty_text(chat: bool) -> None:
+    if chat:
+        answer = folded(chunk([delta("", role="assistant")]), chunk([delta(finish="stop")]))
+        assert answer["choices"][0]["message"]["content"] == ""
+    else:
+        answer = folded(
+            chunk([{"index": 0, "text": "", "finish_reason": "stop"}], object="text_completion")
+        )
+        assert answer["choices"][0]["text"] == ""
+
+
+def test_what_is_no_chunk_is_passed_over() -> None:
+    events = b": keep-alive\n\nevent: ping\ndata: 1\n\n" + chunk([delta("x")]).replace(b"\n", b"\r\n")
+    assert folded(events)["choices"][0]["message"]["content"] == "x"
+    assert json.loads(fold(b"")) == {"choices": []}
+
+
+def test_text_that_looks_like_the_protocol() -> None:
+    text = 'data: {"error": 1}\n\ndata: [DONE]\n\n'
+    assert folded(chunk([delta(text)]))["choices"][0]["message"]["content"] == text

@@ -1,0 +1,299 @@
+"""How attempts end: a real Redis, a runner, and an engine that answers as it is told."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from inferq.config import Settings
+from inferq.job import Failure, Job, JobSpec, new_job_id
+from queues import frames
+from queues.attempts import Attempt, Attempts
+from queues.celery_app import make_app
+from queues.connection import Client, connect
+from queues.frames import Frame, FrameKind
+from queues.queue import JobQueue
+from queues.reply_writer import ReplyWriter
+from queues.signals import Signals
+from storage.artifacts import ArtifactStore
+from tests.workers.engine_stub import (
+    DONE,
+    Connection,
+    EngineStub,
+    Script,
+    answered,
+    event,
+    hanging_up,
+    serving,
+    silent,
+    streamed,
+)
+from workers.runner import Runner
+
+API = "api1"
+BODY = b'{"object":"chat.completion"}'
+
+
+@dataclass
+class Site:
+    redis: Client
+    queue: JobQueue
+    attempts: Attempts
+    runner: Runner
+    stub: EngineStub
+    artifacts: ArtifactStore
+    broken: list[str]
+
+    async def claim(self, **more: Any) -> Attempt:
+        """A job that was accepted and is now this replica's."""
+        fields: dict[str, Any] = {"body": b"{}", "endpoint": "chat/completions", "max_attempts": 3}
+        spec = JobSpec(id=new_job_id(), model="m", **fields | more)
+        assert await self.queue.accept(spec, "direct", reply_to=None if spec.durable else API)
+        attempt = await self.attempts.claim()
+        assert attempt is not None
+        return attempt
+
+    async def run(self, script: Script, **more: Any) -> Job:
+        """One attempt from beginning to end; the job after that."""
+        self.stub.script = script
+        attempt = await self.claim(**more)
+        assert await self.runner.run(attempt, may_claim=lambda: False) is None
+        assert self.runner.running == {}
+        return await self.job(attempt.id)
+
+    async def job(self, job_id: str) -> Job:
+        job = await self.queue.get(job_id)
+        assert job is not None
+        return job
+
+    async def begun(self, attempt: Attempt) -> asyncio.Task[Attempt | None]:
+        """The attempt runs, and the engine has its request."""
+        before = len(self.stub.bodies)
+        task = asyncio.create_task(self.runner.run(attempt, may_claim=lambda: False))
+        await until(lambda: len(self.stub.bodies) > before)
+        return task
+
+    async def replies(self) -> list[Frame]:
+        entries = await self.redis.xrange(f"inferq:reply:{API}")
+        return [frame for _, fields in entries for frame in frames.unpack(fields[b"b"])]
+
+
+async def until(look: Callable[[], Any], within: float = 30.0) -> None:
+    deadline = time.monotonic() + within
+    while not look():
+        assert time.monotonic() < deadline, f"not within {within} s"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def site(redis_url: str, short_dir: Path) -> AsyncIterator[Site]:
+    tree = {"queue": {"redis_url": redis_url}, "models": {"m": {"engine": "noop", "source": "x"}}}
+    settings = Settings.model_validate(tree | {"home": short_dir / "home"})
+    redis = connect(settings)
+    signals = Signals(make_app(settings), "test")
+    signals.start()
+    artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
+    attempts = Attempts(redis, settings, "m", "m@cpu:0.here")
+    writer = ReplyWriter(redis, attempts, settings.queue.prefix)
+    broken: list[str] = []
+    async with serving(short_dir, silent) as stub, stub.session() as session:
+        runner = Runner(
+            attempts,
+            writer,
+            signals,
+            artifacts,
+            inline_result=100,
+            session=lambda: session,
+            on_broken=lambda: broken.append("broken"),
+        )
+        yield Site(redis, JobQueue(redis, settings), attempts, runner, stub, artifacts, broken)
+    signals.stop()
+    await redis.aclose()
+
+
+async def test_an_answer(site: Site) -> None:
+    job = await site.run(answered(BODY))
+    assert (job.state, job.attempt, job.result, job.error) == ("succeeded", 1, BODY, None)
+    (frame,) = await site.replies()
+    assert (frame.kind, frame.data) == (FrameKind.RESULT, BODY)
+    assert site.broken == []
+
+
+async def test_a_big_answer_is_an_artifact(site: Site) -> None:
+    job = await site.run(answered(b"x" * 101, media="image/png"), durable=True, kept=True)
+    assert (job.state, job.result, job.result_type) == ("succeeded", None, "image/png")
+    assert job.artifact is not None
+    found = await site.artifacts.stat(job.artifact)
+    assert found is not None
+    assert (found.size, found.media_type) == (101, "image/png")
+
+
+async def test_a_stream(site: Site) -> None:
+    job = await site.run(streamed(event("a"), event("b"), DONE), stream=True)
+    assert (job.state, job.result) == ("succeeded", None)
+    *chunks, end = await site.replies()
+    assert b"".join(frame.data for frame in chunks) == event("a") + event("b") + DONE
+    assert [frame.seq for frame in chunks] == list(range(len(chunks)))
+    assert (end.kind, end.seq) == (FrameKind.END, len(chunks))
+
+
+async def test_a_kept_stream_has_a_result_too(site: Site) -> None:
+    job = await site.run(streamed(event("a"), event("b"), DONE), stream=True, kept=True)
+    assert job.result is not None
+    answer = json.loads(job.result)
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "ab"}
+
+
+async def test_a_refusal_is_final(site: Site) -> None:
+    error = b'{"error": {"message": "no such thing", "code": "invalid_value", "param": "n"}}'
+    job = await site.run(answered(error, 400))
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert job.error == Failure(code="invalid_value", message="no such thing", status=400, param="n")
+    (frame,) = await site.replies()
+    assert frame.kind is FrameKind.ERROR
+    assert site.broken == []
+
+
+@pytest.mark.parametrize("script", [hanging_up, answered(b"oops", 500), streamed(end=False)])
+async def test_an_engine_that_broke_off_is_tried_again(site: Site, script: Script) -> None:
+    job = await site.run(script)
+    assert (job.state, job.attempt) == ("queued", 1)
+    assert site.broken == ["broken"]
+    for number in (2, 3):
+        attempt = await site.attempts.claim()
+        assert attempt is not None
+        await site.runner.run(attempt, may_claim=lambda: False)
+        job = await site.job(attempt.id)
+        assert (job.state, job.attempt) == ("failed" if number == 3 else "queued", number)
+    assert job.error is not None
+    assert (job.error.code, job.error.status) == ("engine_crashed", 502)
+    assert [frame.kind for frame in await site.replies()] == [FrameKind.ERROR]
+
+
+async def test_a_stream_that_had_begun_is_not_tried_again(site: Site) -> None:
+    job = await site.run(streamed(event("a"), end=False), stream=True)
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert [frame.kind for frame in await site.replies()] == [FrameKind.CHUNK, FrameKind.ERROR]
+
+
+async def test_a_durable_stream_that_had_begun_is(site: Site) -> None:
+    job = await site.run(streamed(event("a"), end=False), stream=True, durable=True, kept=True)
+    assert (job.state, job.attempt) == ("queued", 1)
+
+
+async def test_no_engine_at_the_moment(site: Site) -> None:
+    site.runner._session = lambda: None
+    job = await site.run(silent)
+    assert (job.state, job.attempt) == ("queued", 1)
+
+
+async def test_a_session_that_was_just_closed(site: Site) -> None:
+    """The engine ended between the claim and the call."""
+    closed = aiohttp.ClientSession("http://engine")
+    await closed.close()
+    site.runner._session = lambda: closed
+    job = await site.run(silent)
+    assert (job.state, job.attempt) == ("queued", 1)
+    assert site.broken == ["broken"]
+
+
+async def test_too_long(site: Site) -> None:
+    job = await site.run(silent, run_timeout=0.1)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert (job.error.code, job.error.status) == ("engine_timeout", 504)
+    await until(lambda: site.stub.departures == 1)
+    assert site.broken == ["broken"]
+
+
+async def test_cancelled(site: Site) -> None:
+    """Redis has decided; the replica only stops the engine and writes nothing."""
+    attempt = await site.claim()
+    task = await site.begun(attempt)
+    assert await site.queue.cancel(attempt.id, Failure(code="cancelled", message="x", status=499)) == "running"
+    (running,) = site.runner.running.values()
+    running.stop("the attempt is no longer trusted")
+    assert await task is None
+    await until(lambda: site.stub.departures == 1)
+    job = await site.job(attempt.id)
+    assert (job.state, job.error and job.error.message) == ("cancelled", "x")
+
+
+async def test_a_caller_that_is_gone(site: Site) -> None:
+    attempt = await site.claim()
+    task = await site.begun(attempt)
+    (running,) = site.runner.running.values()
+    running.stop("the caller is gone", cancel=True)
+    await task
+    assert (await site.job(attempt.id)).state == "cancelled"
+
+
+async def test_handed_back(site: Site) -> None:
+    attempt = await site.claim()
+    task = await site.begun(attempt)
+    (running,) = site.runner.running.values()
+    running.stop("the replica stops", handback=True)
+    await task
+    job = await site.job(attempt.id)
+    assert (job.state, job.attempt) == ("queued", 0)
+
+
+async def test_a_lease_that_could_not_be_renewed_cancels_nothing(site: Site) -> None:
+    """Redis was away and is back before somebody else took the job: nobody asked for its cancellation."""
+    attempt = await site.claim(durable=True, kept=True)
+    task = await site.begun(attempt)
+    (running,) = site.runner.running.values()
+    running.stop("the lease could not be renewed")
+    await task
+    job = await site.job(attempt.id)
+    assert (job.state, job.attempt) == ("queued", 1)
+
+
+async def test_two_attempts_of_one_job_do_not_disturb_each_other(site: Site) -> None:
+    """Cancelled and queued again at once, the next attempt can begin before the last one has unwound."""
+
+    async def slow_to_leave(connection: Connection) -> None:
+        await connection.left.wait()
+
+    site.stub.script = slow_to_leave
+    first = await site.claim(durable=True, kept=True)
+    task = await site.begun(first)
+    await site.queue.cancel(first.id, Failure(code="cancelled", message="x", status=499))
+    await site.queue.accept(first.job.spec, "restore", generation=1)
+    second = await site.attempts.claim()
+    assert second is not None
+    assert second.id == first.id
+    following = await site.begun(second)
+    next(r for r in site.runner.running.values() if r.attempt is first).stop("no longer trusted")
+    await task
+    assert [running.attempt for running in site.runner.running.values()] == [second]
+    site.stub.script = answered(BODY)
+    next(iter(site.runner.running.values())).stop("the end", handback=True)
+    await following
+    assert (await site.job(first.id)).state == "queued"
+
+
+@pytest.mark.parametrize("may", [True, False])
+async def test_the_next_job_comes_with_the_end_of_the_last(site: Site, may: bool) -> None:
+    site.stub.script = answered(BODY)
+    attempt = await site.claim()
+    spec = JobSpec(id=new_job_id(), model="m", endpoint="chat/completions", body=b"{}")
+    await site.queue.accept(spec, "direct", reply_to=API)
+    following = await site.runner.run(attempt, may_claim=lambda: may)
+    assert (following.id if following else None) == (spec.id if may else None)
+    assert site.runner.done == 1
+
+
+async def test_a_broken_engine_gets_no_next_job(site: Site) -> None:
+    """What it is asked is asked after the engine was doubted."""
+    site.stub.script = hanging_up
+    attempt = await site.claim()
+    following = await site.runner.run(attempt, may_claim=lambda: not site.broken)
+    assert following is None
+    assert (await site.job(attempt.id)).attempt == 1
