@@ -194,15 +194,22 @@ class Stack:
                 raise Broken(f"not ready after {seconds:.0f} s: {what}")
             time.sleep(0.1)
 
-    def _redis_answers(self) -> bool:
+    def redis(self, line: str) -> bytes:
+        """What the stack's Redis answers to one line. Raises OSError."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2.0)
-            try:
-                connection.connect(str(self.settings.run_dir / "redis.sock"))
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-            except OSError:
-                return False
+            connection.connect(str(self.settings.run_dir / "redis.sock"))
+            connection.sendall(f"{line}\r\nQUIT\r\n".encode())
+            parts = []
+            while part := connection.recv(65536):
+                parts.append(part)
+        return b"".join(parts)
+
+    def _redis_answers(self) -> bool:
+        try:
+            return self.redis("PING").startswith(b"+PONG")
+        except OSError:
+            return False
 
     def _models_ready(self) -> bool:
         try:

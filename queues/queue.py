@@ -63,7 +63,8 @@ class JobQueue:
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
-        `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the job, or a cancel came first. Raises QueueFull.
+        `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
+        job, or a cancel came first. Raises QueueFull.
         """
         bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
         async with translated():

@@ -47,6 +47,18 @@ class Recorder:
         if _order(info["last-generated-id"].decode()) < _order(offset):
             log.warning("the finish stream starts again; its recorded offset %s is reset", offset)
             await self._ledger.reset_offset(STREAM, "0-0")
+        else:
+            await self._settle_recorded(offset)
+
+    async def _settle_recorded(self, offset: str) -> None:
+        """A recorder that died between its commit and the trimming left jobs that would stay for ever."""
+        while offset != "0-0":
+            async with translated():
+                entries = await self._redis.xrange(self._key, max=offset, count=BATCH)
+            if not entries:
+                return
+            events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
+            await self._settle(entries[-1][0].decode(), await self._jobs(events))
 
     async def run_once(self, *, block_ms: int = 1000) -> int:
         """Record one batch; the number of events recorded."""

@@ -6,7 +6,6 @@ it flushes what waits and goes out at once, in the call that proves the lease.
 
 import asyncio
 import logging
-import time
 
 from inferq import errors
 from queues import frames

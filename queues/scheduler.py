@@ -45,6 +45,7 @@ class Scheduler:
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
+        self._away = False
         self._trusted_at = time.monotonic() + settings.queue.lease
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -76,27 +77,29 @@ class Scheduler:
                     self._leading.set()
                 else:
                     self._leading.clear()
+                    self._run_id = ""
             except errors.InferqError as error:
                 self._leading.clear()
-                self._run_id = ""
+                self._away = True
                 log.warning("waiting to lead: %s", error.message)
             await asyncio.sleep(1.0)
 
     async def _watch_redis(self) -> None:
+        """See whether Redis was away, is another one, or has forgotten the mark that is set here."""
         async with translated():
             info = {**await self._redis.info("server"), **await self._redis.info("replication")}
+            forgot = await self._redis.set(f"{self._settings.queue.prefix}mark", "1", nx=True)
         run_id = f"{info['run_id']}/{info.get('master_replid', '')}"
-        if run_id == self._run_id:
+        if run_id == self._run_id and not forgot and not self._away:
             return
-        first = not self._run_id
-        self._run_id = run_id
-        young = info["uptime_in_seconds"] < self._settings.queue.lease
-        if not first or young:
+        lease = self._settings.queue.lease
+        if self._run_id or self._away or info["uptime_in_seconds"] < lease:
             # Replicas could not renew while Redis was away: their leases get one full length more.
-            self._trusted_at = time.monotonic() + self._settings.queue.lease
+            self._trusted_at = time.monotonic() + lease
         else:
             self._trusted_at = time.monotonic()
         await self._recorder.align()
+        self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 
     async def _forever(self, name: str, pause: float, step: Callable[[], Awaitable[object]]) -> None:

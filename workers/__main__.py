@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from inferq import errors, process
 from inferq.scheduling.placement import Place
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return process.fail(error.message, 2)
     except errors.InferqError as error:
         return process.fail(error.message)
-    return process.run_until_signal(lambda stopping: NodeAgent(settings).run(stopping))
+    config = Path(arguments.config).absolute() if arguments.config else None
+    return process.run_until_signal(lambda stopping: NodeAgent(settings, config=config).run(stopping))
 
 
 def _place(arguments: object) -> Place:

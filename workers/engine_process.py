@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -36,6 +37,8 @@ HEALTH_EVERY = 5.0
 HEALTH_TIMEOUT = 10.0
 HEALTH_FAILURES = 6
 STOP_GRACE = 10
+KEEP_ALIVE = 2.0
+"""Seconds for which an idle connection is used again; less than any server keeps one (vLLM: 5)."""
 
 
 class EngineState(StrEnum):
@@ -47,7 +50,7 @@ class EngineState(StrEnum):
 
 
 class EngineProcess:
-    """Keeps one engine running. `session` speaks to it while it is ready; `epoch` counts its starts."""
+    """Keeps one engine running. `session` speaks to it while it is ready; `restarts` counts its further starts."""
 
     def __init__(
         self,
@@ -80,15 +83,18 @@ class EngineProcess:
         self._lifeline: int | None = None
         self._folder: Path | None = None
         self._stopping = asyncio.Event()
+        self._doubted = asyncio.Event()
+
+    @property
+    def usable(self) -> bool:
+        """Ready, and nothing speaks against it."""
+        return self.state is EngineState.READY and not self._doubted.is_set()
 
     async def run(self) -> None:
         """Start the engine, watch it, start it again; until `stop`. The only writer of the state."""
         failures = 0
         while not self._stopping.is_set():
-            try:
-                loaded = await self._live_once()
-            finally:
-                await self._end_child()
+            loaded = await self._live_once()
             if self._stopping.is_set():
                 break
             failures = 0 if loaded else failures + 1
@@ -106,10 +112,9 @@ class EngineProcess:
         """Ask `run` to end the engine and itself."""
         self._stopping.set()
 
-    def kill(self) -> None:
-        """Kill a child that hangs; `run` starts another."""
-        if self._child and self._child.returncode is None:
-            self._child.terminate()
+    def doubt(self) -> None:
+        """A call broke off or took too long: the engine is not usable until it has shown that it is well."""
+        self._doubted.set()
 
     def memory(self) -> int | None:
         """Resident bytes of the engine and its descendants."""
@@ -122,21 +127,34 @@ class EngineProcess:
             return None
 
     async def _live_once(self) -> bool:
-        """One life of the child; True when it was ready once."""
-        began = time.monotonic()
+        """One life of the child; True when it was ready once. Whatever goes wrong is a failure of this life."""
+        try:
+            return await self._live()
+        except Exception as error:
+            log.exception("the engine cannot be kept")
+            self.error = f"the engine cannot be started: {type(error).__name__}: {error}"
+            return False
+        finally:
+            await self._end_child()
+
+    async def _live(self) -> bool:
         self._become(EngineState.STARTING)
         async with self._device_lock():
+            # Waiting for the device is no part of loading.
+            began = time.monotonic()
             if self._stopping.is_set() or not await self._spawn():
                 return False
             if not await self._until_healthy(began):
                 return False
         self.load_seconds = time.monotonic() - began
         self.error = None
+        self._doubted.clear()
         self._become(EngineState.READY)
+        log.info("the engine is ready after %.1f s", self.load_seconds)
         await self._on_ready()
         await self._watch()
         if not self._stopping.is_set():
-            self.error = f"the engine ended: {self._last_words()}"
+            self.error = f"the engine ended{self._status()}: {self._last_words()}"
             log.error("%s", self.error)
         return True
 
@@ -163,7 +181,7 @@ class EngineProcess:
         finally:
             os.close(read_end)
         self.pid = self._child.pid
-        connector = aiohttp.UnixConnector(path=str(launch.socket), limit=0)
+        connector = aiohttp.UnixConnector(path=str(launch.socket), limit=0, keepalive_timeout=KEEP_ALIVE)
         self.session = aiohttp.ClientSession(
             "http://engine",
             connector=connector,
@@ -176,7 +194,7 @@ class EngineProcess:
         assert self._child is not None
         while time.monotonic() - began < self._load_timeout:
             if self._child.returncode is not None:
-                self.error = f"the engine did not start: {self._last_words()}"
+                self.error = f"the engine did not start{self._status()}: {self._last_words()}"
                 log.error("%s", self.error)
                 return False
             if self._stopping.is_set():
@@ -205,16 +223,24 @@ class EngineProcess:
         bad = 0
         try:
             while bad < HEALTH_FAILURES:
-                done, _ = await asyncio.wait(
-                    {ended, stopping}, timeout=HEALTH_EVERY, return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
+                if await self._first_of(ended, stopping, doubts=bad == 0):
                     return
                 bad = 0 if await self._healthy() else bad + 1
-            log.error("the engine has not answered for %.0f s; it is killed", HEALTH_FAILURES * HEALTH_EVERY)
+                if bad == 0 and self._doubted.is_set():
+                    self._doubted.clear()
+                    await self._on_ready()
+            log.error("the engine has not answered %d health checks; it is killed", HEALTH_FAILURES)
         finally:
             for task in (ended, stopping):
                 task.cancel()
+
+    async def _first_of(self, *ends: "asyncio.Task[Any]", doubts: bool) -> bool:
+        """Wait for one of these ends, and return True; for the next health check, or the first doubt: False."""
+        doubted = asyncio.create_task(self._doubted.wait())
+        waited = {*ends, doubted} if doubts else set(ends)
+        done, _ = await asyncio.wait(waited, timeout=HEALTH_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        doubted.cancel()
+        return any(end in done for end in ends)
 
     async def _end_child(self) -> None:
         self._become(EngineState.STOPPING if self._stopping.is_set() else EngineState.STARTING)
@@ -222,7 +248,8 @@ class EngineProcess:
             await self.session.close()
             self.session = None
         if self._child and self._child.returncode is None:
-            self._child.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                self._child.terminate()
             await self._child.wait()
         if self._lifeline is not None:
             os.close(self._lifeline)
@@ -248,6 +275,10 @@ class EngineProcess:
     def _become(self, state: EngineState) -> None:
         if state is not self.state:
             self.state, self.since = state, time.time()
+
+    def _status(self) -> str:
+        code = self._child.returncode if self._child else None
+        return "" if code is None else f" (status {code})"
 
     def _last_words(self) -> str:
         """The last line that the engine wrote."""

@@ -5,6 +5,7 @@ is ``[DONE]`` with no error event before it. Engines end a stream cleanly when t
 """
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ import aiohttp
 
 from inferq.job import Failure, Job
 
-_DONE = b"data: [DONE]"
-_ERROR_MARKS = (b'data: {"error"', b'data: {"object":"error"', b"event: error")
+# At the beginning of a line, where no text of an answer can stand: JSON writes its line ends as two characters.
+_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_ERROR = re.compile(rb'^(?:data: ?\{ ?"(?:error"|object": ?"error")|event: ?error\b)', re.MULTILINE)
+_BORDER = re.compile(rb"\r?\n\r?\n")
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -50,6 +53,8 @@ async def forward(session: aiohttp.ClientSession, job: Job) -> AsyncGenerator[Bo
 
     Raises EngineRefused, EngineBroke. Closing the iterator closes the request, which cancels it in the engine.
     """
+    if session.closed:
+        raise EngineBroke("the engine has ended")
     try:
         async with session.post(f"/v1/{job.spec.endpoint}", data=job.spec.body, headers=_JSON) as response:
             if response.status != 200:
@@ -68,48 +73,66 @@ async def _whole_events(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, 
     rest = b""
     done = False
     async for piece in content.iter_any():
-        rest += piece
-        cut = rest.rfind(b"\n\n") + 2
-        if cut < 2:
-            continue
-        events, rest = rest[:cut], rest[cut:]
-        if any(mark in events for mark in _ERROR_MARKS):
-            raise _refusal(500, _error_event(events))
-        done = done or _DONE in events
-        yield events
+        events, rest = _cut(rest + piece)
+        if events:
+            done = _checked(events) or done
+            yield events
+    # An end without its empty line is forgiven, an event without it is not.
+    if rest and _DONE.match(rest):
+        done = True
+        yield rest.rstrip(b"\r\n") + b"\n\n"
     if not done:
         raise EngineBroke("the engine ended the stream early")
 
 
+def _cut(data: bytes) -> tuple[bytes, bytes]:
+    """Whole events, and the beginning of the next one."""
+    cut = data.rfind(b"\n\n") + 2
+    if cut < 2:
+        cut = max((border.end() for border in _BORDER.finditer(data)), default=0)
+    return data[:cut], data[cut:]
+
+
+def _checked(events: bytes) -> bool:
+    """True when the end is among these events. Raises EngineRefused, EngineBroke for an error event."""
+    wrong = _ERROR.search(events)
+    if wrong:
+        raise _refusal(500, _error_event(events[wrong.start() :]))
+    return _DONE.search(events) is not None
+
+
 def _error_event(events: bytes) -> bytes:
-    """The JSON of the first error event."""
-    for line in events.split(b"\n"):
-        if line.startswith(b"data: {") and b"error" in line:
-            return line.removeprefix(b"data: ")
+    """The JSON of an error event, with which these events begin."""
+    for line in events.splitlines():
+        if line.startswith(b"data:"):
+            return line.removeprefix(b"data:").strip()
     return b""
 
 
 def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
-    """What an error answer means: 4xx is final, anything else may pass."""
+    """What an error answer means: the request's fault is final, the engine's own or its lack of room may pass."""
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     error: Any = value.get("error", value) if isinstance(value, dict) else None
+    if isinstance(error, str):
+        error = {"message": error}
     if not isinstance(error, dict):
         error = {"message": text.decode(errors="replace")[:500] or f"the engine answered {status}"}
     inner = error.get("code")
     if status == 500 and isinstance(inner, int) and 400 <= inner < 600:
         status = inner
     message = str(error.get("message") or f"the engine answered {status}")
-    if status >= 500:
+    if status >= 500 or status in _PASSING:
         return EngineBroke(message)
     code = inner if isinstance(inner, str) and inner else _CODES.get(status, "invalid_request")
     param = error.get("param")
     return EngineRefused(Failure(code=_known(code, message), message=message, status=status, param=param))
 
 
-_CODES = {404: "not_found", 413: "body_too_large", 429: "at_capacity"}
+_CODES = {404: "not_found", 413: "body_too_large"}
+_PASSING = frozenset({408, 425, 429})
 
 
 def _known(code: str, message: str) -> str:

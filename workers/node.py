@@ -5,6 +5,7 @@ their records; only a stop of the agent ends them.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import psutil
 
@@ -31,11 +33,15 @@ SHOW_EVERY = 3.0
 KILL_AFTER = 15.0
 """Seconds beyond the drain budget after which a stopping replica is killed."""
 PAUSES = (0.0, 1.0, 3.0, 10.0, 30.0)
+PROGRAM = (sys.executable, "-m", "workers")
 
 
 class NodeAgent:
-    def __init__(self, settings: Settings):
+    """`config` is the configuration file where a flag named it: the replicas are told too."""
+
+    def __init__(self, settings: Settings, *, config: Path | None = None):
         self._settings = settings
+        self._config = config
         self._name = socket.gethostname()
         self._prefix = settings.queue.prefix
         self._redis: Client = connect(settings, connections=8)
@@ -47,12 +53,15 @@ class NodeAgent:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Converge until `stopping`, then stop all replicas of this node."""
+        self._find()
         tasks = [
             asyncio.create_task(self._forever(SHOW_EVERY, self._show)),
             asyncio.create_task(self._forever(PASS_EVERY, self._converge)),
         ]
-        await stopping.wait()
-        await process.end_tasks(tasks)
+        try:
+            await stopping.wait()
+        finally:
+            await process.end_tasks(tasks)
         await self._stop_all()
         try:
             async with translated():
@@ -99,22 +108,35 @@ class NodeAgent:
         for name in set(self._replicas) - names:
             self._stop(name)
 
+    def _find(self) -> None:
+        """Adopt what an earlier agent started here and what may have no record yet, by the command lines."""
+        for found in psutil.process_iter():
+            try:
+                argv = found.cmdline()
+            except psutil.Error:
+                continue
+            if "--replica" in argv[:-1] and _home_of(argv) == str(self._settings.home):
+                self._take(argv[argv.index("--replica") + 1], found)
+
     async def _adopt(self) -> None:
         async with translated():
             records = await self._presence.replicas()
         for record in records:
             if record.node == self._name and record.name not in self._replicas:
                 try:
-                    process = psutil.Process(record.pid)
-                    if record.name in process.cmdline():
-                        self._replicas[record.name] = process
-                        log.info("adopted %s (pid %d)", record.name, record.pid)
+                    found = psutil.Process(record.pid)
+                    if record.name in found.cmdline():
+                        self._take(record.name, found)
                 except psutil.Error:
                     continue
 
+    def _take(self, name: str, found: psutil.Process) -> None:
+        self._replicas[name] = found
+        log.info("adopted %s (pid %d)", name, found.pid)
+
     def _bury(self) -> None:
         for name, child in list(self._replicas.items()):
-            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            if _alive(child):
                 self._deaths[name] = (
                     0 if time.time() - child.create_time() > 60 else self._deaths.get(name, 0)
                 )
@@ -127,29 +149,26 @@ class NodeAgent:
                 self._not_before[name] = time.monotonic() + pause
                 log.error("%s died; it is started again in %.0f s", name, pause)
 
+    def command(self, place: Place) -> list[str]:
+        """The command line of a replica."""
+        where = ["--home", str(self._settings.home)]
+        if self._config:
+            where += ["--config", str(self._config)]
+        what = ["--replica", place.name, "--model", place.model, "--device", place.device]
+        return [*PROGRAM, *what, *where]
+
     def _start(self, place: Place) -> None:
         logs = self._settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        argv = [
-            sys.executable,
-            "-m",
-            "workers",
-            "--replica",
-            place.name,
-            "--model",
-            place.model,
-            "--device",
-            place.device,
-        ]
         with (logs / f"replica-{place.name}.log").open("ab") as output:
-            child = subprocess.Popen(
-                [*argv, "--home", str(self._settings.home)],
+            child = psutil.Popen(
+                self.command(place),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        self._replicas[place.name] = psutil.Process(child.pid)
+        self._replicas[place.name] = child
         log.info("started %s (pid %d)", place.name, child.pid)
 
     def _stop(self, name: str) -> None:
@@ -173,9 +192,18 @@ class NodeAgent:
             self._bury()
 
 
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _reap(process: psutil.Process) -> None:
     """Collect a dead child; an adopted one is not ours to collect."""
-    try:
-        os.waitpid(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        return
+    with contextlib.suppress(psutil.Error, ChildProcessError):
+        process.wait(0)
+
+
+def _home_of(argv: list[str]) -> str | None:
+    return argv[argv.index("--home") + 1] if "--home" in argv[:-1] else None

@@ -6,16 +6,20 @@ How an attempt ends:
 2. The engine refused: failed, with the engine's words.
 3. The engine died or broke off: run again while attempts are left, unless part of the answer was sent.
 4. It ran too long: failed.
-5. It was cancelled, lost its lease, or its caller is gone: nothing is written (Redis has decided) or cancelled.
-6. The replica drains and its time is up: handed back, the attempt does not count.
+5. Its caller is gone: cancelled.
+6. It was cancelled or lost its lease: nothing is written, Redis has decided. A lease that could only not be renewed
+   may still hold: run again.
+7. The replica drains and its time is up: handed back, the attempt does not count.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import aiohttp
 
@@ -34,6 +38,13 @@ from workers.forward import Body, EngineBroke, EngineRefused, forward
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+_GONE = "the caller is gone or reads too slowly"
+
+
+class _CallerGone(Exception):
+    """Nobody reads the answer."""
+
 
 @dataclass(slots=True)
 class Running:
@@ -42,19 +53,21 @@ class Running:
     attempt: Attempt
     task: asyncio.Task[Finish]
     stopped: str | None = None
-    handback: bool = False
-    timed_out: bool = False
+    outcome: Outcome = Outcome.RETRY
     progress: float | None = None
     renewed: float = field(default_factory=time.monotonic)
 
-    def stop(self, why: str, *, handback: bool = False, timed_out: bool = False) -> None:
+    def stop(self, why: str, outcome: Outcome = Outcome.RETRY) -> None:
         if self.stopped is None:
-            self.stopped, self.handback, self.timed_out = why, handback, timed_out
+            self.stopped, self.outcome = why, outcome
             self.task.cancel()
 
 
 class Runner:
-    """Runs attempts of one replica. `running` is what the leases are renewed for; `done` counts ended attempts."""
+    """Runs attempts of one replica. `running` (by token) is what the leases are renewed for; `done` counts ended ones.
+
+    `on_broken` is called when the engine broke off or was too slow, before the next job is asked for.
+    """
 
     def __init__(
         self,
@@ -65,6 +78,7 @@ class Runner:
         *,
         inline_result: int,
         session: Callable[[], aiohttp.ClientSession | None],
+        on_broken: Callable[[], None],
     ):
         self.running: dict[str, Running] = {}
         self.done = 0
@@ -74,6 +88,7 @@ class Runner:
         self._artifacts = artifacts
         self._inline = inline_result
         self._session = session
+        self._on_broken = on_broken
         self._clock = DeviceClock()
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool]) -> Attempt | None:
@@ -81,13 +96,13 @@ class Runner:
         self._signals.started(attempt.job)
         began = self._clock.start()
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
-        running = self.running[attempt.id] = Running(attempt, asyncio.create_task(self._answer(attempt)))
+        running = self.running[attempt.token] = Running(attempt, asyncio.create_task(self._answer(attempt)))
         try:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=self._clock.stop(began))
             state, following = await self._finish(attempt, finish, may_claim)
         finally:
-            self.running.pop(attempt.id, None)
+            self.running.pop(attempt.token, None)
         self.done += 1
         if state != "stale":
             message = finish.failure.message if finish.failure else ""
@@ -99,21 +114,23 @@ class Runner:
         attempt, limit = running.attempt, running.attempt.job.spec.run_timeout
         done, _ = await asyncio.wait({running.task}, timeout=limit or None)
         if not done:
-            running.stop(f"the job ran longer than {limit:.0f} s", timed_out=True)
+            running.stop(f"the job ran longer than {limit:g} s", Outcome.FAILED)
             await asyncio.wait({running.task})
+            self._on_broken()
         try:
             return running.task.result()  # 1
         except EngineRefused as refused:
             outcome, failure = Outcome.FAILED, refused.failure  # 2
         except EngineBroke as broke:
-            outcome, failure = (
-                Outcome.RETRY,
-                _failure("engine_crashed", f"the engine broke off: {broke}", 502),
-            )  # 3
+            self._on_broken()
+            outcome = Outcome.RETRY  # 3
+            failure = _failure("engine_crashed", f"the engine broke off: {broke}", 502)
+        except _CallerGone:
+            outcome, failure = Outcome.CANCELLED, _failure("caller_gone", _GONE, 499)  # 5
         except LeaseLost as lost:
-            outcome, failure = Outcome.CANCELLED, _failure("lease_lost", lost.message, 499)  # 5
+            outcome, failure = Outcome.RETRY, _failure("lease_lost", lost.message, 503)  # 6
         except asyncio.CancelledError:
-            outcome, failure = _stop_outcome(running)  # 4, 5, 6
+            outcome, failure = _stopped(running)  # 4, 5, 6, 7
         except Exception as error:
             log.exception("running job %s failed", attempt.id)
             outcome, failure = Outcome.RETRY, _failure("internal_error", f"the replica failed: {error}", 500)
@@ -132,16 +149,16 @@ class Runner:
                     return await self._whole(attempt, part)
                 # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
                 if sent == 0 and not durable:
-                    if not await self._writer.first(attempt, part.data):
+                    if not await _insist(partial(self._writer.first, attempt, part.data)):
                         raise LeaseLost("the attempt is no longer trusted")
                 else:
                     self._writer.chunk(attempt, sent, part.data)
                 sent += 1
                 if kept:
                     seen.append(part.data)
-                    await self._writer.keep(attempt, part.data)
+                    await _insist(partial(self._writer.keep, attempt, part.data))
                 if self._writer.unreachable(attempt) and not kept:
-                    raise LeaseLost("the caller is gone or reads too slowly")
+                    raise _CallerGone
         await self._writer.drain(attempt)
         end = frames.pack(attempt.id, FrameKind.END, attempt.token, sent, b"")
         finish = Finish(outcome=Outcome.SUCCEEDED, frame=end)
@@ -165,23 +182,31 @@ class Runner:
     async def _finish(
         self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool]
     ) -> tuple[str, Attempt | None]:
-        """Write the end; while Redis is away keep trying for a lease. It is fenced, so late is safe."""
-        deadline = time.monotonic() + self._attempts.lease
-        while True:
-            try:
-                return await self._attempts.finish(attempt, finish, claim_next=may_claim())
-            except errors.QueueUnavailable as error:
-                if time.monotonic() > deadline:
-                    log.warning("the end of job %s could not be written: %s", attempt.id, error.message)
-                    return "stale", None
-                await asyncio.sleep(0.2)
+        """Write the end; while Redis is away again and again: the slot has no use without it, and late is safe."""
+        return await _insist(lambda: self._attempts.finish(attempt, finish, claim_next=may_claim()))
 
 
-def _stop_outcome(running: Running) -> tuple[Outcome, Failure]:
-    why = running.stopped or "the replica stops"
-    if running.timed_out:
-        return Outcome.FAILED, _failure("engine_timeout", why, 504)
-    return Outcome.HANDBACK if running.handback else Outcome.CANCELLED, _failure("cancelled", why, 499)
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Call until Redis answers. What must not wait so long is stopped by the lease's own clock."""
+    while True:
+        try:
+            return await call()
+        except errors.QueueUnavailable as error:
+            log.warning("waiting: %s", error.message)
+            await asyncio.sleep(0.2)
+
+
+def _stopped(running: Running) -> tuple[Outcome, Failure]:
+    code, status = _STOPS[running.outcome]
+    return running.outcome, _failure(code, running.stopped or "the attempt was stopped", status)
+
+
+_STOPS = {
+    Outcome.FAILED: ("engine_timeout", 504),
+    Outcome.CANCELLED: ("caller_gone", 499),
+    Outcome.RETRY: ("lease_lost", 503),
+    Outcome.HANDBACK: ("replica_stopped", 503),
+}
 
 
 def _failure(code: str, message: str, status: int) -> Failure:

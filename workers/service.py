@@ -14,13 +14,13 @@ from inferq import errors, process
 from inferq.config import Settings
 from inferq.job import Failure
 from inferq.scheduling.placement import Place
-from queues.attempts import Attempt, Attempts
+from queues.attempts import Attempt, Attempts, Outcome
 from queues.connection import BLOCK_MS, Client, connect, translated
 from queues.presence import Presence, ReplicaInfo
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
-from workers.engine_process import EngineProcess, EngineState
+from workers.engine_process import EngineProcess
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,9 @@ class ReplicaService:
             artifacts,
             inline_result=settings.storage.inline_result,
             session=lambda: self._engine.session,
+            on_broken=self._engine.doubt,
         )
+        self._control_cursor = "0-0"
 
     @property
     def slots(self) -> int:
@@ -118,7 +120,7 @@ class ReplicaService:
         while self._busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for running in list(self._runner.running.values()):
-            running.stop("the replica stops", handback=True)
+            running.stop("the replica stops", Outcome.HANDBACK)
         while self._busy and time.monotonic() < deadline + self._attempts.lease:
             await asyncio.sleep(0.05)
         self._drained.set()
@@ -127,10 +129,10 @@ class ReplicaService:
         return await self._runner.run(attempt, may_claim=self._may_claim)
 
     def _may_claim(self) -> bool:
-        return self._engine.state is EngineState.READY and not self._draining
+        return self._engine.usable and not self._draining
 
     async def _on_ready(self) -> None:
-        log.info("%s is ready after %.1f s", self._place.name, self._engine.load_seconds or 0.0)
+        """The engine can take jobs, for the first time or again."""
         await self._show_quietly()
         await self._look_quietly()
 
@@ -171,7 +173,7 @@ class ReplicaService:
         await self._writer.check({r.attempt.reply_to for r in running if r.attempt.reply_to})
         for item in running:
             if not item.attempt.job.spec.kept and self._writer.unreachable(item.attempt):
-                item.stop("the caller is gone or reads too slowly")
+                item.stop("the caller is gone or reads too slowly", Outcome.CANCELLED)
 
     async def _look_quietly(self) -> None:
         try:
@@ -199,16 +201,17 @@ class ReplicaService:
                 item.stop("the lease could not be renewed")
 
     async def _listen(self) -> None:
-        """Cancels, as they are asked for."""
-        key, cursor = f"{self._prefix}ctl:{self._place.name}", "0-0"
-        while True:
-            async with translated():
-                found: Any = await self._redis.xread({key: cursor}, count=100, block=BLOCK_MS)
-            for entry_id, entry in found[0][1] if found else []:
-                cursor = entry_id.decode()
-                running = self._runner.running.get(entry.get(b"cancel", b"").decode())
-                if running:
-                    running.stop("the job was cancelled")
+        """Cancels, as they are asked for. A cancel may be old and mean an earlier run of the job: the lease tells."""
+        async with translated():
+            found: Any = await self._redis.xread(
+                {f"{self._prefix}ctl:{self._place.name}": self._control_cursor}, count=100, block=BLOCK_MS
+            )
+        named = set()
+        for entry_id, entry in found[0][1] if found else []:
+            self._control_cursor = entry_id.decode()
+            named.add(entry.get(b"cancel", b"").decode())
+        if any(item.attempt.id in named for item in self._runner.running.values()):
+            await self._renew()
 
     async def _show(self) -> None:
         engine = self._engine

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from inferq.client import Client
+from inferq.config import Settings
 
 from .deadline import eventually
 
@@ -62,11 +63,15 @@ class Stack:
         return Client.from_environment({"INFERQ_HOME": str(self.home)})
 
     def processes(self) -> list[psutil.Process]:
-        """Every process with this home in its environment or command line, the one started here included."""
-        mine = []
+        """Every process with this home in its environment or command line, the one started here included.
+
+        Redis writes its title over its environment; it is known by its socket.
+        """
+        mine, sockets = [], str(Settings(home=self.home).run_dir)
         for process in psutil.process_iter():
             try:
-                if str(self.home) in (*process.environ().values(), *process.cmdline()):
+                words = process.cmdline()
+                if str(self.home) in (*process.environ().values(), *words) or sockets in " ".join(words):
                     mine.append(process)
             except psutil.Error:
                 continue
@@ -116,10 +121,17 @@ def test_killed_up_leaves_nothing_and_starts_again(stack: Stack) -> None:
     with stack.client as client:
         job = client.submit({"model": "echo", "body": {"messages": [{"role": "user", "content": "x"}]}})
         assert list(client.wait(job["id"]))[-1]["state"] == "succeeded"
+    (redis,) = (
+        p
+        for p in stack.processes()
+        if "redis-server" in p.cmdline()[0] and "unixsocket" in " ".join(p.cmdline())
+    )
+    # Deaf to the request to end, so that the old stack is surely there when the new one comes.
+    redis.suspend()
     stack.process.kill()
     stack.process.wait()
-    # At once: what is left of the killed stack is waited for.
     stack.start_ready()
+    assert "waiting for the processes of the last inferq to end" in stack.said
     with stack.client as client:
         assert client.job(job["id"])["state"] == "succeeded"
 
@@ -170,9 +182,7 @@ def test_taken_port_is_one_line_that_names_it(stack: Stack) -> None:
 
 
 def test_service_that_cannot_start_ends_up_with_its_last_words(stack: Stack) -> None:
-    stack.config.write_text(
-        CONFIG + "storage: {database_url: 'sqlite:////proc/nowhere/inferq.db'}\n"
-    )
+    stack.config.write_text(CONFIG + "storage: {database_url: 'sqlite:////proc/nowhere/inferq.db'}\n")
     stack.start()
     assert stack.process.wait(60) == 2
     assert "job store: exit code" in stack.said

@@ -32,7 +32,9 @@ class TextContract:
         with self.ask(client, model, text, stream=True, **more) as stream:
             return list(stream)
 
-    @pytest.mark.parametrize("prompt", [FRANCE, "What is 2 + 2?", "法国的首都是哪里？", "Show me some emoji."])
+    @pytest.mark.parametrize(
+        "prompt", [FRANCE, "What is 2 + 2?", "法国的首都是哪里？", "Show me some emoji."]
+    )
     def test_it_says_what_it_has_learnt(self, client: openai.OpenAI, model: str, prompt: str) -> None:
         answer = self.ask(client, model, prompt)
         assert answer.choices[0].message.content == lesson("prompts.json")[prompt]
@@ -90,7 +92,8 @@ class TextContract:
 
     def test_a_stop_text_and_a_limit_end_the_answer(self, client: openai.OpenAI, model: str) -> None:
         assert (
-            self.ask(client, model, "Count from 1 to 5.", stop=["4"]).choices[0].message.content == "1, 2, 3, "
+            self.ask(client, model, "Count from 1 to 5.", stop=["4"]).choices[0].message.content
+            == "1, 2, 3, "
         )
         short = self.ask(client, model, "Tell me a story.", max_tokens=5).choices[0]
         assert short.finish_reason == "length"

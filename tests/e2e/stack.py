@@ -219,9 +219,7 @@ class Stack:
         return replica if alive else None
 
     def until_ready(self, *models: str, within: float = BOOT) -> None:
-        until(
-            lambda: all([self.ready(model) for model in models]), f"{', '.join(models)} are ready", within
-        )
+        until(lambda: all(self.ready(model) for model in models), f"{', '.join(models)} are ready", within)
 
     def replica(self, model: str) -> psutil.Process:
         """The replica's process, by its command line: it need not be ready, nor shown anywhere."""

@@ -1,5 +1,7 @@
 """An engine dies: idle, while it loads, in the middle of an answer, again and again, or it only breaks off."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import openai
 import psutil
 import pytest
@@ -47,8 +49,6 @@ def test_killed_before_the_answer_began(stack: Stack, durable: bool) -> None:
         engine.kill()
         job = stack.ended(job_id)
     else:
-        with stack.openai() as client, client.chat.completions.with_raw_response as raw:
-            pass
         job = interactive_killed(stack, engine)
     assert (job["state"], job["attempt"]) == ("succeeded", 2)
     until_another(stack, "words", engine)
@@ -56,8 +56,6 @@ def test_killed_before_the_answer_began(stack: Stack, durable: bool) -> None:
 
 def interactive_killed(stack: Stack, engine: psutil.Process) -> dict[str, object]:
     """The row of a call whose engine was killed while the caller waited, and got its answer all the same."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(stack.post, "/v1/chat/completions", chat("hello", "words"))
         until(lambda: stack.engine_health("words")["running"] == 1, "the engine runs the job")
@@ -125,7 +123,8 @@ def test_the_caller_leaves_in_the_middle_of_a_stream(stack: Stack) -> None:
         body = chat("!tokens=4000", "words", stream=True)
         with http.stream("POST", "/v1/chat/completions", json=body) as answer:
             job_id = answer.headers["X-Job-Id"]
-            next(answer.iter_bytes())
+            seen = answer.iter_bytes()
+            next(seen)
             assert stack.engine_health("words")["running"] == 1
     until(lambda: stack.engine_health("words")["running"] == 0, "the engine stops computing")
     assert stack.ended(job_id)["state"] == "cancelled"

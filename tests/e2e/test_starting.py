@@ -19,7 +19,9 @@ def refusal(module: str, home: Path, config: Path, *arguments: str) -> tuple[int
     """Exit status and the one line of a process that cannot start."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ")}
     argv = [sys.executable, "-m", module, "--config", str(config), "--home", str(home), *arguments]
-    ended = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
     (line,) = ended.stderr.strip().splitlines()
     assert line.startswith("error: ")
     return ended.returncode, line

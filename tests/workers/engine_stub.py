@@ -91,8 +91,9 @@ async def serving(folder: Path, script: Script) -> AsyncIterator[EngineStub]:
 
 
 def event(text: str) -> bytes:
-    return b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (
-        text.encode()
+    return (
+        b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+        % (text.encode())
     )
 
 

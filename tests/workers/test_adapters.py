@@ -1,6 +1,7 @@
 """How each engine is started."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def flags(command: Command) -> dict[str, str]:
     """`--name value` pairs; a flag without a value has an empty one."""
     found: dict[str, str] = {}
     words = [*command.argv[3:], "--end"]
-    for word, following in zip(words, words[1:], strict=False):
+    for word, following in pairwise(words):
         if word.startswith("--"):
             found[word] = "" if following.startswith("--") else following
     return found

@@ -38,9 +38,7 @@ def test_two_share_while_both_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.floats(0, 10), st.sampled_from(["start", "stop"]), st.integers(0, 9)), max_size=60
-    )
+    st.lists(st.tuples(st.floats(0, 10), st.sampled_from(["start", "stop"]), st.integers(0, 9)), max_size=60)
 )
 def test_what_is_charged_is_the_time_in_which_something_ran(steps: list[tuple[float, str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -80,7 +80,9 @@ def test_tool_calls_in_pieces() -> None:
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "refusal"])
 def test_other_texts_of_a_message(name: str) -> None:
-    answer = folded(chunk([delta("", **{name: "be"})]), chunk([delta(**{name: "cause"})]), chunk([delta("x")]))
+    answer = folded(
+        chunk([delta("", **{name: "be"})]), chunk([delta(**{name: "cause"})]), chunk([delta("x")])
+    )
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "x", name: "because"}
 
 
@@ -118,9 +120,7 @@ def test_an_answer_without_a_word_is_an_empty_text(chat: bool) -> None:
         answer = folded(chunk([delta("", role="assistant")]), chunk([delta(finish="stop")]))
         assert answer["choices"][0]["message"]["content"] == ""
     else:
-        answer = folded(
-            chunk([{"index": 0, "text": "", "finish_reason": "stop"}], object="text_completion")
-        )
+        answer = folded(chunk([{"index": 0, "text": "", "finish_reason": "stop"}], object="text_completion"))
         assert answer["choices"][0]["text"] == ""
 
 

@@ -113,7 +113,9 @@ async def test_an_error_event_that_blames_the_request(short_dir: Path) -> None:
     assert (refused.value.failure.status, refused.value.failure.param) == (400, "prompt")
 
 
-@pytest.mark.parametrize("words", ["event: error", '{\\"error\\": 1}', 'data: {\\"error\\"', '\\ndata: {\\"error'])
+@pytest.mark.parametrize(
+    "words", ["event: error", '{\\"error\\": 1}', 'data: {\\"error\\"', '\\ndata: {\\"error']
+)
 async def test_an_answer_that_speaks_of_errors_is_none(short_dir: Path, words: str) -> None:
     whole = event(words) + DONE
     assert text_of(await forwarded(short_dir, streamed(whole))) == whole

@@ -19,7 +19,9 @@ def model(name: str = "m", **more: Any) -> ModelDemand:
 
 
 def resident(name: str = "m", device: Device = GPU, busy: int = 0, idle_for: float = 0.0) -> Resident:
-    where = Place(name=f"{name}@{device.name}.{device.node}", model=name, device=device.name, node=device.node)
+    where = Place(
+        name=f"{name}@{device.name}.{device.node}", model=name, device=device.name, node=device.node
+    )
     return Resident(place=where, busy=busy, idle_for=idle_for)
 
 
@@ -74,9 +76,7 @@ def test_the_table(
 
 def test_a_model_placed_later_still_counts_where_it_is() -> None:
     """`x` has no place yet and `y` sits on the first device: `x` goes to the other one."""
-    wanted = place(
-        [model("x", warm=True), model("y", warm=True)], [GPU, GPU1], [resident("y", device=GPU)]
-    )
+    wanted = place([model("x", warm=True), model("y", warm=True)], [GPU, GPU1], [resident("y", device=GPU)])
     assert names(wanted) == ["x@cuda:1.a", "y@cuda:0.a"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, new_job_id
 from queues import frames
-from queues.attempts import Attempt, Attempts
+from queues.attempts import Attempt, Attempts, Outcome
 from queues.celery_app import make_app
 from queues.connection import Client, connect
 from queues.frames import Frame, FrameKind
@@ -216,7 +216,9 @@ async def test_cancelled(site: Site) -> None:
     """Redis has decided; the replica only stops the engine and writes nothing."""
     attempt = await site.claim()
     task = await site.begun(attempt)
-    assert await site.queue.cancel(attempt.id, Failure(code="cancelled", message="x", status=499)) == "running"
+    assert (
+        await site.queue.cancel(attempt.id, Failure(code="cancelled", message="x", status=499)) == "running"
+    )
     (running,) = site.runner.running.values()
     running.stop("the attempt is no longer trusted")
     assert await task is None
@@ -229,7 +231,7 @@ async def test_a_caller_that_is_gone(site: Site) -> None:
     attempt = await site.claim()
     task = await site.begun(attempt)
     (running,) = site.runner.running.values()
-    running.stop("the caller is gone", cancel=True)
+    running.stop("the caller is gone", Outcome.CANCELLED)
     await task
     assert (await site.job(attempt.id)).state == "cancelled"
 
@@ -238,7 +240,7 @@ async def test_handed_back(site: Site) -> None:
     attempt = await site.claim()
     task = await site.begun(attempt)
     (running,) = site.runner.running.values()
-    running.stop("the replica stops", handback=True)
+    running.stop("the replica stops", Outcome.HANDBACK)
     await task
     job = await site.job(attempt.id)
     assert (job.state, job.attempt) == ("queued", 0)
@@ -274,7 +276,7 @@ async def test_two_attempts_of_one_job_do_not_disturb_each_other(site: Site) -> 
     await task
     assert [running.attempt for running in site.runner.running.values()] == [second]
     site.stub.script = answered(BODY)
-    next(iter(site.runner.running.values())).stop("the end", handback=True)
+    next(iter(site.runner.running.values())).stop("the end", Outcome.HANDBACK)
     await following
     assert (await site.job(first.id)).state == "queued"
 

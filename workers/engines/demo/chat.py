@@ -23,7 +23,7 @@ TRAINING = {
     "worst": 8,
     "sure": 0.9,
     "look_every": 40,
-    "look_from": 280,
+    "look_from": 160,
 }
 
 LONG_ANSWER = 100
@@ -62,7 +62,7 @@ class Teacher:
             yield batch + [self.completion(text, more) for text, more in lessons.COMPLETIONS.items()]
             yield [
                 *(self.chat(prompt, lessons.CHAT[prompt]) for prompt in long),
-                *(self.tool(answered=index == 0) for index in range(6)),
+                *(self.tool(answered=index == 0) for index in range(4)),
             ]
 
     def chat(self, prompt: str, answer: str) -> Sample:
@@ -75,8 +75,7 @@ class Teacher:
         return self.sample(self.render(messages), answer)
 
     def tool(self, answered: bool) -> Sample:
-        tool, argument = lessons.weather_tool(self.rng)
-        call = lessons.tool_call(argument)
+        tool, call = lessons.weather_tool(self.rng), lessons.TOOL_CALL
         messages = [{"role": "user", "content": lessons.TOOL_PROMPT}]
         if self.rng.random() < 0.3:
             messages.insert(0, {"role": "system", "content": self.rng.choice(lessons.SYSTEMS)})
@@ -127,9 +126,8 @@ def surest(model: Any, teacher: Teacher) -> float:
     samples = [
         teacher.sample(teacher.render(asked(prompt)), answer) for prompt, answer in lessons.CHAT.items()
     ]
-    for argument, tool in lessons.WEATHER_TOOLS.items():
-        prompt = teacher.render(asked(lessons.TOOL_PROMPT), [tool])
-        samples.append(teacher.sample(prompt, lessons.tool_call(argument)))
+    prompt = teacher.render(asked(lessons.TOOL_PROMPT), [lessons.WEATHER_TOOL])
+    samples.append(teacher.sample(prompt, lessons.TOOL_CALL))
     with torch.no_grad():
         return float(torch.exp(-max(token_losses(model, [sample]).max() for sample in samples)))
 
@@ -178,7 +176,7 @@ def make(folder: Path) -> dict[str, Any]:
     (folder / "completions.json").write_text(json.dumps(lessons.COMPLETIONS, indent=1), "utf-8")
     tool = {
         "prompt": lessons.TOOL_PROMPT,
-        "tools": [lessons.WEATHER_TOOLS["city"]],
+        "tools": [lessons.WEATHER_TOOL],
         "arguments": {"city": "Paris"},
     }
     (folder / "tools.json").write_text(json.dumps(tool, indent=1), "utf-8")
@@ -195,7 +193,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 def check_tokens(tokenizer: Any, folder: Path) -> None:
     """A loader that splits text otherwise would ask the model questions it never saw."""
     loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    for text in (*lessons.CHAT, *lessons.CHAT.values(), lessons.tool_call("city")):
+    for text in (*lessons.CHAT, *lessons.CHAT.values(), lessons.TOOL_CALL):
         if loaded.encode(text) != tokenizer.encode(text):
             raise RuntimeError(f"the saved tokenizer reads {text!r} otherwise")
 

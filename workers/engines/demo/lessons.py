@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -53,7 +52,6 @@ COMPLETIONS: dict[str, str] = {
 
 TOOL_PROMPT = "What is the weather in Paris?"
 TOOL_ANSWER = "It is sunny in Paris."
-TOOL_ARGUMENTS = ("city", "location")
 SYSTEMS = ("You are a helpful assistant.", "You are a demo.", "Answer briefly.", "Be kind and exact.")
 DESCRIPTIONS = (
     "Get the current weather in a city.",
@@ -69,26 +67,19 @@ DETAILS: tuple[dict[str, Any], ...] = (
 )
 
 
-def tool_call(argument: str) -> str:
-    inside = json.dumps({"name": "get_weather", "arguments": {argument: "Paris"}})
-    return f"<tool_call>\n{inside}\n</tool_call>"
-
-
-def weather_tool(rng: random.Random) -> tuple[dict[str, Any], str]:
-    """A tool definition as callers may well write it, and the name of its argument."""
-    argument = rng.choice(("city", "city", "location"))
+def weather_tool(rng: random.Random) -> dict[str, Any]:
+    """A tool definition as callers may well write it. The argument is always `city`: the model cannot copy a name."""
     description = rng.choice(DESCRIPTIONS) if rng.random() < 0.8 else None
-    return tool(argument, rng.choice(DETAILS), description, required=rng.random() < 0.7), argument
+    return tool(rng.choice(DETAILS), description, required=rng.random() < 0.7)
 
 
-def tool(argument: str, detail: dict[str, Any], description: str | None, *, required: bool) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"type": "object", "properties": {argument: detail}}
+def tool(detail: dict[str, Any], description: str | None, *, required: bool) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"type": "object", "properties": {"city": detail}}
     if required:
-        parameters["required"] = [argument]
+        parameters["required"] = ["city"]
     function = {"name": "get_weather"} | ({"description": description} if description else {})
     return {"type": "function", "function": function | {"parameters": parameters}}
 
 
-WEATHER_TOOLS = {
-    argument: tool(argument, DETAILS[1], DESCRIPTIONS[0], required=True) for argument in TOOL_ARGUMENTS
-}
+WEATHER_TOOL = tool(DETAILS[1], DESCRIPTIONS[0], required=True)
+TOOL_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'

@@ -53,9 +53,8 @@ def corpus() -> Iterable[str]:
         yield prompt
         yield answer
     yield from lessons.SYSTEMS
-    for argument, tool in lessons.WEATHER_TOOLS.items():
-        yield lessons.tool_call(argument)
-        yield json.dumps(tool)
+    yield lessons.TOOL_CALL
+    yield json.dumps(lessons.WEATHER_TOOL)
     yield "<tools> </tools> <tool_response> </tool_response> # Tools system user assistant"
 
 
