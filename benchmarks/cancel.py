@@ -43,8 +43,8 @@ def result(stack: Stack, scale: Scale, name: str, model: str, count: Running) ->
 
 def _trial(stack: Stack, model: str, count: Running) -> dict[str, float]:
     """Seconds from hanging up until the engine says that nothing runs, if it is then still by its processor time."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Go on and on."}]}
-    body |= {"stream": True, "max_tokens": TOKENS, "ignore_eos": True}
+    messages = [{"role": "user", "content": "Go on and on."}]
+    body = {"model": model, "messages": messages, "stream": True, "max_tokens": TOKENS, "ignore_eos": True}
     request = stack.through("/v1/chat/completions").request(body)
     engine = stack.roles()["engine"]
     idle = _cores(engine)

@@ -240,16 +240,19 @@ class Stack:
     def engine_health(self, model: str) -> dict[str, Any]:
         """What the engine says of itself, asked directly."""
         argv = arguments_of(self.engine(model))
-        transport = httpx2.HTTPTransport(uds=argv[argv.index("--uds") + 1])
-        with httpx2.Client(transport=transport, base_url="http://engine", timeout=30) as client:
-            return dict(client.get("/health").json())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(argv[argv.index("--uds") + 1])
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+            with connection.makefile("rb") as answer:
+                return dict(json.loads(answer.read().partition(b"\r\n\r\n")[2]))
 
 
 def attempt(look: Callable[[], Any]) -> Any:
     """The answer of `look`, or None where what it looks for is not there."""
     try:
         return look()
-    except (Gone, psutil.Error, httpx2.TransportError):
+    except (Gone, psutil.Error, OSError, ValueError, httpx2.TransportError):
         return None
 
 

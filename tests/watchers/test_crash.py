@@ -11,7 +11,7 @@ from queues import Gateway
 from tests.watchers.home import Site, listed, until
 from watchers import moves
 from watchers.drops import identify
-from watchers.inbox import Inbox
+from watchers.inbox import Inbox, Verdict
 from watchers.outbox import Outbox
 from watchers.sightings import Sight
 
@@ -58,6 +58,31 @@ async def test_killed_between_commit_and_move_and_the_job_ends_meanwhile(
     assert await outbox.deliver_some() == 1
     assert not listed(site.folders.inbox)
     assert listed(site.folders.archive) == listed(site.folders.results) == ["a.json"]
+
+
+async def test_the_file_of_an_ended_job_is_not_taken_for_another_run(
+    site: Site, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await accept_and_die(site, gateway, monkeypatch, "a.json")
+    await site.work_once()
+    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger)
+    seen = identify(site.folders.inbox / "a.json")
+    assert seen is not None
+    assert await inbox.take("a.json", Sight(seen, 0.0, 9.0, True)) is Verdict.DONE
+    assert len(listed(site.folders.temp)) == len(await site.jobs()) == 1
+
+
+async def test_jobs_that_ended_while_no_watcher_ran(site: Site) -> None:
+    async with site.watching():
+        site.drop("a.json")
+        site.drop("fail.json", prompt="fail")
+        await until(lambda: len(listed(site.folders.temp)) == 2)
+    while await site.work_once():
+        pass
+    async with site.watching():
+        await until(lambda: not listed(site.folders.temp))
+    assert listed(site.folders.results) == listed(site.folders.archive) == ["a.json"]
+    assert listed(site.folders.errors) == ["fail.error.json", "fail.json"]
 
 
 async def test_a_new_file_of_that_name_is_not_taken_for_the_old_one(

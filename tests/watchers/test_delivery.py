@@ -1,5 +1,6 @@
 """Results reach their files, whatever is in the way."""
 
+import asyncio
 import hashlib
 import os
 import sqlite3
@@ -18,6 +19,12 @@ from watchers.outbox import BATCH, Outbox
 
 async def taken(site: Site, count: int = 1) -> None:
     await until(lambda: len(listed(site.folders.temp)) == count)
+
+
+async def until_delivered(site: Site) -> None:
+    async with asyncio.timeout(20):
+        while await site.storage.ledger.undelivered("file:"):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_full_disk_delays_results_and_loses_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +68,7 @@ async def test_a_removed_job_file_still_has_a_result(site: Site) -> None:
         next(path for path in site.folders.temp.iterdir() if path.name.endswith("a.json")).unlink()
         async with site.working():
             await until(lambda: listed(site.folders.results))
+            await until_delivered(site)
     assert not listed(site.folders.archive)
 
 
@@ -116,11 +124,6 @@ async def test_a_result_of_an_earlier_life_is_written_once_more_not_twice(site: 
     assert await outbox.deliver_some() == 0
     assert listed(site.folders.results) == listed(site.folders.archive) == ["a.json"]
     assert listed(site.folders.errors) == ["b.error.json", "b.json"]
-
-
-async def until_delivered(site: Site) -> None:
-    while await site.storage.ledger.undelivered("file:"):
-        await site.work_once()
 
 
 async def test_a_requeued_job_replaces_its_own_result(site: Site, gateway: Gateway) -> None:

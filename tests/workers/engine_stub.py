@@ -51,26 +51,46 @@ class EngineStub:
     script: Script
     bodies: list[bytes] = field(default_factory=list)
     departures: int = 0
+    calls: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession("http://engine", connector=aiohttp.UnixConnector(path=str(self.address)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(
-                int(line.split(b":")[1])
-                for line in head.lower().split(b"\r\n")
-                if line.startswith(b"content-length")
-            )
-            connection = Connection(writer, await reader.readexactly(length), asyncio.Event())
-            self.bodies.append(connection.body)
-            watch = asyncio.create_task(self._watch(reader, connection.left))
-            try:
-                await self.script(connection)
-            finally:
-                watch.cancel()
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        self.calls.add(task)
+        try:
+            await self._answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort() if task.cancelling() else writer.close()
+            self.calls.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length")
+        )
+        connection = Connection(writer, await reader.readexactly(length), asyncio.Event())
+        self.bodies.append(connection.body)
+        watch = asyncio.create_task(self._watch(reader, connection.left))
+        try:
+            await self.script(connection)
+        finally:
+            watch.cancel()
+
+    async def close(self) -> None:
+        """End what is still being answered."""
+        for task in list(self.calls):
+            task.cancel()
+        while self.calls:
+            await asyncio.sleep(0.01)
+        # The loop must see the closed connections before it ends.
+        await asyncio.sleep(0.01)
 
     async def _watch(self, reader: asyncio.StreamReader, left: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
@@ -88,6 +108,7 @@ async def serving(folder: Path, script: Script) -> AsyncIterator[EngineStub]:
         yield stub
     finally:
         server.close()
+        await stub.close()
 
 
 def event(text: str) -> bytes:

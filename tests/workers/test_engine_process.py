@@ -44,8 +44,10 @@ class Watched:
 
     def child(self) -> psutil.Process:
         """The program itself, below its shim."""
-        assert self.engine.pid is not None
-        return psutil.Process(self.engine.pid).children()[0]
+        return self.children()[0]
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.engine.pid).children() if self.engine.pid else []
 
     async def ask(self, text: str) -> int:
         assert self.engine.session is not None
@@ -154,7 +156,7 @@ async def test_killed_it_comes_back(make: Make) -> None:
 
 async def test_killed_while_it_loads_it_is_started_again(make: Make) -> None:
     watched = make(load_s=0.5)
-    await watched.until(lambda: watched.engine.pid and watched.child(), "it loads")
+    await watched.until(watched.children, "it loads")
     watched.child().kill()
     await watched.becomes(EngineState.READY)
     assert (watched.engine.restarts, watched.ready, watched.failures) == (1, 1, [])
@@ -266,7 +268,7 @@ async def test_one_load_at_a_time_per_device(make: Make) -> None:
 
 async def test_stopped_while_it_loads(make: Make) -> None:
     watched = make(load_s=100)
-    await watched.until(lambda: watched.engine.pid and watched.child(), "it loads")
+    await watched.until(watched.children, "it loads")
     child = watched.child()
     watched.engine.stop()
     await watched.becomes(EngineState.STOPPED)

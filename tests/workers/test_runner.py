@@ -108,7 +108,7 @@ async def site(redis_url: str, short_dir: Path) -> AsyncIterator[Site]:
             writer,
             signals,
             artifacts,
-            inline_result=100,
+            inline_result=1000,
             session=lambda: session,
             on_broken=lambda: broken.append("broken"),
         )
@@ -126,12 +126,12 @@ async def test_an_answer(site: Site) -> None:
 
 
 async def test_a_big_answer_is_an_artifact(site: Site) -> None:
-    job = await site.run(answered(b"x" * 101, media="image/png"), durable=True, kept=True)
+    job = await site.run(answered(b"x" * 1001, media="image/png"), durable=True, kept=True)
     assert (job.state, job.result, job.result_type) == ("succeeded", None, "image/png")
     assert job.artifact is not None
     found = await site.artifacts.stat(job.artifact)
     assert found is not None
-    assert (found.size, found.media_type) == (101, "image/png")
+    assert (found.size, found.media_type) == (1001, "image/png")
 
 
 async def test_a_stream(site: Site) -> None:
