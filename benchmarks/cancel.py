@@ -5,6 +5,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.bars import Result
@@ -21,7 +22,13 @@ STILL_SECONDS = 0.5
 BUSY = 0.3
 """Cores above which an engine is still computing."""
 
-Running = Callable[[Stack], int]
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """How an engine shows that it works: `running` counts its requests, `is_still` tells that it computes nothing."""
+
+    running: Callable[[Stack], int]
+    is_still: Callable[[Stack], bool]
 
 
 def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
@@ -29,42 +36,37 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
     source = str(model_folder(model))
     models = {model: {"engine": "text", "source": source, "type": "chat", "slots": 8}}
     with running(models) as stack:
-        yield result(stack, scale, "cancel_text_s", model, text_running)
+        yield result(stack, scale, "cancel_text_s", model, TEXT)
 
 
-def result(stack: Stack, scale: Scale, name: str, model: str, count: Running) -> Result:
+def result(stack: Stack, scale: Scale, name: str, model: str, witness: Witness) -> Result:
     trials = []
     for number in range(scale.cancels):
-        trial = _trial(stack, model, count)
-        say(f"  trial {number + 1}: {trial}")
-        trials.append(trial)
-    return Result(name, statistics.median(each["seconds"] for each in trials), {"trials": trials})
+        seconds = _trial(stack, model, witness)
+        say(f"  trial {number + 1}: {seconds:.3f} s")
+        trials.append(seconds)
+    return Result(name, statistics.median(trials), {"streams": STREAMS, "trials_s": trials})
 
 
-def _trial(stack: Stack, model: str, count: Running) -> dict[str, float]:
-    """Seconds from hanging up until the engine says that nothing runs, if it is then still by its processor time."""
+def _trial(stack: Stack, model: str, witness: Witness) -> float:
+    """Seconds from hanging up until the engine says that nothing runs; that counts only if it is then still."""
     messages = [{"role": "user", "content": "Go on and on."}]
     body = {"model": model, "messages": messages, "stream": True, "max_tokens": TOKENS, "ignore_eos": True}
     request = stack.through("/v1/chat/completions").request(body)
-    engine = stack.roles()["engine"]
-    idle = _cores(engine)
     connections = [_begun(stack.port, request) for _ in range(STREAMS)]
-    busy = _cores(engine)
-    if count(stack) != STREAMS:
-        raise Broken(f"{count(stack)} streams run in the engine instead of {STREAMS}")
+    if (seen := witness.running(stack)) != STREAMS:
+        raise Broken(f"{seen} streams run in the engine instead of {STREAMS}")
     left = time.monotonic()
     for connection in connections:
         connection.close()
-    seconds = _until_none(stack, count, left)
-    after = _cores(engine)
-    while after > idle + BUSY and seconds < LIMIT_SECONDS:
+    seconds = _until_none(stack, witness, left)
+    while not witness.is_still(stack) and seconds < LIMIT_SECONDS:
         seconds = time.monotonic() - left
-        after = _cores(engine)
-    return {"seconds": seconds, "cores_before": idle, "cores_running": busy, "cores_after": after}
+    return seconds
 
 
-def _until_none(stack: Stack, count: Running, left: float) -> float:
-    while count(stack) and time.monotonic() - left < LIMIT_SECONDS:
+def _until_none(stack: Stack, witness: Witness, left: float) -> float:
+    while witness.running(stack) and time.monotonic() - left < LIMIT_SECONDS:
         time.sleep(0.02)
     return round(time.monotonic() - left, 3)
 
@@ -82,24 +84,38 @@ def _begun(port: int, request: bytes) -> socket.socket:
     return connection
 
 
-def _cores(pids: set[int]) -> float:
-    """Processor time per second of these processes, over a short while."""
-    before, began = cpu_seconds(pids), time.monotonic()
+def _uses_no_cpu(stack: Stack) -> bool:
+    engine = stack.roles()["engine"]
+    before, began = cpu_seconds(engine), time.monotonic()
     time.sleep(STILL_SECONDS)
-    return round((cpu_seconds(pids) - before) / (time.monotonic() - began), 3)
+    return cpu_seconds(engine) - before < BUSY * (time.monotonic() - began)
 
 
-def text_running(stack: Stack) -> int:
+def _text_running(stack: Stack) -> int:
     return len(json.loads(_ask(stack.direct("/runs")))["runs"])
 
 
-def vllm_running(stack: Stack) -> int:
-    """Running and waiting requests, as vLLM's own metrics tell."""
-    total = 0.0
-    for line in _ask(stack.direct("/metrics")).splitlines():
-        if line.startswith((b"vllm:num_requests_running", b"vllm:num_requests_waiting{")):
-            total += float(line.rsplit(b" ", 1)[1])
-    return int(total)
+def _vllm_metric(stack: Stack, *names: str) -> float:
+    starts = tuple(f"vllm:{name}{{".encode() for name in names)
+    lines = [line for line in _ask(stack.direct("/metrics")).splitlines() if line.startswith(starts)]
+    if not lines:
+        raise Broken(f"vLLM shows no metric {names[0]}")
+    return sum(float(line.rsplit(b" ", 1)[1]) for line in lines)
+
+
+def _vllm_running(stack: Stack) -> int:
+    return int(_vllm_metric(stack, "num_requests_running", "num_requests_waiting"))
+
+
+def _vllm_makes_no_tokens(stack: Stack) -> bool:
+    """Its processor time says nothing: a worker spins for a second while it waits for the next step."""
+    before = _vllm_metric(stack, "generation_tokens_total")
+    time.sleep(STILL_SECONDS)
+    return _vllm_metric(stack, "generation_tokens_total") == before
+
+
+TEXT = Witness(_text_running, _uses_no_cpu)
+VLLM = Witness(_vllm_running, _vllm_makes_no_tokens)
 
 
 def _ask(target: Target) -> bytes:

@@ -33,7 +33,7 @@ def measure_big(wanted: set[str], scale: Scale) -> Iterator[Result]:
         if "stream_ratio_big" in wanted:
             yield _ratio(stack, scale, "stream_ratio_big", "bench-chat-130m", BIG_STREAMS, scale.tokens // 2)
         if "cancel_vllm_s" in wanted:
-            yield cancel.result(stack, scale, "cancel_vllm_s", "bench-chat-130m", cancel.vllm_running)
+            yield cancel.result(stack, scale, "cancel_vllm_s", "bench-chat-130m", cancel.VLLM)
 
 
 def _vllm(model: str, slots: int) -> dict[str, Any]:

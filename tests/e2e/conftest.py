@@ -15,7 +15,7 @@ from tests.engines.process import demo_model, engines_python
 
 MAX_BODY = 256 * 1024
 MAX_QUEUE = 30
-WARM = ("fast", "words", "gate", "demo-chat", "demo-embed")
+WARM = ("fast", "words", "gate")
 
 # The engine of the model `moody` does not start before the file `mood` is there.
 _INTERPRETER = """#!/bin/sh
@@ -24,6 +24,9 @@ case "$*" in *"--served-name moody"*)
 esac
 exec {python} "$@"
 """
+
+
+pytest.register_assert_rewrite("tests.e2e.contract")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,14 +77,8 @@ def whole_stack(folder: Path) -> Iterator[Stack]:
     interpreter = folder / "python"
     interpreter.write_text(_INTERPRETER.format(folder=folder, python=sys.executable))
     interpreter.chmod(0o755)
-    chat, embed = demo_model("demo-chat"), demo_model("demo-embed")
-    engines = engines_python()
     tree = sections() | {
-        "engines": {
-            "noop": {"python": str(interpreter)},
-            "text": {"python": engines},
-            "embed": {"python": engines},
-        },
+        "engines": {"noop": {"python": str(interpreter)}},
         "models": {
             "fast": noop(warm=True, aliases=["quick"]),
             # About two seconds of stream for forty words.
@@ -89,8 +86,6 @@ def whole_stack(folder: Path) -> Iterator[Stack]:
             "gate": noop(warm=True, slots=1),
             "lazy": noop(options={"load_s": 1.5}),
             "moody": noop(),
-            "demo-chat": {"engine": "text", "source": str(chat), "type": "chat", "warm": True, "slots": 8},
-            "demo-embed": {"engine": "embed", "source": str(embed), "type": "embedding", "warm": True},
         },
     }
     with stack_of(tree, folder) as stack:
@@ -102,8 +97,24 @@ def whole_stack(folder: Path) -> Iterator[Stack]:
 @pytest.fixture
 def stack(whole_stack: Stack, request: pytest.FixtureRequest) -> Stack:
     """The stack with its warm models ready, whatever the test before did to it."""
-    whole_stack.until_ready(*(set(WARM) - {"demo-chat", "demo-embed"}))
+    whole_stack.until_ready(*WARM)
     return whole_stack
+
+
+@pytest.fixture(scope="session")
+def model_stack() -> Iterator[Stack]:
+    """A stack with our own engines and the models that were made for them."""
+    chat, embed = demo_model("demo-chat"), demo_model("demo-embed")
+    tree = sections() | {
+        "engines": {name: {"python": engines_python()} for name in ("text", "embed")},
+        "models": {
+            "demo-chat": {"engine": "text", "source": str(chat), "type": "chat", "warm": True, "slots": 8},
+            "demo-embed": {"engine": "embed", "source": str(embed), "type": "embedding", "warm": True},
+        },
+    }
+    with tempfile.TemporaryDirectory(prefix="iq-e2e-") as name, stack_of(tree, Path(name)) as stack:
+        stack.until_ready("demo-chat", "demo-embed")
+        yield stack
 
 
 @pytest.fixture

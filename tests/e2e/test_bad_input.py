@@ -22,9 +22,9 @@ def error_of(response: httpx2.Response, status: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/jobs"])
 def test_an_unknown_model_and_its_near_names(stack: Stack, path: str) -> None:
-    error = error_of(stack.post(path, chat("hello", "demo-chta")), 404)
+    error = error_of(stack.post(path, chat("hello", "wrods")), 404)
     assert (error["code"], error["param"]) == ("model_not_found", "model")
-    assert "'demo-chat'" in error["message"]
+    assert "'words'" in error["message"]
 
 
 def test_a_body_that_is_no_json(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """The embedding engine behind the whole stack."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -10,9 +11,10 @@ from tests.e2e.stack import Stack
 from tests.engines.process import MODELS
 
 
-@pytest.fixture(autouse=True)
-def ready(stack: Stack) -> None:
-    stack.until_ready("demo-embed")
+@pytest.fixture
+def client(model_stack: Stack) -> Iterator[openai.OpenAI]:
+    with model_stack.openai() as made:
+        yield made
 
 
 def nearest(vectors: list[list[float]], place: int) -> int:
@@ -32,16 +34,16 @@ def test_paraphrases_are_nearest(client: openai.OpenAI) -> None:
     assert found.usage.prompt_tokens > len(texts)
 
 
-def test_base64_and_floats_are_the_same_numbers(client: openai.OpenAI, stack: Stack) -> None:
+def test_base64_and_floats_are_the_same_numbers(client: openai.OpenAI, model_stack: Stack) -> None:
     plain = client.embeddings.create(model="demo-embed", input="a sentence", encoding_format="float")
     packed = client.embeddings.create(model="demo-embed", input="a sentence")
-    raw = stack.post("/v1/embeddings", {"model": "demo-embed", "input": "a sentence"})
+    raw = model_stack.post("/v1/embeddings", {"model": "demo-embed", "input": "a sentence"})
     assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
     assert raw.json()["data"][0]["embedding"] == pytest.approx(plain.data[0].embedding, abs=1e-6)
 
 
-def test_an_embedding_as_a_long_job(stack: Stack) -> None:
-    accepted = stack.post("/v1/jobs", {"model": "demo-embed", "input": "a sentence"})
+def test_an_embedding_as_a_long_job(model_stack: Stack) -> None:
+    accepted = model_stack.post("/v1/jobs", {"model": "demo-embed", "input": "a sentence"})
     assert (accepted.status_code, accepted.json()["endpoint"]) == (202, "embeddings")
-    job = stack.ended(accepted.json()["id"])
+    job = model_stack.ended(accepted.json()["id"])
     assert len(job["result"]["data"][0]["embedding"]) > 8

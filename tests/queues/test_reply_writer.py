@@ -75,12 +75,14 @@ async def test_the_first_part_follows_what_waits_for_the_same_reader(
         assert [(f.job_id, f.seq) for f in await written(b)] == [(one.id, 0), (one.id, 1), (two.id, 0)]
 
 
-async def test_chunks_of_one_tick_are_one_entry(redis_url: str):
+async def test_chunks_of_one_tick_are_one_entry(redis_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reply_writer, "TICK", 0.5)
     async with writing(redis_url) as (b, writer):
         attempt = await begun(b)
         await writer.first(attempt, b"0")
         for seq in range(1, 50):
             writer.chunk(attempt, seq, b"x")
+            await asyncio.sleep(0)
         await eventually(lambda: all_written(b, 50))
         assert len(await entries(b)) == 2
 

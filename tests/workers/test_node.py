@@ -31,6 +31,9 @@ while True:
     signal.pause()
 """
 
+KILLED: list[NodeAgent] = []
+"""A real one takes what it knows with it; here its children would be complained of when they are forgotten."""
+
 
 class Site:
     """One agent at work, and what it is told."""
@@ -38,7 +41,6 @@ class Site:
     def __init__(self, settings: Settings, redis: Client) -> None:
         self.settings, self.redis = settings, redis
         self.presence = Presence(redis, settings.queue.prefix)
-        self.killed: list[NodeAgent] = []
         self.agents: list[tuple[NodeAgent, asyncio.Event, asyncio.Task[None]]] = []
 
     def agent(self) -> NodeAgent:
@@ -58,7 +60,8 @@ class Site:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            self.killed.append(agent)
+            await agent._redis.aclose()
+            KILLED.append(agent)
         self.agents.clear()
 
     async def want(self, *names: str) -> None:
@@ -116,9 +119,6 @@ async def site(redis_url: str, short_dir: Path, monkeypatch: pytest.MonkeyPatch)
     await site.stop()
     for pid in site.running().values():
         os.kill(pid, signal.SIGKILL)
-    for agent in site.killed:
-        for child in agent._replicas.values():
-            child.wait(10)
     await redis.aclose()
 
 
