@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator
+from importlib import import_module
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,7 +20,6 @@ from queues import open_gateway
 from storage import open_storage
 from storage.keys import KeyStore
 from storage.ledger import Ledger
-from storage.migrate import upgrade
 
 log = logging.getLogger("api")
 
@@ -110,7 +110,8 @@ async def initialise(settings: Settings) -> str | None:
     """Bring the database to the newest schema and see to the first admin key; its text if it was made now."""
     settings.home.mkdir(parents=True, exist_ok=True)
     url = settings.storage.database_url
-    await upgrade(url, settings.home)
+    # Only here: Alembic would be carried by a process that serves and never migrates.
+    await import_module("storage.migrate").upgrade(url, settings.home)
     ledger = await Ledger.open(url, settings.home)
     try:
         return await KeyStore(ledger.database).ensure_admin(settings.home / "admin.key")

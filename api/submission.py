@@ -75,7 +75,15 @@ def edited_body(context: Context, endpoint: str, model: str, body: dict[str, Any
     for name in ("priority", "service_tier", "metadata"):
         body.pop(name, None)
     body["model"], _ = context.catalog.for_endpoint(model, endpoint)
-    return orjson.dumps(body)
+    return _encoded(body)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    """The body for the engine. orjson reads deeper nesting than it writes."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise errors.InvalidRequest(f"The request body cannot be passed on: {error}.") from error
 
 
 def _spec(
@@ -97,7 +105,7 @@ def _spec(
         id=new_job_id(),
         model=name,
         endpoint=endpoint,
-        body=orjson.dumps(body),
+        body=_encoded(body),
         lane=lane,
         tenant=caller.tenant,
         durable=durable,

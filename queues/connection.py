@@ -19,6 +19,7 @@ from inferq.config import Settings
 Client = Any
 """A connection pool. redis-py types every answer as a union over its decoding modes; ours are always bytes."""
 
+FULL = "Redis is full (maxmemory); nothing can be queued"
 SOCKET_TIMEOUT = 10.0
 BLOCK_MS = 2000
 """Longest blocking read; well under SOCKET_TIMEOUT."""
@@ -44,10 +45,11 @@ async def translated() -> AsyncIterator[None]:
     """Within it every Redis error is a QueueUnavailable that says what happened."""
     try:
         yield
-    except redis.exceptions.OutOfMemoryError as error:
-        raise errors.QueueUnavailable(
-            "Redis is full (maxmemory); nothing can be queued", retry_after=10
-        ) from error
+    except redis.exceptions.ResponseError as error:
+        # Redis 6.2 reports memory that ran out inside a script as a plain error.
+        if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in str(error):
+            raise errors.QueueUnavailable(FULL, retry_after=10) from error
+        raise errors.QueueUnavailable(f"Redis refused a command: {error}", retry_after=2) from error
     except (redis.exceptions.RedisError, OSError) as error:
         text = str(error) or type(error).__name__
         raise errors.QueueUnavailable(f"Redis is away: {text}", retry_after=2) from error

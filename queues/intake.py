@@ -104,7 +104,7 @@ class Intake:
         job = await self._ledger.requeue(job_id, **dict(edits or {}))
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
-            self._announce(job.spec, standing)
+            self._announce(job.spec, standing, again=True)
         except errors.QueueUnavailable:
             return job
         return await self.find(job_id)
@@ -113,10 +113,10 @@ class Intake:
         """Record an interactive job that Redis forgot as failed: redis_lost."""
         await self._ledger.accept(spec, state=JobState.FAILED, error=LOST)
 
-    def _announce(self, spec: JobSpec, standing: Standing | None) -> Accepted:
+    def _announce(self, spec: JobSpec, standing: Standing | None, *, again: bool = False) -> Accepted:
         if standing is None:
             return Accepted(None, None)
-        self._signals.sent(spec)
+        self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
         return Accepted(standing.position, None)

@@ -81,7 +81,7 @@ class Reconciler:
         async with translated():
             ids += [member.decode() for member in await self._redis.zrange(f"{self._prefix}leases", 0, -1)]
             for model in await self._queue.models():
-                for tenant in await self._redis.zrange(f"{self._prefix}ready:{model}", 0, -1):
+                for tenant in await self._redis.zrange(f"{self._prefix}tenants:{model}", 0, -1):
                     key = f"{self._prefix}ready:{model}:{tenant.decode()}"
                     ids += [member.decode()[1:] for member in await self._redis.zrange(key, 0, -1)]
         return ids

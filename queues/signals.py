@@ -43,10 +43,10 @@ class Signals:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is left, for at most 2 s."""
+        """Send what is left, for at most 1 s."""
         self._stopping.set()
         self._put(None)
-        self._thread.join(2)
+        self._thread.join(1)
 
     def ring(self, model: str) -> None:
         """Say that a model has work."""

@@ -58,7 +58,7 @@ class KeyStore:
 
         Raises Conflict when a live key has the name, InvalidRequest for an empty name or a bad weight.
         """
-        _check(name, weight)
+        _check(name, tenant or name, weight)
 
         def work(connection: Connection) -> tuple[ApiKey, str]:
             exclusive(connection, "keys")
@@ -124,9 +124,12 @@ _LIVE = api_keys.c.revoked_at.is_(None)
 _SHOWN = [column for column in api_keys.c if column.name != "digest"]
 
 
-def _check(name: str, weight: float) -> None:
+def _check(name: str, tenant: str, weight: float) -> None:
     if not name.strip():
         raise errors.InvalidRequest("a key needs a name", param="name")
+    # The queue's keys end with the tenant, and a model's name may have colons.
+    if ":" in tenant:
+        raise errors.InvalidRequest("a tenant's name has no colon", param="tenant")
     if not 0 < weight < float("inf"):
         raise errors.InvalidRequest("weight must be a number above 0", param="weight")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from inferq.config import Settings
-from storage import migrate
+from storage import revision
 from storage.artifacts import ArtifactStore
 from storage.keys import KeyStore
 from storage.ledger import Ledger
@@ -24,7 +24,7 @@ class Storage:
 async def open_storage(settings: Settings) -> Storage:
     """Open what `settings.storage` names. Raises ConfigError; StoreUnavailable also for an old schema."""
     url = settings.storage.database_url
-    await migrate.check(url, settings.home)
+    await revision.check(url, settings.home)
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
     return Storage(ledger, KeyStore(ledger.database), artifacts)

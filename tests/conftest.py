@@ -11,7 +11,9 @@ import redis
 
 from queues import embedded
 
-for _name in [name for name in os.environ if name.startswith("INFERQ_") and not name.startswith("INFERQ_TEST")]:
+for _name in [
+    name for name in os.environ if name.startswith("INFERQ_") and not name.startswith("INFERQ_TEST")
+]:
     if _name != "INFERQ_ENGINES_PYTHON":
         del os.environ[_name]
 

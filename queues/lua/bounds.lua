@@ -1,7 +1,7 @@
 -- Bounds of a model's ready set; used by reserve and accept.
 local function backlog(model)
   local total = 0
-  for _, tenant in ipairs(redis.call('ZRANGE', P .. 'ready:' .. model, 0, 255)) do
+  for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do
     total = total + num(redis.call('HGET', order_key(model), 'est:' .. tenant))
   end
   return text(total)

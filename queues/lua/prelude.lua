@@ -3,8 +3,8 @@
 -- Keys
 --   P job:ID              hash    one job; see the field names in queues/records.py
 --   P models              set     models that have had a job
---   P ready:MODEL         zset    tenant -> key S - H(lane of its first job); the smallest is served next
---   P ready:MODEL:TENANT  zset    LANE_INITIAL..ID -> score
+--   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next
+--   P ready:MODEL:TENANT  zset    LANE_INITIAL..ID -> score (a tenant's name has no colon, a model's may)
 --   P order:MODEL         hash    v; per tenant S: w: vt: F:TENANT:LANE est: q: ; n:LANE jobs bytes est rate
 --   P held:MODEL          zset    ID -> time at which a reservation lapses
 --   P leases              zset    ID -> time at which the lease ends
@@ -50,11 +50,11 @@ local function member(lane, id) return string.sub(lane, 1, 1) .. id end
 local function rekey(model, tenant)
   local first = redis.call('ZRANGE', tenant_key(model, tenant), 0, 0)[1]
   if not first then
-    redis.call('ZREM', P .. 'ready:' .. model, tenant)
+    redis.call('ZREM', P .. 'tenants:' .. model, tenant)
     return
   end
   local S = num(redis.call('HGET', order_key(model), 'S:' .. tenant))
-  redis.call('ZADD', P .. 'ready:' .. model, text(S - H[string.sub(first, 1, 1)]), tenant)
+  redis.call('ZADD', P .. 'tenants:' .. model, text(S - H[string.sub(first, 1, 1)]), tenant)
 end
 
 local function count(model, tenant, lane, size, est, sign)
@@ -185,7 +185,7 @@ local function standing(id, job)
   local own = rank * mean
   local reached = S - H[string.sub(job.lane, 1, 1)] + own / w
   local jobs, seconds = rank, own
-  for _, other in ipairs(redis.call('ZRANGE', P .. 'ready:' .. model, 0, 255)) do
+  for _, other in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do
     if other ~= tenant then
       local first = redis.call('ZRANGE', tenant_key(model, other), 0, 0)[1]
       local So, wo, n, each = of(other)
@@ -213,12 +213,12 @@ end
 local function claim(model, replica, token, lease)
   local O = order_key(model)
   for _ = 1, DROPS do
-    local top = redis.call('ZRANGE', P .. 'ready:' .. model, 0, 0, 'WITHSCORES')
+    local top = redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 0, 'WITHSCORES')
     local tenant = top[1]
     if not tenant then return nil end
     local first = redis.call('ZRANGE', tenant_key(model, tenant), 0, 0, 'WITHSCORES')
     if not first[1] then
-      redis.call('ZREM', P .. 'ready:' .. model, tenant)
+      redis.call('ZREM', P .. 'tenants:' .. model, tenant)
     else
       local id = string.sub(first[1], 2)
       local job = job_fields(id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply')

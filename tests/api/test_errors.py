@@ -128,6 +128,14 @@ async def test_a_body_that_is_no_json_object_is_refused(stack: Stack) -> None:
         assert error_of(response)["code"] == "invalid_request"
 
 
+async def test_a_body_nested_too_deeply_is_refused(stack: Stack) -> None:
+    message = b'{"role": "user", "content": "x", "deep": ' + b"[" * 500 + b"]" * 500 + b"}"
+    raw = b'{"model": "chat", "messages": [' + message + b"]}"
+    response = await stack.http.post("/v1/chat/completions", content=raw, headers=stack.headers())
+    assert response.status_code == 400
+    assert "cannot be passed on" in error_of(response)["message"]
+
+
 async def test_a_compressed_body_is_refused(stack: Stack) -> None:
     headers = stack.headers(Content_Encoding="gzip")
     response = await stack.http.post("/v1/chat/completions", content=b"x", headers=headers)

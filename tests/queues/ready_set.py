@@ -69,7 +69,7 @@ class ReadySet:
 
     def tenants(self) -> dict[str, float]:
         """Tenants with work, and the key each is served by."""
-        found = self.redis.zrange(f"{PREFIX}ready:{MODEL}", 0, -1, withscores=True)
+        found = self.redis.zrange(f"{PREFIX}tenants:{MODEL}", 0, -1, withscores=True)
         return {tenant.decode(): key for tenant, key in found}
 
     def members(self, tenant: str) -> dict[str, float]:

@@ -316,7 +316,7 @@ async def test_a_model_that_cannot_be_loaded_fails_what_waits(redis_url: str):
         assert await b.state(other.id) == "queued"
         order = await b.order()
         assert [order[name] for name in ("jobs", "n:high", "n:low", "bytes")] == ["0"] * 4
-        assert await b.redis.exists(f"{PREFIX}ready:demo") == 0
+        assert await b.redis.exists(f"{PREFIX}tenants:demo") == 0
 
 
 async def test_a_job_with_an_empty_body_is_run(redis_url: str):

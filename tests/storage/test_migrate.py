@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from inferq import errors
-from storage import migrate, tables
+from storage import migrate, revision, tables
 from storage.database import Database
 from storage.ledger import Ledger
 from tests.storage.builders import spec
@@ -54,14 +54,14 @@ async def test_upgrade_again_changes_nothing(url: str, home: Path):
     ledger = await Ledger.open(url, home)
     await ledger.accept(asked)
     await migrate.upgrade(url, home)
-    await migrate.check(url, home)
+    await revision.check(url, home)
     assert (await ledger.get(asked.id)).spec == asked
     await ledger.close()
 
 
 async def test_check_of_an_empty_database_says_what_to_run(empty_url: str, home: Path):
     with pytest.raises(errors.StoreUnavailable, match="python -m api --init"):
-        await migrate.check(empty_url, home)
+        await revision.check(empty_url, home)
     assert list(home.iterdir()) == []
 
 
@@ -69,7 +69,7 @@ async def test_an_unmigrated_database_says_what_to_run(empty_url: str, home: Pat
     if backend == "sqlite":
         (home / "inferq.db").touch()
     with pytest.raises(errors.StoreUnavailable, match="python -m api --init"):
-        await migrate.check(empty_url, home)
+        await revision.check(empty_url, home)
     ledger = await Ledger.open(empty_url, home)
     with pytest.raises(errors.StoreUnavailable, match="python -m api --init"):
         await ledger.offset("s")
@@ -80,7 +80,7 @@ async def test_a_newer_schema_is_told_apart(url: str, home: Path):
     newer = text("UPDATE alembic_version SET version_num = '9999'")
     await on(url, home, lambda connection: connection.execute(newer) and None)
     with pytest.raises(errors.StoreUnavailable, match="newer"):
-        await migrate.check(url, home)
+        await revision.check(url, home)
 
 
 async def test_a_failed_upgrade_leaves_the_schema_as_it_was(
@@ -99,7 +99,9 @@ async def test_a_failed_upgrade_leaves_the_schema_as_it_was(
 
 
 def test_there_is_one_newest_version():
-    assert len(ScriptDirectory(str(migrate._SCRIPTS)).get_heads()) == 1
+    scripts = ScriptDirectory(str(migrate._SCRIPTS))
+    assert len(scripts.get_heads()) == 1
+    assert [script.revision for script in scripts.walk_revisions()][::-1] == list(revision.REVISIONS)
 
 
 async def test_only_the_owner_reads_the_sqlite_file(tmp_path: Path):

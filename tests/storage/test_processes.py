@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferq.job import JobState
-from storage import migrate
+from storage import revision
 from storage.keys import KeyStore, Role
 from storage.ledger import Ledger
 from tests.storage import peer
@@ -63,7 +63,7 @@ async def test_two_processes_make_one_admin_key(keys: KeyStore, url: str, home: 
 
 async def test_two_processes_upgrade_one_database(empty_url: str, home: Path):
     together("upgrade", empty_url, home)
-    await migrate.check(empty_url, home)
+    await revision.check(empty_url, home)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
