@@ -90,7 +90,7 @@ def whole_stack(folder: Path) -> Iterator[Stack]:
     }
     with stack_of(tree, folder) as stack:
         # It takes a while to fail, and nobody should wait for that.
-        stack.first_moody = stack.submit("moody")  # type: ignore[attr-defined]
+        stack.first_moody = stack.submit("moody")
         yield stack
 
 

@@ -57,6 +57,8 @@ class Stack:
         self.logs = home.with_name("processes")
         self.logs.mkdir()
         self.key = ""
+        self.first_moody = ""
+        """The job of the model `moody`, sent off at the start."""
         self._lock = threading.Lock()
         self._launcher: subprocess.Popen[str] | None = None
         self._lifeline = -1

@@ -76,7 +76,8 @@ def test_memory_lost_under_durable_jobs(stack: Stack, running: bool) -> None:
     with stack.redis() as client:
         client.flushall()
     for job_id in jobs:
-        assert stack.ended(job_id)["state"] == "succeeded"
+        # Sooner than the reconciler's own turn would come.
+        assert stack.ended(job_id, within=25)["state"] == "succeeded"
         assert len(stack.rows(job_id)) == 1
     until(lambda: stack.ready("gate"), "the replica is shown again")
 

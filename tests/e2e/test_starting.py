@@ -33,15 +33,16 @@ def written(folder: Path, tree: Any) -> Path:
     return file
 
 
-@pytest.mark.parametrize("module", PROCESSES)
+UNBUILT = {"security": {"jwt_enabled": True}}
+
+
 @pytest.mark.parametrize(
-    ("tree", "words"),
+    ("module", "tree", "words"),
     [
-        ("models: [unclosed", "is not valid YAML"),
-        ({"security": {"jwt_enabled": True}}, "jwt_enabled: JWT is documented but not built"),
-        ({"queue": {"leese": 3}}, "unknown key queue.leese (did you mean lease?)"),
+        *[(module, UNBUILT, "jwt_enabled: JWT is documented but not built") for module in PROCESSES],
+        ("queues", "models: [unclosed", "is not valid YAML"),
+        ("workers", {"queue": {"leese": 3}}, "unknown key queue.leese (did you mean lease?)"),
     ],
-    ids=["unreadable", "unbuilt", "unknown"],
 )
 def test_a_configuration_that_cannot_be_used(module: str, tree: Any, words: str, tmp_path: Path) -> None:
     status, line = refusal(module, tmp_path / "home", written(tmp_path, tree))
@@ -49,9 +50,8 @@ def test_a_configuration_that_cannot_be_used(module: str, tree: Any, words: str,
     assert words in line
 
 
-@pytest.mark.parametrize("module", PROCESSES)
-def test_a_configuration_that_is_not_there(module: str, tmp_path: Path) -> None:
-    status, line = refusal(module, tmp_path / "home", tmp_path / "absent.yaml")
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    status, line = refusal("workers", tmp_path / "home", tmp_path / "absent.yaml")
     assert (status, "absent.yaml" in line) == (2, True)
 
 

@@ -67,5 +67,5 @@ def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "embed":
         texts = ["a b c d e f g h " * 10] * 2000
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
-    long = chat("!tokens=10000 !delay=30") if request.param == "noop" else chat("go on", ignore_eos=True)
+    long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)

@@ -30,7 +30,7 @@ from workers.engines.failures import BadRequest, EngineFault
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 
-HOOK = re.compile(r"!(crash|error|hang|block|break|tokens=\d+|delay=[\d.]+)")
+HOOK = re.compile(r"!(crash|error|hang|block|break|tokens=\d+|delay=[\d.]+|interval=[\d.]+)")
 IGNORED_BY_DESIGN = (
     "temperature",
     "top_p",
@@ -49,6 +49,7 @@ class Plan:
 
     tokens: int
     delay_s: float
+    interval_s: float
     breaks: bool = False
 
 
@@ -115,14 +116,14 @@ class NoopEngine(Engine):
         shape = Shape(self.app.served_name, chat, reason, usage_of(text, len(words)))
         if streamed:
             return Stream(self._stream(call, plan, words, shape, with_usage))
-        await pause(plan.delay_s + self.interval_s * len(words))
+        await pause(plan.delay_s + plan.interval_s * len(words))
         return Reply.json(shape.whole("".join(words)))
 
     async def _stream(
         self, call: Call, plan: Plan, words: list[str], shape: Shape, with_usage: bool
     ) -> AsyncIterator[bytes]:
         await pause(plan.delay_s)
-        if self.interval_s == 0 and not plan.breaks:
+        if plan.interval_s == 0 and not plan.breaks:
             # One write for all events: this path measures the scheduler, not the socket.
             yield b"".join(shape.chunks(words, with_usage))
             return
@@ -131,7 +132,7 @@ class NoopEngine(Engine):
             call.run.report(index, len(words))
             if plan.breaks and index == 1:
                 raise EngineFault("The stream was asked to break.")
-            await pause(self.interval_s)
+            await pause(plan.interval_s)
 
     def _common(self, fields: Fields) -> None:
         self.app.check_model(fields)
@@ -140,7 +141,7 @@ class NoopEngine(Engine):
 
     def plan(self, text: str) -> Plan:
         """Apply the test hooks of one prompt."""
-        plan = Plan(self.tokens, self.delay_s)
+        plan = Plan(self.tokens, self.delay_s, self.interval_s)
         if "!" not in text:
             return plan
         hooks = dict.fromkeys(HOOK.findall(text))
@@ -152,7 +153,8 @@ class NoopEngine(Engine):
             time.sleep(86_400)
         values = dict(hook.split("=") for hook in hooks if "=" in hook)
         delay = float("inf") if "hang" in hooks else float(values.get("delay", plan.delay_s))
-        return Plan(int(values.get("tokens", plan.tokens)), delay, "break" in hooks)
+        interval = float(values.get("interval", plan.interval_s))
+        return Plan(int(values.get("tokens", plan.tokens)), delay, interval, "break" in hooks)
 
 
 @dataclass(frozen=True)
