@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 STREAM = "finish"
 BATCH = 500
-GATHER = 0.05
+GATHER = 0.1
 """Seconds between two reads, so that a busy system commits in batches."""
 ANSWERED_TTL = 60
 """Seconds for which an answered interactive job can be read again."""
@@ -35,6 +35,7 @@ class Recorder:
         self._key = f"{settings.queue.prefix}{STREAM}"
         self._scripts = Scripts(redis, settings.queue)
         self._kept_ttl = int(settings.storage.result_ttl)
+        self._offset: str | None = None
 
     async def align(self) -> None:
         """Redis may have lost its memory: an offset beyond the stream's newest id would hide what comes."""
@@ -47,6 +48,7 @@ class Recorder:
         if _order(info["last-generated-id"].decode()) < _order(offset):
             log.warning("the finish stream starts again; its recorded offset %s is reset", offset)
             await self._ledger.reset_offset(STREAM, "0-0")
+            self._offset = None
         else:
             await self._settle_recorded(offset)
 
@@ -62,7 +64,9 @@ class Recorder:
 
     async def run_once(self, *, block_ms: int = 1000) -> int:
         """Record one batch; the number of events recorded."""
-        old = await self._ledger.offset(STREAM)
+        if self._offset is None:
+            self._offset = await self._ledger.offset(STREAM)
+        old = self._offset
         async with translated():
             found: Any = await self._redis.xread({self._key: old}, count=BATCH, block=block_ms)
         if not found:
@@ -71,10 +75,12 @@ class Recorder:
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
         new = entries[-1][0].decode()
         jobs = await self._jobs(events)
-        if not await self._ledger.record(
-            [Recorded(_kept_part(job)) for job in jobs], stream=STREAM, old=old, new=new
-        ):
+        recorded = [Recorded(_kept_part(job)) for job in jobs]
+        if not await self._ledger.record(recorded, stream=STREAM, old=old, new=new):
+            # Another recorder was here; what it committed is where to go on.
+            self._offset = None
             return 0
+        self._offset = new
         await self._settle(new, jobs)
         return len(events)
 

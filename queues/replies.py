@@ -30,6 +30,8 @@ CHECK_EVERY = 2.0
 OUTAGE_LIMIT = 15.0
 """Seconds without Redis after which waiting calls are refused: by then no attempt is trusted any more."""
 PRESENCE_EVERY = 3.0
+TRIM_EVERY = 0.5
+"""Seconds between two trims of what was read; a trim after each read costs a round trip per tick."""
 STREAM_TTL = 30
 
 LOST = Failure(code="redis_lost", message="the queue lost its memory while the job was in it", status=503)
@@ -128,6 +130,8 @@ class ReplyReader:
         self._tasks: list[asyncio.Task[None]] = []
         self._cursor = "0-0"
         self._away_since: float | None = None
+        self._trim_at = 0.0
+        self._untrimmed = False
 
     def start(self) -> None:
         """Begin reading; Redis need not be there yet."""
@@ -174,9 +178,12 @@ class ReplyReader:
         for entry_id, entry in found[0][1] if found else []:
             self._cursor = entry_id.decode()
             self._deliver(entry.get(b"b", b""))
-        if found:
+            self._untrimmed = True
+        if self._untrimmed and (not found or time.monotonic() >= self._trim_at):
+            # What was read must not stay: a writer takes the age of the oldest entry for this reader's lag.
             async with translated():
                 await self._redis.xtrim(self._key, minid=_after(self._cursor), approximate=False)
+            self._untrimmed, self._trim_at = False, time.monotonic() + TRIM_EVERY
 
     def _deliver(self, packed: bytes) -> None:
         try:
