@@ -133,3 +133,11 @@ def test_what_is_no_chunk_is_passed_over() -> None:
 def test_text_that_looks_like_the_protocol() -> None:
     text = 'data: {"error": 1}\n\ndata: [DONE]\n\n'
     assert folded(chunk([delta(text)]))["choices"][0]["message"]["content"] == text
+
+
+def test_a_tool_call_whose_turn_comes_late() -> None:
+    calls = [{"index": 2, "id": "z", "function": {"name": "c", "arguments": "{}"}}]
+    late = [{"index": index, "id": name, "function": {"name": name}} for index, name in ((0, "a"), (1, "b"))]
+    answer = folded(chunk([delta(tool_calls=calls)]), chunk([delta(tool_calls=late)]))
+    found = answer["choices"][0]["message"]["tool_calls"]
+    assert [call["function"]["name"] for call in found] == ["a", "b", "c"]

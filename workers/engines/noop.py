@@ -6,8 +6,8 @@ Options: `load_s` (time a load takes), `delay_s` (before an answer), `tokens` (w
 
 Test hooks, read from the last message or the prompt: `!crash` kills this process with SIGKILL, `!error`
 answers 500, `!hang` never answers, `!block` stops the whole event loop (a hung engine: even /health is
-silent), `!break` ends a stream with an error event after its first word, `!tokens=N` and `!delay=S`
-override the options for one request.
+silent), `!break` ends a stream with an error event after its first word, `!tokens=N`, `!delay=S` and
+`!interval=S` override the options for one request.
 
 It must stay light: no weights, no torch; it runs under any Python that has uvicorn.
 """
