@@ -21,9 +21,10 @@ from queues.presence import Presence, ReplicaInfo
 from workers import node
 from workers.node import NodeAgent
 
-# Ends on SIGTERM; with a file `stubborn` in its home it does not.
+# Ends on SIGTERM; with a file `stubborn` in its home it does not. In any case it ends with its time.
 STAND_IN = """
 import os, signal, sys
+signal.alarm(300)
 home = sys.argv[sys.argv.index("--home") + 1]
 if os.path.exists(os.path.join(home, "stubborn")):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
