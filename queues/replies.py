@@ -32,7 +32,7 @@ OUTAGE_LIMIT = 15.0
 PRESENCE_EVERY = 3.0
 TRIM_EVERY = 0.5
 """Seconds between two trims of what was read; a trim after each read costs a round trip per tick."""
-STREAM_TTL = 30
+STREAM_TTL = 10
 
 LOST = Failure(code="redis_lost", message="the queue lost its memory while the job was in it", status=503)
 AWAY = Failure(code="queue_unavailable", message="the queue (Redis) is away", status=503)

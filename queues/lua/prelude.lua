@@ -20,7 +20,7 @@
 local BELLS = 1000
 local OPERATION_TTL = 30
 local TOMB_TTL = 3600
-local REPLY_TTL = 30
+local REPLY_TTL = 10
 local DROPS = 100
 
 local function num(value) return tonumber(value or 0) or 0 end
