@@ -22,7 +22,7 @@ _INTERPRETER = """#!/bin/sh
 case "$*" in *"--served-name moody"*)
   [ -e "{folder}/mood" ] || {{ echo "not in the mood" >&2; exit 7; }};;
 esac
-exec {python} "$@"
+exec "{python}" "$@"
 """
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 # Terminals, shells and wrappers may deliver one Ctrl-C twice.
-_SAME_REQUEST_SECONDS = 0.5
+_SAME_REQUEST_SECONDS = 0.1
 
 
 class StopRequests:
