@@ -11,7 +11,7 @@ from api.errors import render
 from inferq import errors
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _IMMUTABLE = 31_536_000
 
 

@@ -28,9 +28,9 @@ def _choice(kind: type[JobState] | type[Lane]) -> Callable[[str, str], Any]:
 
 
 def _limit(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LARGEST_PAGE:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= LARGEST_PAGE:
         raise errors.InvalidRequest(
-            f"'{name}' must be a number from 1 to {LARGEST_PAGE}, not {text!r}.", param=name
+            f"'{name}' must be a number from 1 to {LARGEST_PAGE}, not {text[:40]!r}.", param=name
         )
     return int(text)
 

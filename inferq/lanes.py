@@ -11,6 +11,7 @@ class Lane(StrEnum):
     LOW = "low"
 
 
+_DIGITS = tuple("0123456789")
 _TIERS = {
     "flex": Lane.LOW,
     "auto": Lane.MEDIUM,
@@ -26,12 +27,12 @@ def parse_lane(value: object, *, param: str = "priority") -> Lane:
     """The lane for a name, or for a number from 0 (low) to 9 (high): 0-3 low, 4-6 medium, 7-9 high."""
     if isinstance(value, str) and value.lower() in Lane.__members__.values():
         return Lane(value.lower())
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and value.strip() in _DIGITS:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
         return Lane.LOW if value <= 3 else Lane.MEDIUM if value <= 6 else Lane.HIGH
     raise errors.InvalidRequest(
-        f"{param} must be high, medium, low or a number from 0 to 9, not {value!r}", param=param
+        f"{param} must be high, medium, low or a number from 0 to 9, not {str(value)[:40]!r}", param=param
     )
 
 

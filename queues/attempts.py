@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +11,10 @@ from inferq.job import Failure, Job
 from queues import frames, records
 from queues.connection import Client, translated
 from queues.scripts import Scripts
+
+
+def _token() -> str:
+    return secrets.token_hex(frames.TOKEN_LENGTH // 2)
 
 
 class Outcome(StrEnum):
@@ -61,6 +65,14 @@ class Finish:
         return fields
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One finish, however often it has to be called: its id, and the token of the job that it may claim."""
+
+    id: str = field(default_factory=_token)
+    next_token: str = field(default_factory=_token)
+
+
 class Attempts:
     """Leases of one replica of one model. Methods raise QueueUnavailable when Redis is away."""
 
@@ -88,21 +100,25 @@ class Attempts:
             return int(await self._redis.hget(f"{self._prefix}order:{self._model}", "jobs") or 0)
 
     async def finish(
-        self, attempt: Attempt, finish: Finish, *, claim_next: bool
+        self, attempt: Attempt, finish: Finish, *, claim_next: bool, operation: "Operation | None" = None
     ) -> tuple[str, Attempt | None]:
-        """(state the job is in now, the next job). `stale`: the attempt was no longer trusted, nothing was written."""
+        """(state the job is in now, the next job). `stale`: the attempt was no longer trusted, nothing was written.
+
+        Called again with the same `operation` after an error it gets the first call's answer, if there was one.
+        """
+        operation = operation or Operation()
         async with translated():
             state, flat = await self._scripts(
                 "finish",
                 *(
-                    _token(),
+                    operation.id,
                     attempt.id,
                     attempt.token,
                     finish.outcome.value,
                     repr(finish.seconds),
                     finish.frame,
                 ),
-                *("1" if claim_next else "0", self._model, self._replica, _token(), self.lease),
+                *("1" if claim_next else "0", self._model, self._replica, operation.next_token, self.lease),
                 *finish.fields(),
             )
         return state.decode(), _attempt(flat)
@@ -132,10 +148,6 @@ class Attempts:
 def error_frame(job_id: str, token: str, failure: Failure) -> bytes:
     """The frame that tells a caller of a failure."""
     return frames.pack(job_id, frames.FrameKind.ERROR, token, 0, records.failure_text(failure))
-
-
-def _token() -> str:
-    return secrets.token_hex(frames.TOKEN_LENGTH // 2)
 
 
 def _attempt(flat: list[bytes]) -> Attempt | None:

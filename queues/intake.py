@@ -16,6 +16,7 @@ from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
 
+_LIVE = ("scheduled", "queued", "running")
 CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=499)
 
 
@@ -63,13 +64,16 @@ class Intake:
             job = await self._queue.get(job_id)
         except errors.QueueUnavailable:
             job = None
-        if job is None or (job.terminal and job.spec.durable):
+        if job is None or job.terminal:
             row = await self._ledger.get(job_id)
-            if job is not None and (row is None or not row.terminal):
-                return replace(job, state=JobState.RUNNING, result=None, finished_at=None)
-            if row is None:
+            if row is not None and (job is None or row.terminal or row.generation > job.generation):
+                return row
+            if job is None:
                 raise errors.JobNotFound(f"no job {job_id}")
-            return row
+            if job.spec.durable:
+                return replace(
+                    job, state=JobState.RUNNING, result=None, artifact=None, error=None, finished_at=None
+                )
         if job.state is JobState.QUEUED:
             return await self._with_standing(job)
         return job
@@ -82,16 +86,16 @@ class Intake:
         if job.spec.durable:
             job = await self._ledger.cancel(job_id) or job
         try:
-            await self._queue.cancel(job_id, failure, generation=job.generation)
+            if await self._queue.cancel(job_id, failure, generation=job.generation) in _LIVE:
+                self._signals.ended(job_id, "cancelled")
         except errors.QueueUnavailable:
             if not job.spec.durable:
                 raise
-        self._signals.ended(job_id, "cancelled")
         return await self.find(job_id)
 
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
-        if await self._queue.cancel(job_id, CANCELLED) in ("queued", "running"):
+        if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
             self._signals.ended(job_id, "cancelled")
 
     async def requeue(self, job_id: str, *, edits: Mapping[str, Any] | None = None) -> Job:

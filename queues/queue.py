@@ -8,7 +8,7 @@ from typing import Any
 
 from inferq import errors
 from inferq.config import Settings
-from inferq.job import Failure, Job, JobSpec
+from inferq.job import Failure, Job, JobSpec, JobState
 from queues import records
 from queues.connection import Client, translated
 from queues.presence import NodeInfo, Presence, ReplicaInfo
@@ -124,6 +124,15 @@ class JobQueue:
             for job_id in job_ids:
                 pipe.hget(f"{self.prefix}job:{job_id}", "state")
             return [state.decode() if state else None for state in await pipe.execute()]
+
+    async def generations(self, job_ids: list[str]) -> list[tuple[JobState, int] | None]:
+        """State and generation of each job, None where Redis knows nothing; one round trip."""
+        async with translated():
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hmget(f"{self.prefix}job:{job_id}", "state", "gen")
+            found = await pipe.execute()
+        return [(JobState(state.decode()), int(gen or 0)) if state else None for state, gen in found]
 
     async def standing(self, job_id: str) -> Standing | None:
         """Where a waiting job stands; None when it does not wait."""

@@ -1,14 +1,14 @@
 """The reconciler: SQL and Redis agree again, whatever was lost between them. Both ways.
 
-1. Unfinished in SQL, unknown to Redis: queued again, unless the row changed or was read too long ago.
+1. Unfinished in SQL, unknown to Redis or known there only as an earlier generation that has ended: queued again from
+   the row as it is now.
 2. Ended in SQL, still live in Redis (a cancel that Redis did not hear of): leaves Redis.
 """
 
 import logging
-import time
 
 from inferq.config import Settings
-from inferq.job import Job
+from inferq.job import TERMINAL, Job, JobState
 from queues.connection import Client, translated
 from queues.intake import CANCELLED
 from queues.queue import JobQueue
@@ -18,8 +18,6 @@ from storage.ledger import Ledger
 log = logging.getLogger(__name__)
 
 PAGE = 500
-STALE_AFTER = 30.0
-"""A row read longer ago than this (s) is read again before it is queued."""
 
 
 class Reconciler:
@@ -38,11 +36,12 @@ class Reconciler:
         restored, after = 0, ""
         while rows := await self._ledger.unfinished(after=after, limit=PAGE):
             after = rows[-1].id
-            states = await self._queue.states([row.id for row in rows])
-            known = [row.id for row, state in zip(rows, states, strict=True) if state is not None]
-            missing = [row for row, state in zip(rows, states, strict=True) if state is None]
-            for row in missing:
-                if await self._put_back(row.id):
+            held = await self._queue.generations([row.id for row in rows])
+            known = []
+            for row, there in zip(rows, held, strict=True):
+                if not _missing(row, there):
+                    known.append(row.id)
+                elif await self._put_back(row.id):
                     restored += 1
                     known.append(row.id)
             await self._ledger.mark_queued(known)
@@ -52,9 +51,8 @@ class Reconciler:
 
     async def _put_back(self, job_id: str) -> bool:
         """Queue a job from its row as it is now. Creating is refused where Redis has it after all."""
-        read_at = time.monotonic()
         row: Job | None = await self._ledger.get(job_id)
-        if row is None or row.terminal or time.monotonic() - read_at > STALE_AFTER:
+        if row is None or row.terminal:
             return False
         standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
         if standing is None:
@@ -85,3 +83,8 @@ class Reconciler:
                     key = f"{self._prefix}ready:{model}:{tenant.decode()}"
                     ids += [member.decode()[1:] for member in await self._redis.zrange(key, 0, -1)]
         return ids
+
+
+def _missing(row: Job, held: tuple[JobState, int] | None) -> bool:
+    """Redis does not have this generation of the job. An earlier one that still runs ends first."""
+    return held is None or (held[0] in TERMINAL and held[1] < row.generation)

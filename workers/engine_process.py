@@ -283,7 +283,9 @@ class EngineProcess:
     def _last_words(self) -> str:
         """The last line that the engine wrote."""
         try:
-            lines = self._log_file.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+            with self._log_file.open("rb") as file:
+                file.seek(max(self._log_file.stat().st_size - 4000, 0))
+                lines = file.read().decode(errors="replace").strip().splitlines()
         except OSError:
             return "no log"
         return lines[-1].strip()[:500] if lines else "it said nothing"

@@ -28,7 +28,7 @@ from inferq.errors import LeaseLost
 from inferq.job import Failure
 from inferq.streams import fold
 from queues import frames
-from queues.attempts import Attempt, Attempts, Finish, Outcome, error_frame
+from queues.attempts import Attempt, Attempts, Finish, Operation, Outcome, error_frame
 from queues.frames import FrameKind
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
@@ -170,7 +170,11 @@ class Runner:
             if attempt.reply_to
             else b""
         )
-        return await self._stored(Finish(outcome=Outcome.SUCCEEDED, frame=frame), body.data, body.media_type)
+        finish = Finish(outcome=Outcome.SUCCEEDED, frame=frame)
+        if len(body.data) > self._inline and not attempt.job.spec.kept:
+            # The caller has it with this call, and nobody may ask for it later: no artifact is left behind.
+            return finish
+        return await self._stored(finish, body.data, body.media_type)
 
     async def _stored(self, finish: Finish, data: bytes, media_type: str) -> Finish:
         """The finish with its result: in the record, or as an artifact when it is too big for one."""
@@ -183,7 +187,10 @@ class Runner:
         self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool]
     ) -> tuple[str, Attempt | None]:
         """Write the end; while Redis is away again and again: the slot has no use without it, and late is safe."""
-        return await _insist(lambda: self._attempts.finish(attempt, finish, claim_next=may_claim()))
+        operation = Operation()
+        return await _insist(
+            lambda: self._attempts.finish(attempt, finish, claim_next=may_claim(), operation=operation)
+        )
 
 
 async def _insist(call: Callable[[], Awaitable[T]]) -> T:

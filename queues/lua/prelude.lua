@@ -18,7 +18,7 @@
 -- Times are seconds of Redis TIME. Numbers are written with 17 digits: tostring() would round them.
 
 local BELLS = 1000
-local OPERATION_TTL = 30
+local OPERATION_TTL = 60
 local TOMB_TTL = 3600
 local REPLY_TTL = 10
 local DROPS = 100

@@ -1,0 +1,87 @@
+"""The reconciler and the reading of a job, with real SQL beside real Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from inferq.job import JobState
+from queues.celery_app import make_app
+from queues.intake import Intake
+from queues.reconciler import Reconciler
+from queues.recorder import Recorder
+from queues.signals import Signals
+from storage import migrate
+from storage.artifacts import ArtifactStore
+from storage.keys import KeyStore
+from storage.ledger import Ledger
+from storage.opening import Storage
+from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
+
+URL = "sqlite:///inferq.db"
+
+
+@asynccontextmanager
+async def both(redis_url: str, home: Path) -> AsyncIterator[tuple[Bench, Ledger, Intake, Reconciler]]:
+    await migrate.upgrade(URL, home)
+    ledger = await Ledger.open(URL, home)
+    artifacts = await ArtifactStore.open("artifacts", home)
+    async with bench(redis_url) as b:
+        signals = Signals(make_app(b.settings))
+        storage = Storage(ledger, KeyStore(ledger.database), artifacts)
+        intake = Intake(b.queue, storage, signals, b.settings)
+        yield b, ledger, intake, Reconciler(b.redis, b.queue, ledger, signals, b.settings)
+    await ledger.close()
+
+
+async def finished(b: Bench, ledger: Ledger, intake: Intake) -> str:
+    """A durable job that has succeeded and is recorded."""
+    asked = spec(durable=True)
+    await intake.submit(asked)
+    attempt = await b.replica().claim()
+    assert attempt is not None
+    await b.replica().finish(attempt, DONE, claim_next=False)
+    await Recorder(b.redis, ledger, b.settings).run_once(block_ms=10)
+    return asked.id
+
+
+async def test_a_requeue_that_redis_did_not_hear_of_is_shown_and_queued(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, ledger, intake, reconciler):
+        job_id = await finished(b, ledger, intake)
+        await ledger.requeue(job_id, metadata={"again": True})
+        found = await intake.find(job_id)
+        assert (found.state, found.generation) == (JobState.QUEUED, 1)
+        assert await reconciler.run_once() == (1, 0)
+        attempt = await b.replica().claim()
+        assert attempt is not None
+        assert (attempt.id, attempt.job.generation) == (job_id, 1)
+
+
+async def test_a_durable_job_that_redis_forgot_is_queued_again(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, _, intake, reconciler):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        await b.redis.flushall()
+        assert await reconciler.run_once() == (1, 0)
+        assert await reconciler.run_once() == (0, 0)
+        assert await b.state(asked.id) == "queued"
+
+
+async def test_a_cancel_that_redis_did_not_hear_of_takes_the_job_out(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, ledger, intake, reconciler):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        await ledger.cancel(asked.id)
+        assert await reconciler.run_once() == (0, 1)
+        assert await b.replica().claim() is None
+        assert await b.state(asked.id) == "cancelled"
+
+
+async def test_a_job_that_is_not_yet_recorded_shows_neither_result_nor_error(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, _, intake, _):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        assert await b.replica().claim() is not None
+        await b.queue.cancel(asked.id, CANCELLED)
+        assert await b.redis.hexists(f"{PREFIX}job:{asked.id}", "error")
+        found = await intake.find(asked.id)
+        assert (found.state, found.error, found.result) == (JobState.RUNNING, None, None)
