@@ -31,7 +31,8 @@ def locate(url: str, home: Path) -> Address:
         raise errors.ConfigError(f"storage.database_url: {backend} is neither sqlite nor postgresql")
     parsed = parsed.set(drivername=_DRIVERS[backend])
     if backend == "postgresql":
-        shown = f"{parsed.host or 'localhost'}:{parsed.port or 5432}/{parsed.database or ''}"
+        host = parsed.host or parsed.query.get("host") or "localhost"
+        shown = f"{host}:{parsed.port or 5432}/{parsed.database or ''}"
         return Address(parsed, None, shown)
     if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
         raise errors.ConfigError("storage.database_url: SQLite needs a file, sqlite:///inferq.db")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from storage import migrate
 from storage.keys import KeyStore
@@ -111,4 +112,4 @@ def _admin(server: str, statement: str, *names: str) -> None:
 
 
 def _within(server: str, database: str) -> str:
-    return f"{server.rsplit('/', 1)[0]}/{database}"
+    return make_url(server).set(database=database).render_as_string(hide_password=False)

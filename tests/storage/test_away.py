@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from inferq import errors
@@ -52,11 +53,11 @@ async def test_opening_what_is_not_there(home: Path, url: str, says: str):
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("url", ["{server}/no_such", "postgresql://no_such@{host}"], ids=["database", "user"])
-async def test_opening_an_unknown_database_or_as_an_unknown_user(postgres: str, home: Path, url: str):
-    server, host = postgres.rpartition("/")[0], postgres.rpartition("@")[2]
+@pytest.mark.parametrize("part", ["database", "username"])
+async def test_opening_an_unknown_database_or_as_an_unknown_user(postgres: str, home: Path, part: str):
+    url = make_url(postgres).set(**{part: "no_such"})
     with pytest.raises(errors.StoreUnavailable, match="no_such") as caught:
-        await Ledger.open(url.format(server=server, host=host), home)
+        await Ledger.open(url.render_as_string(hide_password=False), home)
     assert_one_line(caught.value.message)
 
 
