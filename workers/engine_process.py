@@ -159,7 +159,8 @@ class EngineProcess:
         return True
 
     async def _spawn(self) -> bool:
-        self._folder = Path(tempfile.mkdtemp(prefix="e-", dir=self._run_dir))
+        self._sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"e-{os.getpid()}-", dir=self._run_dir))
         launch = replace(self._launch, socket=self._folder / "s")
         command = self._engine.command(launch)
         read_end, self._lifeline = os.pipe()
@@ -279,6 +280,13 @@ class EngineProcess:
     def _status(self) -> str:
         code = self._child.returncode if self._child else None
         return "" if code is None else f" (status {code})"
+
+    def _sweep(self) -> None:
+        """A replica that was killed could not remove its engine's folder; its process id is in the name."""
+        for folder in self._run_dir.glob("e-*"):
+            owner = folder.name.split("-")[1]
+            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _last_words(self) -> str:
         """The last line that the engine wrote."""

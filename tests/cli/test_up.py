@@ -106,6 +106,7 @@ def test_starts_serves_and_stops_in_order(stack: Stack) -> None:
     order = re.findall(r"^  (.+) stopped \(", stack.said, re.MULTILINE)
     assert order == ["watched folders", "API", "node agent", "scheduler", "Redis (embedded)"]
     stack.assert_gone(2)
+    assert not Settings(home=stack.home).run_dir.exists()
 
 
 def test_curl_line_works_as_pasted(stack: Stack) -> None:

@@ -8,7 +8,14 @@ from inferq.lanes import Lane, parse_lane
 
 @pytest.mark.parametrize(
     ("value", "lane"),
-    [("high", Lane.HIGH), ("Low", Lane.LOW), (0, Lane.LOW), ("5", Lane.MEDIUM), (9, Lane.HIGH), (" 7 ", Lane.HIGH)],
+    [
+        ("high", Lane.HIGH),
+        ("Low", Lane.LOW),
+        (0, Lane.LOW),
+        ("5", Lane.MEDIUM),
+        (9, Lane.HIGH),
+        (" 7 ", Lane.HIGH),
+    ],
 )
 def test_names_and_digits_are_lanes(value: object, lane: Lane) -> None:
     assert parse_lane(value) is lane

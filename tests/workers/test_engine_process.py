@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -141,6 +142,20 @@ async def test_from_start_to_stop(make: Make, short_dir: Path) -> None:
     assert not child.is_running()
     assert (engine.pid, engine.session, engine.memory()) == (None, None, None)
     assert not list(short_dir.glob("e-*"))
+
+
+async def test_a_folder_whose_replica_was_killed_is_removed(make: Make, short_dir: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, kept = short_dir / f"e-{gone.pid}-x", short_dir / f"e-{os.getpid()}-y"
+    for folder in (left, kept):
+        folder.mkdir()
+    watched = make()
+    await watched.becomes(EngineState.READY)
+    assert not left.exists()
+    assert kept.exists()
+    watched.engine.stop()
+    await watched.becomes(EngineState.STOPPED)
 
 
 async def test_killed_it_comes_back(make: Make) -> None:

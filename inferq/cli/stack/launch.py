@@ -5,6 +5,7 @@ It does nothing else, so that it cannot fail: when it is gone, so is the stack.
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ def run(settings: Settings, *, lock: HomeLock, url: str, program: str) -> int:
     try:
         code = guarded.wait()
     finally:
+        # Sockets and lock files only, and nothing of the stack is left that could use them.
+        shutil.rmtree(settings.run_dir, ignore_errors=True)
         lock.release()
         if sys.stdout.isatty():
             # A supervisor that was killed could not give the cursor back.
