@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -145,8 +144,8 @@ async def test_from_start_to_stop(make: Make, short_dir: Path) -> None:
 
 
 async def test_a_folder_whose_replica_was_killed_is_removed(make: Make, short_dir: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
     left, kept = short_dir / f"e-{gone.pid}-x", short_dir / f"e-{os.getpid()}-y"
     for folder in (left, kept):
         folder.mkdir()
