@@ -78,9 +78,6 @@ class Presence:
     async def nodes(self) -> list[NodeInfo]:
         return [NodeInfo(**record) for record in await self._read("node")]
 
-    async def apis(self) -> set[str]:
-        return {record["name"] for record in await self._read("api")}
-
     async def _show(self, kind: str, name: str, record: dict[str, Any]) -> None:
         pipe = self._redis.pipeline(transaction=False)
         # A full Redis refuses to write the record, but lets the old one live on.

@@ -3,7 +3,6 @@
 Only then may Redis forget: the stream is trimmed and the job gets its time to live after the commit, never before.
 """
 
-import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -83,11 +82,6 @@ class Recorder:
         self._offset = new
         await self._settle(new, jobs)
         return len(events)
-
-    async def run(self) -> None:
-        while True:
-            await self.run_once()
-            await asyncio.sleep(GATHER)
 
     async def _jobs(self, events: list[dict[str, bytes]]) -> list[Job]:
         """The jobs of these events; one that was requeued meanwhile counts with its newest standing only if ended."""
