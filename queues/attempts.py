@@ -1,7 +1,7 @@
 """`Attempts`: what a replica does with jobs: claim, keep, answer, finish. Each call proves itself by its token."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,10 @@ from inferq.job import Failure, Job
 from queues import frames, records
 from queues.connection import Client, translated
 from queues.scripts import Scripts
+
+LINGER = 1.0
+"""Seconds that a slot which found no job waits for a wake. No longer than a replica's own look at its ready set: by
+then a wake that went to a dead replica is made good."""
 
 
 def _token() -> str:
@@ -84,15 +88,25 @@ class Attempts:
         self._replica = replica
         self.lease = settings.queue.lease
 
-    async def claim(self) -> Attempt | None:
-        """The best waiting job, now leased to this replica."""
+    async def claim(self, slot: str = "") -> Attempt | None:
+        """The best waiting job, now leased to this replica.
+
+        When there is none, the slot (16 characters), if one is named, counts as lingering for `LINGER` seconds.
+        """
         flat = [b"again"]
         while flat == [b"again"]:
             async with translated():
                 flat = await self._scripts(
-                    "claim", _token(), self._model, self._replica, _token(), self.lease
+                    "claim", _token(), self._model, self._replica, _token(), self.lease, slot, LINGER
                 )
         return _attempt(flat)
+
+    async def linger_no_more(self, slots: Iterable[str]) -> None:
+        """Take slots of this replica off the list of those that linger."""
+        members = [slot + self._replica for slot in slots]
+        if members:
+            async with translated():
+                await self._redis.zrem(f"{self._prefix}linger:{self._model}", *members)
 
     async def waiting(self) -> int:
         """How many jobs wait for the model."""
@@ -100,11 +114,18 @@ class Attempts:
             return int(await self._redis.hget(f"{self._prefix}order:{self._model}", "jobs") or 0)
 
     async def finish(
-        self, attempt: Attempt, finish: Finish, *, claim_next: bool, operation: "Operation | None" = None
+        self,
+        attempt: Attempt,
+        finish: Finish,
+        *,
+        claim_next: bool,
+        slot: str = "",
+        operation: "Operation | None" = None,
     ) -> tuple[str, Attempt | None]:
         """(state the job is in now, the next job). `stale`: the attempt was no longer trusted, nothing was written.
 
-        Called again with the same `operation` after an error it gets the first call's answer, if there was one.
+        With `claim_next` this is also a `claim` for the slot. Called again with the same `operation` after an error it
+        gets the first call's answer, if there was one.
         """
         operation = operation or Operation()
         async with translated():
@@ -119,6 +140,7 @@ class Attempts:
                     finish.frame,
                 ),
                 *("1" if claim_next else "0", self._model, self._replica, operation.next_token, self.lease),
+                *(slot, LINGER),
                 *finish.fields(),
             )
         return state.decode(), _attempt(flat)

@@ -91,8 +91,8 @@ class Runner:
         self._on_broken = on_broken
         self._clock = DeviceClock()
 
-    async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool]) -> Attempt | None:
-        """Run an attempt to its end; the next job, if `may_claim()` then allows one and one waits."""
+    async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
+        """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
         self._signals.started(attempt.job)
         began = self._clock.start()
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
@@ -100,7 +100,7 @@ class Runner:
         try:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=self._clock.stop(began))
-            state, following = await self._finish(attempt, finish, may_claim)
+            state, following = await self._finish(attempt, finish, may_claim, slot)
         finally:
             self.running.pop(attempt.token, None)
         self.done += 1
@@ -184,12 +184,14 @@ class Runner:
         return replace(finish, artifact=artifact.sha256, result_type=media_type)
 
     async def _finish(
-        self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool]
+        self, attempt: Attempt, finish: Finish, may_claim: Callable[[], bool], slot: str
     ) -> tuple[str, Attempt | None]:
         """Write the end; while Redis is away again and again: the slot has no use without it, and late is safe."""
         operation = Operation()
         return await _insist(
-            lambda: self._attempts.finish(attempt, finish, claim_next=may_claim(), operation=operation)
+            lambda: self._attempts.finish(
+                attempt, finish, claim_next=may_claim(), slot=slot, operation=operation
+            )
         )
 
 

@@ -1,11 +1,16 @@
 """A replica's event loop: slots, leases, cancels and signs of life around one engine and one runner.
 
 Celery's threads only say "there may be work"; everything runs here. Slots are counted here and nowhere else.
+
+A slot that finds no job lingers a moment inside its Celery task: accept wakes it over the control stream, which is
+faster and cheaper than a doorbell. A wake that comes too late is passed on as a doorbell.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +19,7 @@ from inferq import errors, process
 from inferq.config import Settings
 from inferq.job import Failure
 from inferq.scheduling.placement import Place
-from queues.attempts import Attempt, Attempts, Outcome
+from queues.attempts import LINGER, Attempts, Outcome
 from queues.connection import BLOCK_MS, Client, connect, translated
 from queues.presence import Presence, ReplicaInfo
 from queues.reply_writer import ReplyWriter
@@ -27,6 +32,33 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 SHOW_EVERY = 2.0
+LATEST_WAKE = 0.05
+"""Seconds that a wake sent at the last moment may take."""
+
+
+class _Slot:
+    """One of a replica's slots while it is taken: it looks for a job, runs one, or lingers."""
+
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(8)
+        self.lingers = False
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def linger(self, seconds: float) -> bool:
+        """Wait for a wake; False when none came. One that came since the last wait counts."""
+        self.lingers = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self.lingers = False
+            self._woken.clear()
+        return True
 
 
 class ReplicaService:
@@ -47,13 +79,14 @@ class ReplicaService:
         self._prefix = settings.queue.prefix
         self._redis: Client = connect(settings, connections=64)
         self._presence = Presence(self._redis, self._prefix)
+        self._signals = signals
         self._attempts = Attempts(self._redis, settings, place.model, place.name)
         self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
         self._engine = make_engine(self._on_ready, self._on_failed)
         self._slots = settings.models[place.model].slots
         limit = settings.processing.max_workers
         self._slots = self._slots if limit == "auto" else min(self._slots, limit)
-        self._busy = 0
+        self._taken: dict[str, _Slot] = {}
         self._idle_since = time.time()
         self._draining = False
         self._drained = asyncio.Event()
@@ -67,7 +100,7 @@ class ReplicaService:
             session=lambda: self._engine.session,
             on_broken=self._engine.doubt,
         )
-        self._control_cursor = "0-0"
+        self._control_cursor: str | None = None
 
     @property
     def slots(self) -> int:
@@ -99,23 +132,39 @@ class ReplicaService:
         await self._redis.aclose()
 
     async def serve(self) -> None:
-        """Take the best job, run it, and go on until nothing is left for this slot."""
-        if not self._may_claim() or self._busy >= self._slots:
+        """Take the best job, run it, and go on until nothing is left for this slot and it has lingered in vain."""
+        if not self._may_claim() or len(self._taken) >= self._slots:
             return
-        self._busy += 1
+        slot = _Slot()
+        self._taken[slot.name] = slot
         try:
-            attempt = await self._attempts.claim()
-            while attempt is not None:
-                attempt = await self._run(attempt)
+            attempt = await self._attempts.claim(slot.name)
+            while attempt is not None or await self._linger(slot):
+                if attempt is None:
+                    attempt = await self._attempts.claim(slot.name)
+                else:
+                    attempt = await self._runner.run(attempt, may_claim=self._may_claim, slot=slot.name)
+                    self._idle_since = time.time()
         except errors.QueueUnavailable as error:
             log.warning("claiming: %s", error.message)
         finally:
-            self._busy -= 1
-            self._idle_since = time.time()
+            del self._taken[slot.name]
+
+    async def _linger(self, slot: _Slot) -> bool:
+        """Wait for a wake; False when the slot is to be given back."""
+        return self._may_claim() and await slot.linger(LINGER + LATEST_WAKE) and self._may_claim()
+
+    @property
+    def _busy(self) -> int:
+        return sum(not slot.lingers for slot in self._taken.values())
 
     async def drain(self) -> None:
         """Take no more jobs, let the running ones finish within the budget, hand the others back, end."""
         self._draining = True
+        for slot in self._taken.values():
+            slot.wake()
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._attempts.linger_no_more(self._taken)
         deadline = time.monotonic() + self._settings.processing.drain_timeout
         while self._busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -124,9 +173,6 @@ class ReplicaService:
         while self._busy and time.monotonic() < deadline + self._attempts.lease:
             await asyncio.sleep(0.05)
         self._drained.set()
-
-    async def _run(self, attempt: Attempt) -> Attempt | None:
-        return await self._runner.run(attempt, may_claim=self._may_claim)
 
     def _may_claim(self) -> bool:
         return self._engine.usable and not self._draining
@@ -165,7 +211,10 @@ class ReplicaService:
         """Work waits and slots are free, but no doorbell came: serve without one. Also look after the callers."""
         if self._may_claim() and self._busy < self._slots:
             waiting = await self._attempts.waiting()
-            for _ in range(min(waiting, self._slots - self._busy)):
+            lingering = [slot for slot in self._taken.values() if slot.lingers][:waiting]
+            for slot in lingering:
+                slot.wake()
+            for _ in range(min(waiting - len(lingering), self._slots - len(self._taken))):
                 task = asyncio.create_task(self.serve())
                 self._background.add(task)
                 task.add_done_callback(self._background.discard)
@@ -201,17 +250,33 @@ class ReplicaService:
                 item.stop("the lease could not be renewed")
 
     async def _listen(self) -> None:
-        """Cancels, as they are asked for. A cancel may be old and mean an earlier run of the job: the lease tells."""
+        """Wakes, and cancels as they are asked for. A cancel may be old and mean an earlier run of the job: the lease
+        tells.
+        """
+        key = f"{self._prefix}ctl:{self._place.name}"
         async with translated():
-            found: Any = await self._redis.xread(
-                {f"{self._prefix}ctl:{self._place.name}": self._control_cursor}, count=100, block=BLOCK_MS
-            )
+            if self._control_cursor is None:
+                # What was meant for an earlier process of this name.
+                await self._redis.delete(key)
+                self._control_cursor = "0-0"
+            found: Any = await self._redis.xread({key: self._control_cursor}, count=100, block=BLOCK_MS)
         named = set()
         for entry_id, entry in found[0][1] if found else []:
             self._control_cursor = entry_id.decode()
-            named.add(entry.get(b"cancel", b"").decode())
+            if b"wake" in entry:
+                self._wake(entry[b"wake"].decode())
+            else:
+                named.add(entry.get(b"cancel", b"").decode())
         if any(item.attempt.id in named for item in self._runner.running.values()):
             await self._renew()
+
+    def _wake(self, name: str) -> None:
+        """Wake the slot of this name; when it has been given back meanwhile, ring for any other one."""
+        slot = self._taken.get(name)
+        if slot:
+            slot.wake()
+        else:
+            self._signals.ring(self._place.model)
 
     async def _show(self) -> None:
         engine = self._engine

@@ -50,4 +50,4 @@ if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
   redis.call('EXPIRE', P .. 'reply:' .. api, REPLY_TTL)
 end
 local place = standing(id, {model = model, tenant = tenant, lane = lane})
-return remember(op, {'ok', place[1], place[2], bell_wanted(model)})
+return remember(op, {'ok', place[1], place[2], summon(model)})

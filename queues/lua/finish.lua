@@ -1,5 +1,5 @@
 -- Ends an attempt, answers its caller, and takes the next job for the freed slot, all at once.
--- ARGV op id token outcome seconds frame next model replica next_token lease, then field value ... to write
+-- ARGV op id token outcome seconds frame next model replica next_token lease slot linger, then field value ... to write
 -- outcome  succeeded | failed | cancelled    terminal
 --          retry                             attempts left: queued again, else failed with the given fields
 --          handback                          queued again, the attempt is not counted (three times at most)
@@ -38,11 +38,11 @@ if job.state == 'running' and job.token == token then
         fail(id, job, 'replica_stopped', 'its replicas stopped before the job could end', 503)
       end
     else
-      settle_state(id, job, state, {unpack(ARGV, 12)})
+      settle_state(id, job, state, {unpack(ARGV, 14)})
       reply(job.reply, ARGV[6])
     end
   end
 end
-local following = ARGV[7] == '1' and claim(ARGV[8], ARGV[9], ARGV[10], num(ARGV[11])) or ''
+local following = ARGV[7] == '1' and claim(ARGV[8], ARGV[9], ARGV[10], num(ARGV[11]), ARGV[12], num(ARGV[13])) or ''
 remember(op, {state, following})
 return {state, following ~= '' and attempt_of(following, ARGV[10]) or {}}

@@ -10,7 +10,8 @@
 --   P leases              zset    ID -> time at which the lease ends
 --   P finish              stream  id gen attempt state: what the recorder commits to SQL
 --   P reply:API           stream  b: packed frames for one api process
---   P ctl:REPLICA         stream  cancel: ID
+--   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT
+--   P linger:MODEL        zset    SLOT REPLICA -> time until which that slot waits for a wake
 --   P events:ID           stream  name data: what a kept job's followers read
 --   P op:OPERATION        string  what a mutating call answered, for its repeat (a claimed job by id and token only)
 --   P tomb:ID             string  a cancel that came before the job
@@ -22,6 +23,7 @@ local OPERATION_TTL = 60
 local TOMB_TTL = 3600
 local REPLY_TTL = 10
 local DROPS = 100
+local WAKES = 10000
 
 local function num(value) return tonumber(value or 0) or 0 end
 local function text(value) return string.format('%.17g', value) end
@@ -165,7 +167,16 @@ local function queue_again(id, job)
   tell(job, id, 'state', 'queued')
 end
 
-local function bell_wanted(model)
+-- Calls for a slot: one that lingers is woken; when none does, the caller is to ring (1). Both are only hints.
+local function summon(model)
+  local lingering = P .. 'linger:' .. model
+  redis.call('ZREMRANGEBYSCORE', lingering, '-inf', text(now()))
+  local longest = redis.call('ZPOPMIN', lingering)[1]
+  if longest then
+    local slot, replica = string.sub(longest, 1, 16), string.sub(longest, 17)
+    redis.call('XADD', P .. 'ctl:' .. replica, 'MAXLEN', '~', WAKES, '*', 'wake', slot)
+    return 0
+  end
   local waiting = num(redis.call('HGET', order_key(model), 'jobs'))
   if waiting > BELLS then waiting = BELLS end
   return redis.call('LLEN', P .. 'bell.' .. model) < waiting and 1 or 0
@@ -208,14 +219,18 @@ local function attempt_of(id, token)
   return flat
 end
 
--- Takes the best waiting job for a replica and returns its id, or nil when nothing waits. Jobs that nobody may run are
--- dropped on the way, so many in one call (Redis serves nobody else meanwhile): nil, true asks for another call.
-local function claim(model, replica, token, lease)
+-- Takes the best waiting job for a replica and returns its id, or nil when nothing waits; then the slot, if one is
+-- named, is noted as lingering. Jobs that nobody may run are dropped on the way, so many in one call (Redis serves
+-- nobody else meanwhile): nil, true asks for another call.
+local function claim(model, replica, token, lease, slot, linger)
   local O = order_key(model)
   for _ = 1, DROPS do
     local top = redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 0, 'WITHSCORES')
     local tenant = top[1]
-    if not tenant then return nil end
+    if not tenant then
+      if slot ~= '' then redis.call('ZADD', P .. 'linger:' .. model, text(now() + linger), slot .. replica) end
+      return nil
+    end
     local first = redis.call('ZRANGE', tenant_key(model, tenant), 0, 0, 'WITHSCORES')
     if not first[1] then
       redis.call('ZREM', P .. 'tenants:' .. model, tenant)

@@ -39,13 +39,13 @@ class ReadySet:
 
     def claim(self) -> str | None:
         """The job that is next; its token is its operation's name."""
-        flat = self.call("claim", self._operation(), MODEL, "replica", "t" * 16, 1000)
+        flat = self.call("claim", self._operation(), MODEL, "replica", "t" * 16, 1000, "", 0)
         return flat[-1].decode() if flat else None
 
     def finish(self, job_id: str, outcome: str, seconds: float = 0.0) -> str:
         state, _ = self.call(
             *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), b"", "0"),
-            *("", "", "", 0),
+            *("", "", "", 0, "", 0),
         )
         return state.decode()
 

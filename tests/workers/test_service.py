@@ -1,0 +1,154 @@
+"""A replica's service on a real Redis and a real engine process: how its slots are woken, and how they are let go."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferq.config import Settings
+from inferq.job import JobSpec, JobState, new_job_id
+from inferq.scheduling.placement import Place
+from queues.celery_app import make_app
+from queues.connection import Client, connect
+from queues.queue import JobQueue
+from queues.signals import Signals
+from storage.artifacts import ArtifactStore
+from workers import replica, service
+from workers.service import ReplicaService
+
+BODY = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
+CONTROL, LINGER, BELLS = "inferq:ctl:m@cpu:0.here", "inferq:linger:m", "inferq:bell.m"
+
+
+@dataclass
+class Site:
+    redis: Client
+    queue: JobQueue
+    service: ReplicaService
+
+    async def accept(self) -> str:
+        spec = JobSpec(id=new_job_id(), model="m", endpoint="chat/completions", body=BODY, kept=True)
+        assert await self.queue.accept(spec, "direct") is not None
+        return spec.id
+
+    async def finished(self, job_id: str) -> None:
+        await until(lambda: self._is(job_id, JobState.SUCCEEDED))
+
+    async def lingering(self, count: int) -> None:
+        await until(lambda: self._count(count))
+
+    async def _count(self, count: int) -> bool:
+        return bool(await self.redis.zcard(LINGER) == count)
+
+    async def _is(self, job_id: str, state: JobState) -> bool:
+        job = await self.queue.get(job_id)
+        return job is not None and job.state is state
+
+
+async def until(look: Callable[[], Any], within: float = 30.0) -> None:
+    deadline = time.monotonic() + within
+    while not await look():
+        assert time.monotonic() < deadline, f"not within {within} s"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def site(redis_url: str, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    """A replica with two slots and a ready engine. It never looks by itself, so only wakes and bells start work."""
+    monkeypatch.setattr(service, "LOOK_EVERY", 600.0)
+    monkeypatch.setattr(service, "LINGER", 600.0)
+    monkeypatch.setattr("queues.attempts.LINGER", 600.0)
+    model = {"engine": "noop", "source": "noop", "slots": 2}
+    tree = {"queue": {"redis_url": redis_url}, "models": {"m": model}, "home": short_dir / "home"}
+    settings = Settings.model_validate(tree)
+    settings.run_dir.mkdir(parents=True)
+    (settings.home / "logs").mkdir(parents=True)
+    redis = connect(settings)
+    await redis.xadd(CONTROL, {"wake": "f" * 16})
+    place = Place(model="m", device="cpu:0", node="here", name="m@cpu:0.here")
+    signals = Signals(make_app(settings), place.name)
+    signals.start()
+    artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
+    subject = ReplicaService(settings, place, signals, artifacts, replica._engine_maker(settings, place))
+    running = asyncio.create_task(subject.run())
+    await until(_ready(subject))
+    yield Site(redis, JobQueue(redis, settings), subject)
+    await subject.drain()
+    await asyncio.wait_for(running, 30)
+    signals.stop()
+    await redis.aclose()
+
+
+def _ready(subject: ReplicaService) -> Callable[[], Any]:
+    async def look() -> bool:
+        return subject._engine.usable
+
+    return look
+
+
+async def test_a_lingering_slot_is_woken_by_the_next_job(site: Site) -> None:
+    slot = asyncio.create_task(site.service.serve())
+    for _ in range(3):
+        await site.lingering(1)
+        await site.finished(await site.accept())
+    assert not slot.done()
+    assert await site.redis.llen(BELLS) == 0
+
+
+async def test_each_job_of_a_burst_wakes_a_slot_of_its_own(site: Site) -> None:
+    slots = [asyncio.create_task(site.service.serve()) for _ in range(2)]
+    await site.lingering(2)
+    for job_id in [await site.accept(), await site.accept()]:
+        await site.finished(job_id)
+    await site.lingering(2)
+    assert not any(slot.done() for slot in slots)
+
+
+async def test_there_are_no_more_slots_than_configured(site: Site) -> None:
+    slots = [asyncio.create_task(site.service.serve()) for _ in range(2)]
+    await site.lingering(2)
+    await asyncio.wait_for(site.service.serve(), 5)
+    assert not any(slot.done() for slot in slots)
+
+
+async def test_a_wake_for_a_slot_that_was_given_back_is_passed_on_as_a_doorbell(site: Site) -> None:
+    assert await site.redis.llen(BELLS) == 0, "a wake from before this process began counts"
+    await site.redis.xadd(CONTROL, {"wake": "e" * 16})
+
+    async def rung() -> bool:
+        return bool(await site.redis.llen(BELLS) == 1)
+
+    await until(rung)
+
+
+async def test_a_drain_lets_lingering_slots_go_at_once(site: Site) -> None:
+    slot = asyncio.create_task(site.service.serve())
+    await site.lingering(1)
+    await site.service.drain()
+    await asyncio.wait_for(slot, 5)
+    assert await site.redis.zcard(LINGER) == 0
+
+
+async def test_lingering_is_not_being_busy(site: Site) -> None:
+    slot = asyncio.create_task(site.service.serve())
+    await site.lingering(1)
+    await site.service._show()
+    (shown,) = await site.queue.replicas()
+    assert (shown.busy, shown.idle_since is None) == (0, False)
+    assert not slot.done()
+
+
+async def test_the_look_wakes_lingering_slots_before_it_takes_new_ones(site: Site) -> None:
+    slot = asyncio.create_task(site.service.serve())
+    await site.lingering(1)
+    # The wake is lost: nobody knows that the slot waits.
+    await site.redis.delete(LINGER)
+    job_id = await site.accept()
+    await site.service._look()
+    await site.finished(job_id)
+    assert not slot.done()
+    assert len(site.service._taken) == 1
