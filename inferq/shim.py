@@ -1,6 +1,6 @@
 """The shim: runs one program and sees to it that nothing of it is left when its owner or the program is gone.
 
-Started by file path (``python -I -S inferq/shim.py --lifeline-fd N [--status-fd M] [--grace S] -- argv...``)
+Started by file path (``python -I -S inferq/shim.py --lifeline-fd N [--status-fd M] [--grace S] [--nice N] -- argv...``)
 and so limited to the standard library. It holds the read end of a pipe whose write end is in its owner:
 however the owner ends, the kernel closes the pipe. A parent-death signal alone would miss the grandchildren.
 It must know nothing of what it runs.
@@ -31,26 +31,34 @@ _POLL_SECONDS = 0.05
 
 
 def wrap(
-    argv: Sequence[str], *, lifeline_fd: int, grace: float = 10.0, status_fd: int | None = None
+    argv: Sequence[str],
+    *,
+    lifeline_fd: int,
+    grace: float = 10.0,
+    status_fd: int | None = None,
+    nice: int = 0,
 ) -> list[str]:
-    """The command line that runs `argv` under a shim.
+    """The command line that runs `argv` under a shim, the program itself `nice` steps below normal priority.
 
     Start it with both descriptors in `pass_fds` and close your copies of them. Your own end of the lifeline
     must not be inherited by anything else: the shim acts when the last copy is closed.
     """
     status = [] if status_fd is None else ["--status-fd", str(status_fd)]
-    options = ["--lifeline-fd", str(lifeline_fd), *status, "--grace", str(grace)]
+    options = ["--lifeline-fd", str(lifeline_fd), *status, "--grace", str(grace), "--nice", str(nice)]
     return [sys.executable, "-I", "-S", os.path.abspath(__file__), *options, "--", *argv]
 
 
 class Shim:
     """One program and all that it starts, until none of it is left."""
 
-    def __init__(self, argv: Sequence[str], *, lifeline: int, status: int | None, grace: float) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, lifeline: int, status: int | None, grace: float, nice: int
+    ) -> None:
         self._argv = list(argv)
         self._lifeline = lifeline
         self._status = status
         self._grace = grace
+        self._nice = nice
         self._stops = 0
         self._child = 0
         self._code: int | None = None
@@ -84,6 +92,7 @@ class Shim:
             for number in (signal.SIGCHLD, signal.SIGPIPE, *_STOP_SIGNALS):
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
+            _step_back(self._nice)
             # The shim itself may be killed: then nobody is left to walk the tree, but the program is told.
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             os.execvp(self._argv[0], self._argv)  # noqa: S606
@@ -193,6 +202,18 @@ def _own_session() -> None:
         return  # already the leader of a process group
 
 
+def _step_back(steps: int) -> None:
+    """Lower this process's priority. Linux weighs sessions first where autogroups are on, and only then processes."""
+    if not steps:
+        return
+    os.nice(steps)
+    try:
+        with open("/proc/self/autogroup", "w") as file:
+            file.write(str(steps))
+    except OSError:
+        return  # no autogroups here
+
+
 def _become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -203,13 +224,16 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = {"--lifeline-fd": "", "--status-fd": "", "--grace": "10"}
+    options = {"--lifeline-fd": "", "--status-fd": "", "--grace": "10", "--nice": "0"}
     rest = list(arguments)
     while len(rest) > 1 and rest[0] in options:
         options[rest[0]] = rest[1]
         del rest[:2]
     if not options["--lifeline-fd"] or rest[:1] != ["--"] or len(rest) == 1:
-        os.write(2, b"usage: shim.py --lifeline-fd N [--status-fd M] [--grace S] -- PROGRAM [ARGUMENT...]\n")
+        os.write(
+            2,
+            b"usage: shim.py --lifeline-fd N [--status-fd M] [--grace S] [--nice N] -- PROGRAM [ARGUMENT...]\n",
+        )
         return 2
     status = int(options["--status-fd"]) if options["--status-fd"] else None
     lifeline = int(options["--lifeline-fd"])
@@ -217,7 +241,8 @@ def main(arguments: Sequence[str]) -> int:
         if fd is not None:
             # Inherited from the owner; what the program starts must not keep them open.
             os.set_inheritable(fd, False)
-    return Shim(rest[1:], lifeline=lifeline, status=status, grace=float(options["--grace"])).run()
+    grace, nice = float(options["--grace"]), int(options["--nice"])
+    return Shim(rest[1:], lifeline=lifeline, status=status, grace=grace, nice=nice).run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from queues.frames import FrameKind
 
 log = logging.getLogger(__name__)
 
-TICK = 0.015
+TICK = 0.005
+"""Seconds that chunks are gathered. Many streams are read in ticks of their own and arrive together."""
 KEPT_EVENTS = 10_000
 LAG_SECONDS = 10.0
 LAG_BYTES = 64 * 2**20

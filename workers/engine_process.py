@@ -61,6 +61,7 @@ class EngineProcess:
         run_dir: Path,
         log_file: Path,
         load_timeout: float,
+        nice: int,
         on_ready: Callable[[], Awaitable[None]],
         on_failed: Callable[[str], Awaitable[None]],
     ):
@@ -77,6 +78,7 @@ class EngineProcess:
         self._run_dir = run_dir
         self._log_file = log_file
         self._load_timeout = load_timeout
+        self._nice = nice
         self._on_ready = on_ready
         self._on_failed = on_failed
         self._child: asyncio.subprocess.Process | None = None
@@ -164,8 +166,11 @@ class EngineProcess:
         launch = replace(self._launch, socket=self._folder / "s")
         command = self._engine.command(launch)
         read_end, self._lifeline = os.pipe()
-        argv = shim.wrap(list(command.argv), lifeline_fd=read_end, grace=STOP_GRACE)
+        argv = shim.wrap(list(command.argv), lifeline_fd=read_end, grace=STOP_GRACE, nice=self._nice)
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            # What the engine said before it ended is often the only trace of why.
+            self._log_file.replace(self._log_file.with_suffix(".log.1"))
         try:
             with self._log_file.open("wb") as output:
                 self._child = await asyncio.create_subprocess_exec(

@@ -18,6 +18,7 @@ from celery.signals import worker_shutting_down
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.config.settings import EngineSettings
 from inferq.engine import Launch, find_engine
 from inferq.scheduling.placement import Place
 from queues.celery_app import BELL_TASK, bell_queue, make_app
@@ -29,6 +30,8 @@ from workers.engine_process import EngineProcess
 from workers.service import ReplicaService
 
 log = logging.getLogger(__name__)
+
+CPU_NICE = 10
 
 
 def run(settings: Settings, place: Place) -> int:
@@ -94,11 +97,19 @@ def _engine_maker(
             run_dir=settings.run_dir,
             log_file=settings.home / "logs" / f"engine-{place.name}.log",
             load_timeout=model.load_timeout,
+            nice=_nice(place.device, configured),
             on_ready=on_ready,
             on_failed=on_failed,
         )
 
     return make
+
+
+def _nice(device: str, configured: EngineSettings | None) -> int:
+    """An engine that computes on the processor leaves it at once to those who only pass its answers on."""
+    if configured and configured.nice is not None:
+        return configured.nice
+    return CPU_NICE if device.startswith("cpu") else 0
 
 
 def _celery(

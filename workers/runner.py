@@ -34,7 +34,7 @@ from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.device_clock import DeviceClock
-from workers.forward import Body, EngineBroke, EngineRefused, forward
+from workers.forward import Body, EngineBroke, EngineRefused, Pace, forward
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Runner:
         self._session = session
         self._on_broken = on_broken
         self._clock = DeviceClock()
+        self._pace = Pace(lambda: len(self.running))
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
@@ -143,7 +144,7 @@ class Runner:
         kept, durable = attempt.job.spec.kept, attempt.job.spec.durable
         seen: list[bytes] = []
         sent = 0
-        async with aclosing(forward(session, attempt.job)) as answer:
+        async with aclosing(forward(session, attempt.job, self._pace)) as answer:
             async for part in answer:
                 if isinstance(part, Body):
                     return await self._whole(attempt, part)

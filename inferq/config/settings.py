@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,11 @@ class EngineSettings(Section):
     """Environment variables."""
     args: list[str] = []
     """Extra command-line arguments for engines that are servers of their own, such as vLLM."""
+    nice: Annotated[int, Field(ge=0, le=19)] | None = None
+    """Steps below normal priority at which the engine runs; 10 on a `cpu` device and 0 on others when not given.
+
+    Engines that spin on the cores which also serve requests would otherwise delay every answer by milliseconds.
+    """
 
 
 class ModelSettings(Section):

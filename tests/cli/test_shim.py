@@ -218,6 +218,25 @@ def test_program_inherits_neither_descriptors_nor_ignored_signals() -> None:
     assert not int(done.stdout.split()[-1], 16) & 1 << (signal.SIGPIPE - 1)
 
 
+def run_plainly(command: list[str], lifeline: int) -> list[str]:
+    done = subprocess.run(
+        command, pass_fds=[lifeline], capture_output=True, text=True, check=True, timeout=20
+    )
+    return done.stdout.splitlines()
+
+
+def test_program_steps_back_when_told() -> None:
+    """Its session too: with autogroups on, Linux shares the processor among sessions and looks at nice only inside."""
+    lifeline, mine = os.pipe()
+    show = ["/bin/sh", "-c", "nice; cat /proc/self/autogroup 2>/dev/null || true"]
+    before, *_ = run_plainly(show, lifeline)
+    nice, *group = run_plainly(shim.wrap(show, lifeline_fd=lifeline, nice=7), lifeline)
+    assert int(nice) == min(int(before) + 7, 19)
+    assert not group or group[0].endswith("nice 7")
+    os.close(lifeline)
+    os.close(mine)
+
+
 def test_wrong_arguments_are_a_usage_error() -> None:
     command = [sys.executable, str(Path(shim.__file__)), "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from inferq.config.settings import EngineSettings
 from inferq.engine import Command, Launch, find_engine
 from workers import adapters
+from workers.replica import _nice
 
 
 def launch(**more: Any) -> Launch:
@@ -96,3 +98,10 @@ def test_vllm_on_a_cpu() -> None:
 def test_a_model_on_disk_needs_no_hub(engine: Any) -> None:
     assert engine.command(launch()).env["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in engine.command(launch(source="Qwen/Qwen3-0.6B")).env
+
+
+def test_an_engine_on_the_processor_runs_below_normal_priority() -> None:
+    assert (_nice("cpu:0", None), _nice("cuda:0", None)) == (10, 0)
+    assert _nice("cpu:0", EngineSettings(nice=0)) == 0
+    assert _nice("cuda:1", EngineSettings(nice=3)) == 3
+    assert _nice("cuda:1", EngineSettings()) == 0

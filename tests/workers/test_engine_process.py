@@ -110,6 +110,7 @@ async def make(short_dir: Path) -> AsyncIterator[Make]:
             run_dir=short_dir,
             log_file=log,
             load_timeout=load_timeout,
+            nice=0,
             on_ready=on_ready,
             on_failed=on_failed,
         )
@@ -122,6 +123,14 @@ async def make(short_dir: Path) -> AsyncIterator[Make]:
         process.stop()
         await task
         assert process.state is EngineState.STOPPED
+
+
+async def test_the_log_of_the_life_before_is_kept(make: Make, short_dir: Path) -> None:
+    """It often holds the only trace of why an engine ended."""
+    watched = make(Script("echo last words >&2; exit 3"))
+    before = short_dir / "engine-0.log.1"
+    await watched.until(before.exists, "the next life has begun")
+    assert "last words" in before.read_text()
 
 
 async def test_from_start_to_stop(make: Make, short_dir: Path) -> None:

@@ -20,16 +20,17 @@ from tests.workers.engine_stub import (
     silent,
     streamed,
 )
-from workers.forward import Body, EngineBroke, EngineRefused, Events, forward
+from workers.forward import FEW, Body, EngineBroke, EngineRefused, Events, Pace, forward
 
 JOB = Job(
     spec=JobSpec(id="x", model="m", endpoint="chat/completions", body=b'{"n":1}'), state=JobState.RUNNING
 )
+ALONE, MANY = 1, FEW + 1
 
 
-async def forwarded(folder: Path, script: Script) -> list[Body | Events]:
+async def forwarded(folder: Path, script: Script, streams: int = ALONE) -> list[Body | Events]:
     async with serving(folder, script) as stub, stub.session() as session:
-        parts = [part async for part in forward(session, JOB)]
+        parts = [part async for part in forward(session, JOB, Pace(lambda: streams))]
         assert stub.bodies == [JOB.spec.body]
         return parts
 
@@ -50,11 +51,12 @@ async def test_a_body_of_another_kind(short_dir: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("streams", [ALONE, MANY])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 10_000])
-async def test_events_are_whole_however_they_arrive(short_dir: Path, size: int) -> None:
+async def test_events_are_whole_however_they_arrive(short_dir: Path, size: int, streams: int) -> None:
     whole = b": hello\n\n" + event("你") + event("b") + DONE
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-    parts = await forwarded(short_dir, streamed(*pieces))
+    parts = await forwarded(short_dir, streamed(*pieces), streams)
     assert text_of(parts) == whole
     assert all(part.data.endswith(b"\n\n") for part in parts)
 
@@ -170,7 +172,7 @@ async def test_an_engine_that_is_not_there(short_dir: Path) -> None:
     async with serving(short_dir, hanging_up) as stub, stub.session() as session:
         stub.address.unlink()
         with pytest.raises(EngineBroke):
-            [part async for part in forward(session, JOB)]
+            [part async for part in forward(session, JOB, Pace(lambda: ALONE))]
 
 
 async def test_leaving_closes_the_request(short_dir: Path) -> None:
@@ -182,14 +184,46 @@ async def test_leaving_closes_the_request(short_dir: Path) -> None:
         await connection.left.wait()
 
     async with serving(short_dir, silent) as stub, stub.session() as session:
-        waiting = asyncio.create_task(anext(forward(session, JOB)))
+        waiting = asyncio.create_task(anext(forward(session, JOB, Pace(lambda: ALONE))))
         while not stub.bodies:
             await asyncio.sleep(0.01)
         waiting.cancel()
         while stub.departures < 1:
             await asyncio.sleep(0.01)
         stub.script = talking
-        async with aclosing(forward(session, JOB)) as answer:
+        async with aclosing(forward(session, JOB, Pace(lambda: MANY))) as answer:
             assert await anext(answer) == Events(event("a"))
         while stub.departures < 2:
             await asyncio.sleep(0.01)
+
+
+async def parts_of_eight(folder: Path, streams: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """In how many parts eight events come that were sent over 80 ms."""
+    monkeypatch.setattr("workers.forward.TICK", 0.5)
+    pieces = [event(str(number)) for number in range(8)]
+    parts = await forwarded(folder, streamed(*pieces, DONE), streams)
+    assert text_of(parts) == b"".join(pieces) + DONE
+    return len(parts)
+
+
+async def test_many_streams_are_read_in_ticks(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await parts_of_eight(short_dir, MANY, monkeypatch) == 2
+
+
+async def test_few_streams_are_read_as_they_come(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await parts_of_eight(short_dir, FEW, monkeypatch) > 4
+
+
+async def test_an_answer_that_has_come_to_its_end_waits_for_no_tick(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection may serve another request already, and must not be paused."""
+    monkeypatch.setattr("workers.forward.TICK", 600.0)
+    whole = event("a") + DONE
+
+    async def at_once(connection: Connection) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+        await connection.raw(head % len(whole) + whole)
+
+    async with asyncio.timeout(20):
+        assert text_of(await forwarded(short_dir, at_once, MANY)) == whole
