@@ -11,17 +11,22 @@ from api.context import context_of, headers_of
 from api.departure import CallerLeft
 from inferq import errors
 
+SILENCE = 30.0
+"""Seconds without a byte after which a body counts as broken off."""
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 * 2**20
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises BodyTooLarge, InvalidRequest, CallerLeft."""
+    """The body as a JSON object. Raises BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft."""
     return parse_object(await read_bytes(request, context_of(request).settings.api.max_body))
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The whole body, refused by its declared length before it is read, and by its real one while it is read."""
+    """The whole body, refused by its declared length before it is read, and by its real one while it is read.
+
+    Raises BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft.
+    """
     headers = headers_of(request.scope)
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
@@ -34,7 +39,11 @@ async def read_bytes(request: Request, limit: int) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(SILENCE):
+                message = await request.receive()
+        except TimeoutError:
+            raise errors.BodyTooSlow(f"No more of the request body came for {SILENCE:g} s.") from None
         if message["type"] == "http.disconnect":
             raise CallerLeft
         part = message.get("body", b"")

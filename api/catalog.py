@@ -16,6 +16,10 @@ DEFAULT_ENDPOINT = {"chat": "chat/completions", "completion": "completions", "em
 """Type of model to the endpoint a job without one means."""
 
 
+LONGEST_ECHO = 200
+"""Characters of an unknown name that an answer repeats."""
+
+
 class Catalog:
     """The configured models by every name they have."""
 
@@ -33,8 +37,9 @@ class Catalog:
         """The model's own name and its settings. Raises ModelNotFound, which tells near names."""
         found = self._names.get(name)
         if found is None:
+            shown = name if len(name) <= LONGEST_ECHO else name[:LONGEST_ECHO] + "..."
             raise errors.ModelNotFound(
-                f"The model {name!r} does not exist.{self._advice(name)}", param="model"
+                f"The model {shown!r} does not exist.{self._advice(shown)}", param="model"
             )
         return found, self._models[found]
 

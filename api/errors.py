@@ -25,6 +25,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.UnsupportedParameter: 400,
     errors.ContextLengthExceeded: 400,
     errors.BodyTooLarge: 413,
+    errors.BodyTooSlow: 408,
     errors.NotReady: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,

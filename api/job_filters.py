@@ -38,6 +38,9 @@ def _limit(name: str, text: str) -> int:
 def _text(name: str, text: str) -> str:
     if len(text) > _LONGEST_TEXT:
         raise errors.InvalidRequest(f"'{name}' is longer than {_LONGEST_TEXT} characters.", param=name)
+    if "\0" in text:
+        # PostgreSQL has no text with it.
+        raise errors.InvalidRequest(f"'{name}' holds a NUL character.", param=name)
     return text
 
 

@@ -299,6 +299,7 @@ _BY_STATUS: dict[int, type[errors.InferqError]] = {
     403: errors.Forbidden,
     404: errors.NotFound,
     405: errors.InvalidRequest,
+    408: errors.BodyTooSlow,
     409: errors.Conflict,
     413: errors.BodyTooLarge,
     415: errors.InvalidRequest,

@@ -5,6 +5,7 @@
     │   ├── UnsupportedParameter
     │   ├── ContextLengthExceeded
     │   ├── BodyTooLarge
+    │   ├── BodyTooSlow
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
@@ -72,6 +73,12 @@ class BodyTooLarge(InvalidRequest):
     """The request body is larger than the limit."""
 
     code = "body_too_large"
+
+
+class BodyTooSlow(InvalidRequest):
+    """The request body stopped coming before its end."""
+
+    code = "body_too_slow"
 
 
 class NotReady(InvalidRequest):

@@ -1,7 +1,7 @@
 """Who is there: replicas, nodes and api processes, each a Redis record that lapses when its owner is gone."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import orjson
 
@@ -50,6 +50,15 @@ class NodeInfo:
     devices: list[dict[str, Any]] = field(default_factory=list)
 
 
+Info = TypeVar("Info", ReplicaInfo, NodeInfo)
+
+
+def _known(kind: type[Info], record: dict[str, Any]) -> Info:
+    """A record as this version reads it: while hosts are upgraded one by one, others write fields it does not know."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in record.items() if name in names})
+
+
 class Presence:
     """Reads and writes the records. An index set per kind is cleaned of lapsed names on every reading."""
 
@@ -73,10 +82,10 @@ class Presence:
         await pipe.execute()
 
     async def replicas(self) -> list[ReplicaInfo]:
-        return [ReplicaInfo(**record) for record in await self._read("replica")]
+        return [_known(ReplicaInfo, record) for record in await self._read("replica")]
 
     async def nodes(self) -> list[NodeInfo]:
-        return [NodeInfo(**record) for record in await self._read("node")]
+        return [_known(NodeInfo, record) for record in await self._read("node")]
 
     async def _show(self, kind: str, name: str, record: dict[str, Any]) -> None:
         pipe = self._redis.pipeline(transaction=False)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, TextClause, and_, bindparam, select, text
 
 from inferq import errors
-from inferq.job import RANK, JobState
+from inferq.job import RANK, JobState, is_job_id
 from storage.rows import BRIEF, STANDING, WHOLE
 from storage.tables import jobs
 
@@ -90,9 +90,12 @@ def make_cursor(job_id: str) -> str:
 def read_cursor(cursor: str) -> str:
     """The job's id in a cursor. Raises InvalidRequest."""
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as error:
-        raise errors.InvalidRequest("cursor is not one that this server gave", param="cursor") from error
+        job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        job_id = ""
+    if not is_job_id(job_id):
+        raise errors.InvalidRequest("cursor is not one that this server gave", param="cursor")
+    return job_id
 
 
 def starts_with(prefix: str) -> ColumnElement[bool]:

@@ -21,13 +21,15 @@ from inferq.config import Settings
 from inferq.config.settings import EngineSettings
 from inferq.engine import Launch, find_engine
 from inferq.scheduling.placement import Place
+from queues.attempts import Attempts
 from queues.celery_app import BELL_TASK, bell_queue, make_app
+from queues.connection import connect
 from queues.remote import take_over_revoke
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.devices import device_env
 from workers.engine_process import EngineProcess
-from workers.service import ReplicaService
+from workers.service import ReplicaService, fail_waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,11 @@ def run(settings: Settings, place: Place) -> int:
         raise errors.ConfigError(
             f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
         )
+    try:
+        make_engine = _engine_maker(settings, place)
+    except errors.ConfigError as error:
+        uvloop.run(_refuse_waiting(settings, place, error.message))
+        raise
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
     thread.start()
@@ -53,7 +60,7 @@ def run(settings: Settings, place: Place) -> int:
     artifacts = on_loop(ArtifactStore.open(settings.storage.artifacts_url, settings.home))
 
     async def make_service() -> ReplicaService:
-        return ReplicaService(settings, place, signals, artifacts, _engine_maker(settings, place))
+        return ReplicaService(settings, place, signals, artifacts, make_engine)
 
     service: ReplicaService = on_loop(make_service())
     serving = asyncio.run_coroutine_threadsafe(service.run(), loop)
@@ -65,6 +72,15 @@ def run(settings: Settings, place: Place) -> int:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(2)
     return 0
+
+
+async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
+    """No replica of this model can start here: tell those who wait, as when an engine cannot load its model."""
+    redis = connect(settings)
+    try:
+        await fail_waiting(Attempts(redis, settings, place.model, place.name), place.model, why)
+    finally:
+        await redis.aclose()
 
 
 def _engine_maker(

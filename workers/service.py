@@ -184,15 +184,8 @@ class ReplicaService:
 
     async def _on_failed(self, why: str) -> None:
         """The model cannot be loaded: what waits for it fails with the engine's last words."""
-        failure = Failure(
-            code="engine_load_failed", message=f"{self._place.model} cannot be loaded: {why}", status=503
-        )
-        try:
-            while await self._attempts.fail_waiting(failure):
-                pass
-            await self._show()
-        except errors.QueueUnavailable as error:
-            log.warning("%s", error.message)
+        await fail_waiting(self._attempts, self._place.model, why)
+        await self._show_quietly()
 
     async def _forever(self, pause: float, step: Callable[[], Awaitable[object]]) -> None:
         """Run a step again and again; the one place where a loop's errors end."""
@@ -307,3 +300,13 @@ class ReplicaService:
             await self._show()
         except errors.QueueUnavailable as error:
             log.warning("%s", error.message)
+
+
+async def fail_waiting(attempts: Attempts, model: str, why: str) -> None:
+    """Fail what waits for a model that cannot be loaded. With Redis away it waits on, for the next try."""
+    failure = Failure(code="engine_load_failed", message=f"{model} cannot be loaded: {why}", status=503)
+    try:
+        while await attempts.fail_waiting(failure):
+            pass
+    except errors.QueueUnavailable as error:
+        log.warning("%s", error.message)

@@ -18,6 +18,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.UnsupportedParameter: 3,
     errors.ContextLengthExceeded: 3,
     errors.BodyTooLarge: 3,
+    errors.BodyTooSlow: 3,
     errors.NotReady: 3,
     errors.Unauthenticated: 4,
     errors.Forbidden: 4,

@@ -1,5 +1,6 @@
 """What callers get when something is wrong: one shape, the right status, the field by name."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -157,6 +158,27 @@ async def test_a_body_over_the_limit_is_refused(settings: Settings, template: An
         assert response.status_code == 413
         assert error_of(response)["code"] == "body_too_large"
         assert response.headers["connection"] == "close"
+
+
+async def test_a_body_that_stops_coming_is_given_up(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.body.SILENCE", 0.2)
+
+    async def stopping() -> Any:
+        yield b'{"model": '
+        await asyncio.sleep(600)
+
+    async with asyncio.timeout(20):
+        response = await stack.http.post("/v1/chat/completions", content=stopping(), headers=stack.headers())
+    assert response.status_code == 408
+    assert error_of(response)["code"] == "body_too_slow"
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_long_name_is_not_repeated_in_full(stack: Stack) -> None:
+    body = {"model": "x" * 100_000, "messages": [{"role": "user", "content": "x"}]}
+    response = await stack.post("/v1/chat/completions", json=body)
+    assert response.status_code == 404
+    assert len(response.content) < 1000
 
 
 async def test_an_unexpected_error_leaks_nothing(

@@ -140,6 +140,7 @@ async def test_a_wrong_filter_tells_the_legal_ones(stack: Stack) -> None:
         ("limit=x", "limit", "200"),
         ("stat=failed", "stat", "state"),
         ("cursor=nonsense", "cursor", ""),
+        ("model=a%00b", "model", "NUL"),
     ):
         response = await stack.get(f"/v1/jobs?{query}")
         assert response.status_code == 400, query

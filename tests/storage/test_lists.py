@@ -64,7 +64,7 @@ async def test_lists_leave_bodies_and_results_out(ledger: Ledger):
     assert (job.spec.body, job.result, job.state) == (b"", None, JobState.SUCCEEDED)
 
 
-@pytest.mark.parametrize("cursor", ["ä", "x", "////", "gICA"])
+@pytest.mark.parametrize("cursor", ["ä", "x", "////", "gICA", "eHh4", "JzsgLS0"])
 async def test_a_foreign_cursor_is_refused(ledger: Ledger, cursor: str):
     with pytest.raises(errors.InvalidRequest) as caught:
         await ledger.list_jobs(cursor=cursor)

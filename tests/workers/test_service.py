@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inferq import errors
 from inferq.config import Settings
 from inferq.job import JobSpec, JobState, new_job_id
 from inferq.scheduling.placement import Place
@@ -152,3 +153,22 @@ async def test_the_look_wakes_lingering_slots_before_it_takes_new_ones(site: Sit
     await site.finished(job_id)
     assert not slot.done()
     assert len(site.service._taken) == 1
+
+
+async def test_an_engine_that_is_not_installed_fails_what_waits(redis_url: str, short_dir: Path) -> None:
+    """Nobody would ever run it, and the caller is told why."""
+    model = {"engine": "invented", "source": "x"}
+    tree = {"queue": {"redis_url": redis_url}, "models": {"m": model}, "home": short_dir / "home"}
+    settings = Settings.model_validate(tree)
+    redis = connect(settings)
+    site = Site(redis, JobQueue(redis, settings), None)  # type: ignore[arg-type]
+    job_id = await site.accept()
+    place = Place(model="m", device="cpu:0", node="here", name="m@cpu:0.here")
+    with pytest.raises(errors.ConfigError, match="no engine 'invented'"):
+        await asyncio.to_thread(replica.run, settings, place)
+    job = await site.queue.get(job_id)
+    assert job is not None
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.code, "no engine 'invented'" in job.error.message) == ("engine_load_failed", True)
+    await redis.aclose()
