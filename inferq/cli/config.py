@@ -1,13 +1,13 @@
 """`inferq config`: the configuration without a server."""
 
 import json as jsonlib
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
 from inferq.cli import output
+from inferq.cli.options import ConfigFile
 from inferq.config import Settings, load_settings
 
 app = typer.Typer(
@@ -17,14 +17,9 @@ app = typer.Typer(
     help="Check and show the configuration, print its schema.",
 )
 
-File = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Default: INFERQ_CONFIG, else scheduler_config.yaml."),
-]
-
 
 @app.command()
-def check(config: File = None, json: Annotated[bool, output.JSON] = False) -> None:
+def check(config: ConfigFile = None, json: Annotated[bool, output.JSON] = False) -> None:
     """Say whether the configuration can be used; every wrong key is named (exit code 2)."""
     settings = load_settings(config)
     if json:
@@ -36,7 +31,7 @@ def check(config: File = None, json: Annotated[bool, output.JSON] = False) -> No
 
 @app.command()
 def show(
-    config: File = None,
+    config: ConfigFile = None,
     all_keys: Annotated[bool, typer.Option("--all", help="Also keys at their default.")] = False,
     json: Annotated[bool, output.JSON] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from inferq import errors
 from inferq.cli import exits, output
 from inferq.cli.checks import engines, machine
 from inferq.cli.checks.finding import Finding, fail, ok
+from inferq.cli.options import ConfigFile, Home
 from inferq.config import Settings, load_settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -21,13 +22,8 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @app.command()
 def doctor(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Default: INFERQ_CONFIG, else scheduler_config.yaml."),
-    ] = None,
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of all state. Default: INFERQ_HOME, else data.")
-    ] = None,
+    config: ConfigFile = None,
+    home: Home = None,
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Look for what would keep inferq from working on this machine. Code 1 when something would.

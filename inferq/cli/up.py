@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from inferq.cli.options import ConfigFile, Home
 from inferq.cli.stack import launch, overrides, ports
 from inferq.cli.stack.lock import HomeLock
 from inferq.config import Settings, load_settings
@@ -17,13 +18,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 @app.command()
 def up(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Default: INFERQ_CONFIG, else scheduler_config.yaml."),
-    ] = None,
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of all state. Default: INFERQ_HOME, else data.")
-    ] = None,
+    config: ConfigFile = None,
+    home: Home = None,
     port: Annotated[int | None, typer.Option(help="Port of the API; 0 takes a free one.")] = None,
     model: Annotated[str, typer.Option(help="Also serve this chat model: a folder or a hub id.")] = "",
     vllm: Annotated[bool, typer.Option("--vllm", help="Also serve the demo chat model by vLLM.")] = False,
