@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 RECONCILE_EVERY = 30.0
 REAP_LIMIT = 500
+SWEEP_EVERY = 3600.0
 
 
 class Scheduler:
@@ -42,6 +43,7 @@ class Scheduler:
         self._placement = Placement(self._redis, self._queue, settings)
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
+        self._artifacts = storage.artifacts
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
@@ -58,6 +60,7 @@ class Scheduler:
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
+            asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
         ]
         await stopping.wait()
         await process.end_tasks(tasks)
@@ -137,6 +140,12 @@ class Scheduler:
                 if request.generation in (None, job.generation):
                     await self._intake.cancel(request.job_id)
             await remote.forget(self._redis, self._settings.queue.prefix, request.position)
+
+    async def _sweep(self) -> None:
+        """Remove the unfinished files of writers that were killed."""
+        removed = await self._artifacts.sweep()
+        if removed:
+            log.info("removed %d unfinished artifacts", removed)
 
     async def _reconcile(self) -> None:
         self._reconcile_now.clear()
