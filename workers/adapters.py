@@ -61,6 +61,8 @@ class Vllm:
             *launch.args,
         )
         env = _QUIET_VLLM | _hygiene(launch.source) | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if on_cpu else {})
+        # It leaves sockets and folders behind when it is killed; those of the socket's folder go with that.
+        env |= {"TMPDIR": str(launch.socket.parent)}
         return Command(argv, env)
 
 
