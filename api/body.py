@@ -13,6 +13,8 @@ from inferq import errors
 
 SILENCE = 30.0
 """Seconds without a byte after which a body counts as broken off."""
+LONGEST = 600.0
+"""Seconds in which a whole body has to come."""
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 * 2**20
 
@@ -36,14 +38,18 @@ async def read_bytes(request: Request, limit: int) -> bytes:
         raise _too_large(limit)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise errors.InvalidRequest("Compressed request bodies are not accepted.", param="Content-Encoding")
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LONGEST
     parts: list[bytes] = []
     size, more = 0, True
     while more:
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout_at(min(loop.time() + SILENCE, deadline)):
                 message = await request.receive()
         except TimeoutError:
-            raise errors.BodyTooSlow(f"No more of the request body came for {SILENCE:g} s.") from None
+            raise errors.BodyTooSlow(
+                f"The request body did not come: no part of it for {SILENCE:g} s, or not all within {LONGEST:g} s."
+            ) from None
         if message["type"] == "http.disconnect":
             raise CallerLeft
         part = message.get("body", b"")

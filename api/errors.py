@@ -99,8 +99,8 @@ def render(
         extra["X-Should-Retry"] = "false"
     if status == HTTPStatus.UNAUTHORIZED:
         extra["WWW-Authenticate"] = "Bearer"
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        # The rest of the body is still on its way; reading it only to throw it away is what the limit is against.
+    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
+        # The rest of the body is still on its way, or never comes: nobody reads it.
         extra["Connection"] = "close"
     content = orjson.dumps(error_object(status, message, code=code, param=param))
     return Response(content, status, extra, "application/json")

@@ -5,12 +5,13 @@ python examples/openai_client.py
 """
 
 import os
+import sys
 
 from openai import OpenAI
 
 client = OpenAI(
     base_url=os.environ.get("INFERQ_URL", "http://127.0.0.1:9000") + "/v1",
-    api_key=os.environ["INFERQ_API_KEY"],
+    api_key=os.environ.get("INFERQ_API_KEY") or sys.exit('set INFERQ_API_KEY="$(cat data/admin.key)"'),
 )
 
 

@@ -28,6 +28,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform.startswith("linux")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_SECONDS = 0.05
+_AUTOGROUP_TRIES = 10
 
 
 def wrap(
@@ -207,11 +208,16 @@ def _step_back(steps: int) -> None:
     if not steps:
         return
     os.nice(steps)
-    try:
-        with open("/proc/self/autogroup", "w") as file:
-            file.write(str(steps))
-    except OSError:
-        return  # no autogroups here
+    for _ in range(_AUTOGROUP_TRIES):
+        try:
+            with open("/proc/self/autogroup", "w") as file:
+                file.write(str(steps))
+        except BlockingIOError:
+            time.sleep(0.1)  # the kernel takes ten of these a second from all ordinary users together
+        except OSError:
+            return  # no autogroups here
+        else:
+            return
 
 
 def _become_subreaper() -> None:

@@ -15,6 +15,7 @@ from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.ledger import Page
 
 _LIVE = ("scheduled", "queued", "running")
 CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=499)
@@ -77,6 +78,31 @@ class Intake:
         if job.state is JobState.QUEUED:
             return await self._with_standing(job)
         return job
+
+    async def list_jobs(self, *, state: JobState | None = None, **filters: Any) -> Page:
+        """A page of `Ledger.list_jobs`, with the states that Redis knows better: SQL hears when a job is accepted and
+        when it ends. A page of one state may be shorter than its limit.
+
+        Raises InvalidRequest, StoreUnavailable, and QueueUnavailable when only running jobs are wanted.
+        """
+        if state is JobState.RUNNING:
+            page = await self._ledger.list_jobs(
+                state=JobState.QUEUED, ids=await self._queue.running(), **filters
+            )
+        else:
+            page = await self._ledger.list_jobs(state=state, **filters)
+        waiting = [job.id for job in page.jobs if not job.terminal]
+        try:
+            known = dict(zip(waiting, await self._queue.states(waiting), strict=True)) if waiting else {}
+        except errors.QueueUnavailable:
+            if state is JobState.RUNNING:
+                raise
+            return page
+        jobs = [
+            replace(job, state=JobState.RUNNING) if known.get(job.id) == JobState.RUNNING else job
+            for job in page.jobs
+        ]
+        return replace(page, jobs=[job for job in jobs if state is None or job.state is state])
 
     async def cancel(self, job_id: str, failure: Failure = CANCELLED) -> Job:
         """Cancel, down to the engine. A finished job stays as it is. Raises JobNotFound, StoreUnavailable."""

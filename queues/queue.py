@@ -134,6 +134,11 @@ class JobQueue:
             found = await pipe.execute()
         return [(JobState(state.decode()), int(gen or 0)) if state else None for state, gen in found]
 
+    async def running(self) -> list[str]:
+        """Ids of the jobs that replicas hold."""
+        async with translated():
+            return [member.decode() for member in await self.redis.zrange(f"{self.prefix}leases", 0, -1)]
+
     async def standing(self, job_id: str) -> Standing | None:
         """Where a waiting job stands; None when it does not wait."""
         async with translated():

@@ -57,7 +57,8 @@ class Reconciler:
         standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
         if standing is None:
             return False
-        self._signals.ring(row.spec.model)
+        if standing.bell_wanted:
+            self._signals.ring(row.spec.model)
         return True
 
     async def _remove(self) -> int:
@@ -75,9 +76,8 @@ class Reconciler:
 
     async def _live(self) -> list[str]:
         """Ids of all jobs that wait or run in Redis."""
-        ids: list[str] = []
+        ids = await self._queue.running()
         async with translated():
-            ids += [member.decode() for member in await self._redis.zrange(f"{self._prefix}leases", 0, -1)]
             for model in await self._queue.models():
                 for tenant in await self._redis.zrange(f"{self._prefix}tenants:{model}", 0, -1):
                     key = f"{self._prefix}ready:{model}:{tenant.decode()}"

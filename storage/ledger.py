@@ -118,15 +118,18 @@ class Ledger:
         source: str | None = None,
         endpoint: str | None = None,
         durable: bool | None = None,
+        ids: Sequence[str] | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
-        """Jobs newest first, bodies and results left out. Raises InvalidRequest for a bad cursor."""
+        """Jobs newest first, bodies and results left out; with `ids` only these. Raises InvalidRequest for a bad
+        cursor.
+        """
         filters = {
             "state": state, "model": model, "lane": lane, "tenant": tenant, "source": source,
             "endpoint": endpoint, "durable": durable,
         }  # fmt: skip
-        found = await self._jobs(statements.select_page(filters, cursor, limit))
+        found = await self._jobs(statements.select_page(filters, ids, cursor, limit))
         more = len(found) > limit
         return Page(found[:limit], statements.make_cursor(found[limit - 1].id) if more else None)
 

@@ -5,7 +5,7 @@ It builds statements and runs none.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, TextClause, and_, bindparam, select, text
@@ -71,12 +71,19 @@ PUT_OFFSET = text(
 """Set a stream's position, whatever it was."""
 
 
-def select_page(filters: Mapping[str, Any], cursor: str | None, limit: int) -> Select[Any]:
-    """Jobs that match all filters that are not None, newest first, after `cursor`; one more than `limit`."""
+def select_page(
+    filters: Mapping[str, Any], ids: Sequence[str] | None, cursor: str | None, limit: int
+) -> Select[Any]:
+    """Jobs that match all filters that are not None, newest first, after `cursor`; one more than `limit`.
+
+    With `ids` only jobs among these.
+    """
     statement = select(*BRIEF).order_by(jobs.c.id.desc()).limit(limit + 1)
     for name, value in filters.items():
         if value is not None:
             statement = statement.where(jobs.c[name] == value)
+    if ids is not None:
+        statement = statement.where(jobs.c.id.in_(ids))
     if cursor is not None:
         statement = statement.where(jobs.c.id < read_cursor(cursor))
     return statement

@@ -23,7 +23,9 @@ _ERROR = re.compile(rb'^(?:data: ?\{ ?"(?:error"|object": ?"error")|event: ?erro
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _JSON = {"Content-Type": "application/json"}
 TICK = 0.020
+"""Seconds between two reads of a dense stream."""
 MOST = 2**18
+"""Bytes that one read takes; what is left waits for the next tick."""
 FEW = 4
 """Streams up to which each piece is read when it comes: the processor has time for that."""
 DENSE = 3
@@ -49,21 +51,21 @@ class Pace:
         """
         connection = response.connection
         # Without one the answer has been received to its end, and the connection serves another request.
-        if connection is None or connection.transport is None:
+        if connection is None or connection.transport is None or connection.protocol is None:
             return
         transport, protocol = connection.transport, connection.protocol
-        while protocol is not None and self._streams() > FEW and not transport.is_closing():
-            transport.pause_reading()
-            await self._next_tick().wait()
-            data = _read_waiting(transport)
-            if data:
-                protocol.data_received(data)
-                if response.connection is not None:
+        try:
+            while self._streams() > FEW and not transport.is_closing():
+                transport.pause_reading()
+                await self._next_tick().wait()
+                data = _read_waiting(transport)
+                if data:
+                    protocol.data_received(data)
+                if data is not None:
                     return
-            if data is not None:
-                break
-        if not transport.is_closing():
-            transport.resume_reading()
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
 
     def _next_tick(self) -> asyncio.Event:
         """One event, and so one timer, for all that wait."""
@@ -138,15 +140,17 @@ async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGe
     """The stream cut at event borders. Raises EngineRefused at an error event, EngineBroke at an early end."""
     rest = b""
     done = False
-    last, dense = 0.0, 0
+    last, dense, seen = 0.0, 0, 0
     async for piece in response.content.iter_any():
         now = time.monotonic()
+        seen += len(piece)
         last, dense = now, dense + 1 if now - last < 2 * TICK else 0
         events, rest = _cut(rest + piece)
         if events:
             done = _checked(events) or done
             yield events
-            if dense >= DENSE:
+            # What came while the caller was busy with these is there already, and may be the last for a long time.
+            if dense >= DENSE and response.content.total_bytes == seen:
                 await pace.rest(response)
     # An end without its empty line is forgiven, an event without it is not.
     if rest and _DONE.match(rest):

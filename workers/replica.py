@@ -24,6 +24,7 @@ from inferq.scheduling.placement import Place
 from queues.attempts import Attempts
 from queues.celery_app import BELL_TASK, bell_queue, make_app
 from queues.connection import connect
+from queues.presence import Presence
 from queues.remote import take_over_revoke
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
@@ -78,7 +79,8 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
     """No replica of this model can start here: tell those who wait, as when an engine cannot load its model."""
     redis = connect(settings)
     try:
-        await fail_waiting(Attempts(redis, settings, place.model, place.name), place.model, why)
+        attempts = Attempts(redis, settings, place.model, place.name)
+        await fail_waiting(attempts, Presence(redis, settings.queue.prefix), place, why)
     finally:
         await redis.aclose()
 

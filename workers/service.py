@@ -25,15 +25,14 @@ from queues.presence import Presence, ReplicaInfo
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
-from workers.engine_process import EngineProcess
+from workers.engine_process import EngineProcess, EngineState
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 SHOW_EVERY = 2.0
-LATEST_WAKE = 0.05
-"""Seconds that a wake sent at the last moment may take."""
+ALIVE = frozenset({EngineState.STARTING.value, EngineState.READY.value})
 
 
 class _Slot:
@@ -133,7 +132,10 @@ class ReplicaService:
 
     async def serve(self) -> None:
         """Take the best job, run it, and go on until nothing is left for this slot and it has lingered in vain."""
-        if not self._may_claim() or len(self._taken) >= self._slots:
+        if not self._may_claim():
+            return
+        if len(self._taken) >= self._slots:
+            self._wake_lingering(1)
             return
         slot = _Slot()
         self._taken[slot.name] = slot
@@ -152,7 +154,14 @@ class ReplicaService:
 
     async def _linger(self, slot: _Slot) -> bool:
         """Wait for a wake; False when the slot is to be given back."""
-        return self._may_claim() and await slot.linger(LINGER + LATEST_WAKE) and self._may_claim()
+        return self._may_claim() and await slot.linger(LINGER) and self._may_claim()
+
+    def _wake_lingering(self, most: int) -> int:
+        """Wake up to so many slots that linger; how many there were."""
+        lingering = [slot for slot in self._taken.values() if slot.lingers][:most]
+        for slot in lingering:
+            slot.wake()
+        return len(lingering)
 
     @property
     def _busy(self) -> int:
@@ -161,11 +170,11 @@ class ReplicaService:
     async def drain(self) -> None:
         """Take no more jobs, let the running ones finish within the budget, hand the others back, end."""
         self._draining = True
-        for slot in self._taken.values():
-            slot.wake()
-        with contextlib.suppress(errors.QueueUnavailable):
-            await self._attempts.linger_no_more(self._taken)
         deadline = time.monotonic() + self._settings.processing.drain_timeout
+        self._wake_lingering(self._slots)
+        with contextlib.suppress(errors.QueueUnavailable, TimeoutError):
+            async with asyncio.timeout(LINGER):  # by then Redis has struck them off by itself
+                await self._attempts.linger_no_more(self._taken)
         while self._busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for running in list(self._runner.running.values()):
@@ -184,7 +193,7 @@ class ReplicaService:
 
     async def _on_failed(self, why: str) -> None:
         """The model cannot be loaded: what waits for it fails with the engine's last words."""
-        await fail_waiting(self._attempts, self._place.model, why)
+        await fail_waiting(self._attempts, self._presence, self._place, why)
         await self._show_quietly()
 
     async def _forever(self, pause: float, step: Callable[[], Awaitable[object]]) -> None:
@@ -204,10 +213,8 @@ class ReplicaService:
         """Work waits and slots are free, but no doorbell came: serve without one. Also look after the callers."""
         if self._may_claim() and self._busy < self._slots:
             waiting = await self._attempts.waiting()
-            lingering = [slot for slot in self._taken.values() if slot.lingers][:waiting]
-            for slot in lingering:
-                slot.wake()
-            for _ in range(min(waiting - len(lingering), self._slots - len(self._taken))):
+            waiting -= self._wake_lingering(waiting)
+            for _ in range(min(waiting, self._slots - len(self._taken))):
                 task = asyncio.create_task(self.serve())
                 self._background.add(task)
                 task.add_done_callback(self._background.discard)
@@ -264,9 +271,9 @@ class ReplicaService:
             await self._renew()
 
     def _wake(self, name: str) -> None:
-        """Wake the slot of this name; when it has been given back meanwhile, ring for any other one."""
+        """Wake the slot of this name; when it cannot take a job any more, ring for any other one."""
         slot = self._taken.get(name)
-        if slot:
+        if slot and self._may_claim():
             slot.wake()
         else:
             self._signals.ring(self._place.model)
@@ -302,10 +309,18 @@ class ReplicaService:
             log.warning("%s", error.message)
 
 
-async def fail_waiting(attempts: Attempts, model: str, why: str) -> None:
-    """Fail what waits for a model that cannot be loaded. With Redis away it waits on, for the next try."""
-    failure = Failure(code="engine_load_failed", message=f"{model} cannot be loaded: {why}", status=503)
+async def fail_waiting(attempts: Attempts, presence: Presence, place: Place, why: str) -> None:
+    """Fail what waits for a model that cannot be loaded here, unless a replica elsewhere may run it.
+
+    With Redis away it waits on, for the next try.
+    """
+    message = f"{place.model} cannot be loaded: {why}"
+    failure = Failure(code="engine_load_failed", message=message, status=503)
     try:
+        async with translated():
+            known = await presence.replicas()
+        if any(r.model == place.model and r.name != place.name and r.state in ALIVE for r in known):
+            return
         while await attempts.fail_waiting(failure):
             pass
     except errors.QueueUnavailable as error:

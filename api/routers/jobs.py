@@ -81,7 +81,7 @@ async def list_jobs(request: Request) -> ASGIApp:
     filters = filters_of(request)
     if not caller.sees_all:
         filters["tenant"] = caller.tenant
-    page = await context_of(request).storage.ledger.list_jobs(**filters)
+    page = await context_of(request).gateway.intake.list_jobs(**filters)
     data = [job_json(job, whole=False) for job in page.jobs]
     return json_response(
         {

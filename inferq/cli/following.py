@@ -19,7 +19,7 @@ def wait_for(client: Client, job: Any, *, quiet: bool = False) -> Any:
             for latest in client.wait(job["id"]):
                 line.update(describe(latest))
     except KeyboardInterrupt:
-        output.notes.print(f"[dim]the job goes on; inferq jobs watch {job['id']}[/dim]")
+        output.notes.print(f"[dim]the job goes on; inferq jobs watch {job['id']}[/dim]", soft_wrap=True)
         raise
     return latest
 

@@ -99,4 +99,6 @@ def _show_accepted(job: Any, as_json: bool) -> None:
         return
     place = f", position {job['position']}" if job.get("position") else ""
     print(job["id"])
-    output.notes.print(f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]")
+    output.notes.print(
+        f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]", soft_wrap=True
+    )

@@ -253,6 +253,8 @@ local function claim(model, replica, token, lease, slot, linger)
         local time = now()
         redis.call('HSET', P .. 'job:' .. id, 'state', 'running', 'token', token, 'replica', replica,
           'started', text(time), 'attempt', num(job.attempt) + 1)
+        -- A slot that something else than a wake called is still noted.
+        if slot ~= '' then redis.call('ZREM', P .. 'linger:' .. model, slot .. replica) end
         redis.call('ZADD', P .. 'leases', text(time + lease), id)
         tell(job, id, 'state', 'running')
         return id

@@ -132,6 +132,22 @@ async def test_a_list_is_filtered_and_paged(stack: Stack) -> None:
         assert [job["id"] for job in (await stack.get(f"/v1/jobs?{query}")).json()["data"]] == found, query
 
 
+async def test_lists_tell_which_jobs_run(stack: Stack, replica: Replica) -> None:
+    """SQL does not hear of a claim; Redis knows."""
+    waiting, running = None, await stack.submit()
+    attempt = await replica.claim()
+    assert attempt.id == running
+    waiting = await stack.submit()
+
+    async def listed(query: str) -> dict[str, str]:
+        return {job["id"]: job["state"] for job in (await stack.get(f"/v1/jobs?{query}")).json()["data"]}
+
+    assert await listed("") == {running: "running", waiting: "queued"}
+    assert await listed("state=running") == {running: "running"}
+    assert await listed("state=queued") == {waiting: "queued"}
+    assert await listed("state=running&model=other") == {}
+
+
 async def test_a_wrong_filter_tells_the_legal_ones(stack: Stack) -> None:
     for query, param, legal in (
         ("state=done", "state", "succeeded"),

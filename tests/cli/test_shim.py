@@ -19,9 +19,10 @@ from .deadline import eventually
 FAMILY = """
 import os, signal, sys, time
 def note(name):
-    with open(f"{sys.argv[1]}/{name}.new", "w") as file:
+    new = f"{sys.argv[1]}/{name}.{os.getpid()}"  # all three may note that they were asked
+    with open(new, "w") as file:
         file.write(str(os.getpid()))
-    os.rename(f"{sys.argv[1]}/{name}.new", f"{sys.argv[1]}/{name}")
+    os.rename(new, f"{sys.argv[1]}/{name}")
 if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, lambda number, frame: note("asked"))
 if os.fork() == 0:

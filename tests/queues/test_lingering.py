@@ -60,6 +60,16 @@ async def test_a_slot_that_has_work_does_not_linger(redis_url: str):
         assert await bell_wanted(b)
 
 
+async def test_a_slot_that_looked_by_itself_is_not_woken_while_it_works(redis_url: str):
+    async with bench(redis_url) as b:
+        await lingers(b.replica(), FIRST)
+        await lingers(b.replica(), SECOND)
+        assert not await bell_wanted(b)
+        # The wake is for the first; the second finds the job before it.
+        assert await b.replica().claim(SECOND) is not None
+        assert await bell_wanted(b)
+
+
 async def test_a_slot_lingers_after_its_last_job(redis_url: str):
     async with bench(redis_url) as b:
         attempt = await b.running()

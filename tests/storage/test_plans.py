@@ -3,7 +3,9 @@
 import pytest
 from sqlalchemy import Connection, event
 
+from inferq.job import new_job_id
 from storage.ledger import Ledger
+from storage.statements import make_cursor
 from tests.storage.builders import spec
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
     ("call", "index"),
     [
         (lambda ledger: ledger.get("x"), "sqlite_autoindex_jobs_1"),
-        (lambda ledger: ledger.list_jobs(cursor="eA"), "sqlite_autoindex_jobs_1"),
+        (lambda ledger: ledger.list_jobs(cursor=make_cursor(new_job_id())), "sqlite_autoindex_jobs_1"),
         (lambda ledger: ledger.list_jobs(state="queued"), "ix_jobs_state_id"),
         (lambda ledger: ledger.list_jobs(tenant="x"), "ix_jobs_tenant_id"),
         (lambda ledger: ledger.list_jobs(source="x"), "ix_jobs_source_id"),

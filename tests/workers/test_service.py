@@ -15,6 +15,7 @@ from inferq.job import JobSpec, JobState, new_job_id
 from inferq.scheduling.placement import Place
 from queues.celery_app import make_app
 from queues.connection import Client, connect
+from queues.presence import Presence, ReplicaInfo
 from queues.queue import JobQueue
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
@@ -113,6 +114,17 @@ async def test_there_are_no_more_slots_than_configured(site: Site) -> None:
     slots = [asyncio.create_task(site.service.serve()) for _ in range(2)]
     await site.lingering(2)
     await asyncio.wait_for(site.service.serve(), 5)
+    assert len(site.service._taken) == 2
+    assert not any(slot.done() for slot in slots)
+
+
+async def test_a_doorbell_wakes_a_slot_that_lingers_when_all_are_taken(site: Site) -> None:
+    slots = [asyncio.create_task(site.service.serve()) for _ in range(2)]
+    await site.lingering(2)
+    await site.redis.delete(LINGER)
+    job_id = await site.accept()
+    await asyncio.wait_for(site.service.serve(), 5)
+    await site.finished(job_id)
     assert not any(slot.done() for slot in slots)
 
 
@@ -155,12 +167,25 @@ async def test_the_look_wakes_lingering_slots_before_it_takes_new_ones(site: Sit
     assert len(site.service._taken) == 1
 
 
-async def test_an_engine_that_is_not_installed_fails_what_waits(redis_url: str, short_dir: Path) -> None:
-    """Nobody would ever run it, and the caller is told why."""
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["nowhere else", "ready elsewhere"])
+async def test_an_engine_that_is_not_installed(redis_url: str, short_dir: Path, elsewhere: bool) -> None:
+    """What waits fails with the reason when nobody could run it; a replica on another host will."""
     model = {"engine": "invented", "source": "x"}
     tree = {"queue": {"redis_url": redis_url}, "models": {"m": model}, "home": short_dir / "home"}
     settings = Settings.model_validate(tree)
     redis = connect(settings)
+    if elsewhere:
+        other = ReplicaInfo(
+            name="m@cpu:0.there",
+            model="m",
+            device="cpu:0",
+            node="there",
+            pid=1,
+            state="ready",
+            since=1,
+            slots=1,
+        )
+        await Presence(redis, settings.queue.prefix).show_replica(other)
     site = Site(redis, JobQueue(redis, settings), None)  # type: ignore[arg-type]
     job_id = await site.accept()
     place = Place(model="m", device="cpu:0", node="here", name="m@cpu:0.here")
@@ -168,7 +193,7 @@ async def test_an_engine_that_is_not_installed_fails_what_waits(redis_url: str, 
         await asyncio.to_thread(replica.run, settings, place)
     job = await site.queue.get(job_id)
     assert job is not None
-    assert job.state is JobState.FAILED
-    assert job.error is not None
-    assert (job.error.code, "no engine 'invented'" in job.error.message) == ("engine_load_failed", True)
+    assert job.state is (JobState.QUEUED if elsewhere else JobState.FAILED)
+    if job.error:
+        assert (job.error.code, "no engine 'invented'" in job.error.message) == ("engine_load_failed", True)
     await redis.aclose()

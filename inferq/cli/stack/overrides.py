@@ -51,6 +51,7 @@ def vllm_entry(settings: Settings) -> dict[str, Any]:
         "slots": demo.slots,
         "context": demo.context,
         "warm": True,
+        "options": {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"},
         "description": "The demo chat model, run by vLLM.",
     }
     return {"demo-chat-vllm": entry}
