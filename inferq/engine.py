@@ -6,6 +6,7 @@ interface under the entry-point group ``inferq.engines``; its name there is the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +19,8 @@ GROUP = "inferq.engines"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One start of an engine. `socket` is the unix socket it must listen on; `source` an absolute path or a hub id."""
+    """One start of an engine. `socket` is the unix socket it must listen on; `source` an absolute path or a
+    hub id; `media` is the folder of the files that requests name."""
 
     model: str
     source: str
@@ -26,6 +28,7 @@ class Launch:
     device: str
     slots: int
     python: Path
+    media: Path = Path()
     args: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -38,11 +41,19 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+class MediaForm(StrEnum):
+    """How an engine wants the files of a request: as `file:` URLs below `Launch.media`, or inside the body."""
+
+    PATH = "path"
+    DATA = "data"
+
+
 class Engine(Protocol):
     """A kind of engine. `health` answers 200 once the model is loaded; `endpoints` are paths below /v1."""
 
     health: str
     endpoints: frozenset[str]
+    media: MediaForm
 
     def command(self, launch: Launch) -> Command:
         """The program to run for this launch. Pure: starts nothing, reads nothing."""

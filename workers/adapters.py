@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 
-from inferq.engine import Command, Launch
+from inferq.engine import Command, Launch, MediaForm
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _QUIET_VLLM = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 TEXT_ENDPOINTS = frozenset({"chat/completions", "completions"})
+IMAGE_ENDPOINTS = frozenset({"images/generations", "images/edits"})
 
 
 def _hygiene(source: str) -> dict[str, str]:
@@ -22,6 +23,7 @@ class OwnServer:
     module: str
     endpoints: frozenset[str]
     health: str = "/health"
+    media: MediaForm = MediaForm.PATH
 
     def command(self, launch: Launch) -> Command:
         argv = (
@@ -34,6 +36,7 @@ class OwnServer:
                 "--device",
                 launch.device.partition(":")[0],
             ),
+            *("--media", str(launch.media)),
             *("--options", json.dumps(dict(launch.options))),
             *launch.args,
         )
@@ -49,6 +52,7 @@ class Vllm:
 
     endpoints: frozenset[str] = TEXT_ENDPOINTS
     health: str = "/health"
+    media: MediaForm = MediaForm.DATA
 
     def command(self, launch: Launch) -> Command:
         on_cpu = launch.device.startswith("cpu")
@@ -78,4 +82,11 @@ def _flag(name: str, value: object) -> tuple[str, ...]:
 TEXT = OwnServer("workers.engines.text", TEXT_ENDPOINTS)
 EMBED = OwnServer("workers.engines.embed", frozenset({"embeddings"}))
 NOOP = OwnServer("workers.engines.noop", TEXT_ENDPOINTS | {"embeddings"})
+RERANK = OwnServer("workers.engines.rerank", frozenset({"rerank"}))
+VISION = OwnServer("workers.engines.vision", frozenset({"chat/completions"}))
+IMAGE = OwnServer("workers.engines.image", IMAGE_ENDPOINTS)
+VIDEO = OwnServer("workers.engines.video", frozenset({"video/generations"}))
+ASR = OwnServer("workers.engines.asr", frozenset({"audio/transcriptions", "audio/translations"}))
+SPEECH = OwnServer("workers.engines.speech", frozenset({"audio/speech"}))
+COMFYUI = OwnServer("workers.engines.comfyui", IMAGE_ENDPOINTS)
 VLLM = Vllm()

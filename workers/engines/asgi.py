@@ -35,6 +35,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+EVENTS = "text/event-stream"
 BODY_LIMIT = 256 * 1024 * 1024
 
 
@@ -71,10 +72,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer in pieces; each piece is whole SSE events (or raw media bytes)."""
+    """An answer in pieces; each piece is whole SSE events, ended by `data: [DONE]`, or raw bytes of a media type."""
 
     pieces: AsyncIterator[bytes]
-    media: str = "text/event-stream"
+    media: str = EVENTS
+
+
+class BrokenStream(Exception):
+    """A stream of raw bytes failed after its first one; the server then cuts the connection."""
 
 
 Handler = Callable[[Call], Awaitable[Reply | Stream]]
@@ -214,6 +219,9 @@ async def send_stream(stream: Stream, send: Send) -> None:
             log.exception("a stream failed")
         if not begun:
             raise failure from error
+        if stream.media != EVENTS:
+            # Bytes of a sound have no place for an error: the connection ends without its last chunk instead.
+            raise BrokenStream(failure.message) from error
         await send({"type": "http.response.body", "body": encoding.event(failure.body()), "more_body": True})
     finally:
         close = getattr(pieces, "aclose", None)

@@ -21,6 +21,7 @@ class Launch:
     slots: int = 1
     device: str = "cpu"
     grace_s: float = 10.0
+    media: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +54,7 @@ def parse(argv: Sequence[str] | None, program: str) -> Launch:
     parser.add_argument("--slots", type=int, default=1, help="requests that run at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds a stop waits for running requests")
+    parser.add_argument("--media", help="the only folder from which input files are read")
     parser.add_argument("--options", type=json.loads, default={}, help="engine options, a JSON object")
     given = parser.parse_args(argv)
     if (given.uds is None) == (given.port is None):
@@ -70,5 +72,6 @@ def parse(argv: Sequence[str] | None, program: str) -> Launch:
         slots=given.slots,
         device=given.device,
         grace_s=given.grace,
+        media=given.media,
         options=given.options,
     )
