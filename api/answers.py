@@ -7,6 +7,7 @@ rebuilds JSON. Errors before the first byte are raised and become HTTP errors, l
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import orjson
 from starlette.responses import Response
@@ -18,24 +19,30 @@ from api.context import Context
 from api.departure import CallerLeft, UntilDeparture
 from inferq import errors
 from inferq.job import Failure, JobSpec, JobState
-from queues.frames import Frame, FrameKind
+from queues.frames import RESULTS, Frame, FrameKind
 from queues.intake import Accepted
 from queues.replies import Waiter
 
 log = logging.getLogger(__name__)
 
+ANSWERS = RESULTS | {FrameKind.ERROR}
 SLOW_CLIENT = 30.0
 """Seconds that a client may take to accept bytes before its stream is cut off."""
+
+
+Shape = Callable[[bytes], Awaitable[bytes]]
+"""Makes of an engine's answer what the caller gets."""
 
 
 class Answer(Response):
     """What both kinds share. `weight` is the share of device time of the caller's tenant."""
 
-    def __init__(self, context: Context, spec: JobSpec, weight: float):
+    def __init__(self, context: Context, spec: JobSpec, weight: float, shape: Shape | None = None):
         self.background = None
         self.context = context
         self.spec = spec
         self.weight = weight
+        self.shape = shape
         self.patience = context.settings.api.wait_timeout
         self.job_header = (b"x-job-id", spec.id.encode())
         self.began = time.perf_counter()
@@ -91,8 +98,11 @@ class Answer(Response):
     async def send_whole(self, frame: Frame, send: Send) -> str:
         """Answer with one frame: a result as it came from the engine, or an error with its status."""
         match frame.kind:
-            case FrameKind.RESULT:
-                await self._send_bytes(send, 200, frame.data, frame.media_type.encode())
+            case FrameKind.RESULT | FrameKind.TYPED:
+                data, media_type = frame.result
+                if self.shape is not None:
+                    data = await self.shape(data)
+                await self._send_bytes(send, 200, data, media_type.encode())
                 return "succeeded"
             case FrameKind.ERROR:
                 await self._send_response(send, wire.respond_failure(failure_of(frame), self.spec.id))
@@ -115,6 +125,15 @@ class Answer(Response):
         await send(start)
         await send(sse.part(bytes(response.body), more=False))
 
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        """Send, and treat a client that takes no bytes like one that left."""
+        try:
+            async with asyncio.timeout(SLOW_CLIENT):
+                await send(sse.part(data, more=more))
+        except TimeoutError:
+            log.info("job %s: the client reads too slowly and was cut off", self.spec.id)
+            raise CallerLeft from None
+
 
 class WholeAnswer(Answer):
     """One body, as the engine made it."""
@@ -135,7 +154,7 @@ class StreamAnswer(Answer):
             frame = await waiter.next(min(sse.KEEP_ALIVE, self.patience))
             if frame is None and self.patience <= sse.KEEP_ALIVE:
                 raise self.timed_out()
-            if frame is not None and frame.kind in (FrameKind.RESULT, FrameKind.ERROR):
+            if frame is not None and frame.kind in ANSWERS:
                 return await self.send_whole(frame, send)
             await send(sse.start(self.job_header))
             with self.context.telemetry.streams.track_inprogress():
@@ -175,15 +194,6 @@ class StreamAnswer(Answer):
         await self._send(send, wire.event_of(wire.failure_of(self.timed_out())), more=False)
         return "timeout"
 
-    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        """Send, and treat a client that takes no bytes like one that left."""
-        try:
-            async with asyncio.timeout(SLOW_CLIENT):
-                await send(sse.part(data, more=more))
-        except TimeoutError:
-            log.info("job %s: the client reads too slowly and was cut off", self.spec.id)
-            raise CallerLeft from None
-
     async def _standing(self) -> str:
         """What a waiting caller is told; a look-up that fails must not end its stream."""
         try:
@@ -193,6 +203,32 @@ class StreamAnswer(Answer):
         if job.state is not JobState.QUEUED:
             return str(job.state)
         return f"queued, position {job.position}" if job.position else "queued"
+
+
+class SoundAnswer(Answer):
+    """Bytes of a sound, sent while it is made. What goes wrong after the first ones cuts the connection."""
+
+    media_type: str
+
+    async def answer(self, waiter: Waiter, receive: Receive, send: Send) -> str:
+        async with UntilDeparture(receive):
+            frame = await waiter.next(self.patience)
+            if frame is None:
+                raise self.timed_out()
+            if frame.kind in ANSWERS:
+                return await self.send_whole(frame, send)
+            await send(sse.sound_start(self.media_type, self.job_header))
+            self.context.telemetry.first_bytes(self.spec.model, time.perf_counter() - self.began)
+            while frame is not None and frame.kind is FrameKind.CHUNK:
+                await self._send(send, frame.data)
+                frame = await waiter.next(self.patience)
+            if frame is not None and frame.kind is FrameKind.END:
+                await self._send(send, b"", more=False)
+                return "succeeded"
+        if frame is None:
+            await self._abandon()
+        log.warning("job %s: its sound broke off", self.spec.id)
+        return "failed"
 
 
 def failure_of(frame: Frame) -> Failure:

@@ -7,10 +7,14 @@ import inferq
 from api import errors as wire
 from api.boundary import Boundary
 from api.context import Context
-from api.routers import artifacts, chat, embeddings, health, jobs, keys, models, pages
+from api.proxy import ProxyMode
+from api.routers import artifacts, audio, health, images, jobs, keys, models, pages, text, vectors, video
 from api.routes import refuse_undeclared
 
-ROUTERS = (chat, embeddings, jobs, artifacts, models, keys, health, pages)
+ROUTERS = (
+    *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
+    *(jobs.routes, artifacts.routes, models.routes, keys.routes, health.routes, pages.routes),
+)
 """In the order in which paths are matched: the busy ones first."""
 
 
@@ -26,12 +30,14 @@ def create_api(context: Context) -> FastAPI:
     )
     app.state.context = context
     wire.install(app)
-    for module in ROUTERS:
-        module.routes.install(app)
+    for routes in ROUTERS:
+        routes.install(app)
     refuse_undeclared(app.routes)
     return app
 
 
 def create_app(context: Context) -> ASGIApp:
     """What the server runs."""
-    return Boundary(create_api(context), context.telemetry, access_log=context.settings.api.access_log)
+    return Boundary(
+        ProxyMode(create_api(context)), context.telemetry, access_log=context.settings.api.access_log
+    )

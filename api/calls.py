@@ -1,5 +1,7 @@
-"""The one flow behind every synchronous endpoint: read, check, and answer with a whole body, a stream, or 202."""
+"""The one flow behind every endpoint: read, check, and answer with a whole body, a stream, a sound, or 202."""
 
+import asyncio
+import re
 from typing import Any
 
 import orjson
@@ -7,54 +9,108 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import submission
-from api.answers import StreamAnswer, WholeAnswer, submit
-from api.body import read_object
-from api.context import caller_of, context_of, text_header
+from api.answers import Answer, SoundAnswer, StreamAnswer, WholeAnswer, submit
+from api.context import Context, caller_of, context_of, text_header
 from api.errors import retry_seconds
 from api.job_json import job_json
+from api.links import linker
+from api.pictures import rendered
+from api.reading import read_request
+from inferq import errors
+from inferq import request as asked
+from inferq.endpoints import ENDPOINTS
+from inferq.endpoints import Answer as Kind
 from inferq.job import Job, JobSpec, JobState
 
+LONGEST_WAIT = 3600.0
+_WAIT = re.compile(r"wait=([0-9]{1,6})")
 
-async def call(request: Request, endpoint: str) -> Response:
-    """Answer `POST /v1/{endpoint}`. Raises what `api.errors` maps."""
-    body = await read_object(request)
-    if _wants_job(request):
-        return await accept(request, submission.durable(request, endpoint, body))
-    spec = submission.interactive(request, endpoint, body)
-    kind = StreamAnswer if spec.stream else WholeAnswer
-    return kind(context_of(request), spec, caller_of(request).weight)
+
+async def call(request: Request, path: str) -> Response:
+    """Answer `POST /v1/{path}`. Raises what `api.errors` maps."""
+    endpoint = ENDPOINTS[path]
+    body = await read_request(request, endpoint)
+    background = body.pop("background", None)
+    if endpoint.long or background or "respond-async" in preferences(request):
+        return await accept(request, await submission.durable(request, endpoint, body))
+    checked, spec = await submission.interactive(request, endpoint, body)
+    return _answer(request, checked, spec)
+
+
+def _answer(request: Request, checked: asked.Request, spec: JobSpec) -> Answer:
+    context, weight = context_of(request), caller_of(request).weight
+    endpoint, body = checked.endpoint, checked.body
+    sound = endpoint.stream_type(body) if spec.stream else None
+    if sound:
+        answer = SoundAnswer(context, spec, weight)
+        answer.media_type = sound
+        return answer
+    if spec.stream:
+        return StreamAnswer(context, spec, weight)
+    if endpoint.answer is not Kind.PICTURES:
+        return WholeAnswer(context, spec, weight)
+    form, link = body.get("response_format"), linker(request)
+
+    async def shape(data: bytes) -> bytes:
+        return await rendered(data, form, context.storage.artifacts, link)
+
+    return WholeAnswer(context, spec, weight, shape)
 
 
 async def accept(request: Request, spec: JobSpec) -> Response:
-    """Submit a durable job and answer 202 with it."""
-    accepted = await submit(context_of(request), spec, weight=caller_of(request).weight)
-    job = Job(
+    """Submit a durable job and answer 202 with it, or 200 when it ends within the time the caller waits."""
+    job = await accepted_job(request, spec)
+    if job.terminal:
+        return json_response(job_json(job, linker(request)), headers={"X-Job-Id": job.id})
+    return accepted_response(job, request)
+
+
+async def accepted_job(request: Request, spec: JobSpec) -> Job:
+    """Submit a durable job; the job, after `Prefer: wait=N` seconds or its end, whichever is first."""
+    context = context_of(request)
+    accepted = await submit(context, spec, weight=caller_of(request).weight)
+    seconds = next((float(match[1]) for match in map(_WAIT.fullmatch, preferences(request)) if match), 0.0)
+    if seconds:
+        return await _awaited(context, spec.id, min(seconds, LONGEST_WAIT))
+    return Job(
         spec=spec,
         state=JobState.QUEUED,
         queued_at=spec.created_at if accepted.queued else None,
         position=accepted.position,
         eta=accepted.eta,
     )
-    return accepted_response(job)
 
 
-def accepted_response(job: Job) -> Response:
+async def _awaited(context: Context, job_id: str, seconds: float) -> Job:
+    """The job when it has ended, or as it is when the time is over. A caller who leaves loses nothing."""
+    try:
+        async with asyncio.timeout(seconds):
+            async for _, name, _ in context.gateway.queue.events(job_id, "0-0"):
+                if name == "done":
+                    break
+    except (TimeoutError, errors.QueueUnavailable):
+        pass
+    return await context.gateway.intake.find(job_id)
+
+
+def accepted_response(job: Job, request: Request) -> Response:
     """202: the job, where to ask for it, and when to ask first."""
-    headers = {
+    return json_response(job_json(job, linker(request)), status=202, headers=job_headers(job))
+
+
+def job_headers(job: Job) -> dict[str, str]:
+    return {
         "Location": f"/v1/jobs/{job.id}",
         "Retry-After": str(retry_seconds(job.eta or 1)),
         "X-Job-Id": job.id,
     }
-    return json_response(job_json(job), status=202, headers=headers)
 
 
 def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
-def _wants_job(request: Request) -> bool:
-    """RFC 7240: `Prefer: respond-async`. Other preferences are none of ours and may be ignored."""
+def preferences(request: Request) -> list[str]:
+    """RFC 7240: the parts of `Prefer`. Those that are none of ours may be ignored."""
     prefer = text_header(request.scope, b"prefer")
-    if prefer is None:
-        return False
-    return any(part.strip().lower() == "respond-async" for part in prefer.split(","))
+    return [part.strip().lower() for part in prefer.split(",")] if prefer else []

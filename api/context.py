@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from api.auth import Caller, KeyCache
-from api.catalog import Catalog
 from api.telemetry import Telemetry
+from inferq.catalog import Catalog
 from inferq.config import Settings
 from queues import Gateway
 from storage import Storage
+from storage.media import MediaStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Context:
     catalog: Catalog
     keys: KeyCache
     telemetry: Telemetry
+    link_secret: bytes
     started: float = field(default_factory=time.time)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: streams that could go on for hours end, and their readers come back elsewhere."""
@@ -37,7 +39,12 @@ class Context:
             catalog=Catalog(settings),
             keys=KeyCache(storage.keys.find),
             telemetry=telemetry,
+            link_secret=b"interim",
         )
+
+    @property
+    def media(self) -> MediaStore:
+        return self.storage.media
 
 
 def context_of(request: Request) -> Context:

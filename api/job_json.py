@@ -1,16 +1,23 @@
 """A job as JSON, the one form in which the API shows it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
+from api.pictures import linked
+from inferq.endpoints import ENDPOINTS, Answer
 from inferq.job import Job
 
 JSON = "application/json"
+Link = Callable[[str], str]
 
 
-def job_json(job: Job, *, whole: bool = True) -> dict[str, Any]:
-    """`whole`: with the result, when it is JSON that the record holds; others are behind `links.result`."""
+def job_json(job: Job, link: Link | None = None, *, whole: bool = True) -> dict[str, Any]:
+    """`whole`: with the result, when it is JSON that the record holds; others are behind `links.result`.
+
+    `link` makes links to artifacts that open without a key, of a result and of the pictures in it.
+    """
     spec, here = job.spec, f"/v1/jobs/{job.id}"
     shown: dict[str, Any] = {
         "id": job.id,
@@ -45,14 +52,17 @@ def job_json(job: Job, *, whole: bool = True) -> dict[str, Any]:
         },
     }
     if whole:
-        shown["result"] = _result(job)
+        shown["result"] = _result(job, link)
+        shown["artifact_url"] = link(job.artifact) if link and job.artifact else None
     return shown
 
 
-def _result(job: Job) -> Any:
+def _result(job: Job, link: Link | None) -> Any:
     if job.result is None or not job.result_type.startswith(JSON):
         return None
     try:
-        return orjson.loads(job.result)
+        result = orjson.loads(job.result)
     except orjson.JSONDecodeError:
         return None
+    pictures = job.spec.endpoint in ENDPOINTS and ENDPOINTS[job.spec.endpoint].answer is Answer.PICTURES
+    return linked(result, link) if link and pictures else result

@@ -26,7 +26,10 @@ All errors look like OpenAI's, always with the four keys `message`, `type`, `par
 
 _TAGS = [
     {"name": "Text", "description": "Chat and completions, OpenAI-compatible."},
-    {"name": "Embeddings", "description": "Vectors, OpenAI-compatible."},
+    {"name": "Embeddings", "description": "Vectors and order."},
+    {"name": "Images", "description": "Pictures, OpenAI-compatible and more."},
+    {"name": "Audio", "description": "Speech both ways, OpenAI-compatible."},
+    {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},

@@ -60,6 +60,12 @@ def body(schema: dict[str, Any], **examples: Any) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": content}}
 
 
+def form_or_json(schema: dict[str, Any]) -> dict[str, Any]:
+    """A body that may come as a form, whose files are parts of it, or as JSON."""
+    content = {"multipart/form-data": {"schema": schema}, "application/json": {"schema": schema}}
+    return {"required": True, "content": content}
+
+
 def parameter(
     where: str, name: str, description: str, schema: dict[str, Any] | None = None
 ) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Declared:
     path: str
     endpoint: Handler
     access: Access
+    unless: Callable[[Request], bool] | None
     summary: str
     operation: dict[str, Any]
 
@@ -45,9 +46,18 @@ class Routes:
     declared: list[Declared] = field(default_factory=list)
 
     def route(
-        self, method: str, path: str, *, access: Access, summary: str, **operation: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        access: Access,
+        summary: str,
+        unless: Callable[[Request], bool] | None = None,
+        **operation: Any,
     ) -> Callable[[Handler], Handler]:
-        """Declare a handler. `operation` is merged into its OpenAPI operation (requestBody, parameters, responses)."""
+        """Declare a handler. A request for which `unless` is true needs no key. `operation` is merged into its
+        OpenAPI operation (requestBody, parameters, responses).
+        """
 
         def declare(endpoint: Handler) -> Handler:
             entry = Declared(
@@ -55,6 +65,7 @@ class Routes:
                 path=path,
                 endpoint=endpoint,
                 access=access,
+                unless=unless,
                 summary=summary,
                 operation=operation,
             )
@@ -75,6 +86,7 @@ class SecuredRoute(APIRoute):
 
     def __init__(self, declared: Declared, *, tag: str, prefix: str, shown: bool):
         self.access = declared.access
+        self.unless = declared.unless
         super().__init__(
             prefix + declared.path,
             declared.endpoint,
@@ -89,10 +101,10 @@ class SecuredRoute(APIRoute):
         )
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint, access = cast("Handler", self.endpoint), self.access
+        endpoint, access, unless = cast("Handler", self.endpoint), self.access, self.unless
 
         async def handle(request: Request) -> Response:
-            if access is not Access.PUBLIC:
+            if access is not Access.PUBLIC and not (unless and unless(request)):
                 await admit(request, access)
             return cast("Response", await endpoint(request))
 

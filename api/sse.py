@@ -17,6 +17,12 @@ def start(*extra: tuple[bytes, bytes]) -> Message:
     return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *extra]}
 
 
+def sound_start(media_type: str, *extra: tuple[bytes, bytes]) -> Message:
+    """The head of bytes that are sent while they are made."""
+    headers = [(b"content-type", media_type.encode()), *HEADERS[1:], *extra]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
 def part(data: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 

@@ -1,139 +1,65 @@
-"""From a request's body to a JobSpec: checked, gateway fields taken out, canonical model name put in.
+"""From a request's body to a JobSpec, for everything the API accepts: who asks, how long, with which files.
 
 Every way into the API that makes a job goes through here. It submits nothing.
 """
 
-import time
 from typing import Any
 
-import orjson
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
-from api import fields
 from api.auth import Caller
-from api.catalog import TAKES
 from api.context import Context, caller_of, context_of, text_header
-from api.schemas.chat import CHAT, COMPLETION
-from api.schemas.embeddings import EMBEDDING
-from api.schemas.jobs import ENVELOPE, NOT_BUILT
-from api.sizing import units_of
-from inferq import errors
-from inferq.job import JobSpec, OnDisconnect, new_job_id
-from inferq.lanes import Lane, lane_of_tier, parse_lane
-
-TABLES: dict[str, fields.Table] = {
-    "chat/completions": CHAT,
-    "completions": COMPLETION,
-    "embeddings": EMBEDDING,
-}
-"""Endpoint to the fields of its body."""
+from inferq import errors, request
+from inferq.endpoints import ENDPOINTS, Body, Endpoint
+from inferq.job import Job, JobSpec, OnDisconnect
+from inferq.request import Request
 
 
-def interactive(request: Request, endpoint: str, body: dict[str, Any]) -> JobSpec:
+async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tuple[Request, JobSpec]:
     """The job of a call that waits on its connection."""
-    return _spec(
-        context_of(request),
-        caller_of(request),
-        endpoint,
-        body,
-        lane=_lane(request, body),
-        kept=_on_disconnect(request) is OnDisconnect.KEEP,
-    )
+    checked = await checked_request(http, endpoint, body)
+    kept = _on_disconnect(http) is OnDisconnect.KEEP
+    streams = endpoint.streams(checked.body)
+    return checked, _spec(http, checked, kept=kept, stream=streams)
 
 
-def durable(request: Request, endpoint: str, body: dict[str, Any]) -> JobSpec:
+async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    lane = _lane(request, body)
-    return _spec(context_of(request), caller_of(request), endpoint, body, lane=lane, durable=True)
+    return _spec(http, await checked_request(http, endpoint, body), durable=True, kept=True)
 
 
-def from_envelope(request: Request, envelope: dict[str, Any]) -> JobSpec:
-    """The job that `POST /v1/jobs` describes: `{endpoint?, model, body, ...}`, or a body by itself."""
-    if "body" not in envelope:
-        fields.verify({name: envelope.get(name) for name in NOT_BUILT}, NOT_BUILT)
-        endpoint = _endpoint(context_of(request), envelope.pop("endpoint", None), envelope.get("model"))
-        return durable(request, endpoint, envelope)
-    fields.refuse_unknown(envelope, ENVELOPE)
-    fields.verify(envelope, ENVELOPE)
-    body: dict[str, Any] = envelope["body"]
-    inner = body.get("model")
-    if inner is not None and inner != envelope["model"]:
-        raise errors.InvalidRequest(
-            f"'model' is {envelope['model']!r} and 'body.model' is {inner!r}; give one.", param="body.model"
-        )
-    outer = {
-        name: envelope[name] for name in ("model", "priority", "metadata") if envelope.get(name) is not None
-    }
-    endpoint = _endpoint(context_of(request), envelope.get("endpoint"), envelope["model"])
-    return durable(request, endpoint, {**body, **outer})
+async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
+    """The job that `POST /v1/jobs` describes."""
+    endpoint, body = request.unfold(context_of(http).catalog, envelope)
+    return await durable(http, endpoint, body)
 
 
-def edited_body(context: Context, endpoint: str, model: str, body: dict[str, Any]) -> bytes:
+async def checked_request(http: HttpRequest, endpoint: Endpoint, body: Body) -> Request:
+    """The request with its files taken in and measured, and not too big for its model."""
+    context = context_of(http)
+    lane = text_header(http.scope, b"x-priority")
+    checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
+    await context.media.take_all(checked)
+    checked.admit()
+    return checked
+
+
+async def edited_body(context: Context, job: Job, model: str, body: Body) -> bytes:
     """The body of a requeued job, checked as a new one is."""
-    body = {**body, "model": model}
-    fields.verify(body, TABLES[endpoint])
-    for name in ("priority", "service_tier", "metadata"):
-        body.pop(name, None)
-    body["model"], _ = context.catalog.for_endpoint(model, endpoint)
-    return _encoded(body)
+    endpoint = ENDPOINTS[job.spec.endpoint]
+    checked = request.check(context.catalog, endpoint, {**body, "model": model})
+    await context.media.take_all(checked)
+    checked.admit()
+    return checked.encoded
 
 
-def _encoded(body: dict[str, Any]) -> bytes:
-    """The body for the engine. orjson reads deeper nesting than it writes."""
-    try:
-        return orjson.dumps(body)
-    except TypeError as error:
-        raise errors.InvalidRequest(f"The request body cannot be passed on: {error}.") from error
+def _spec(http: HttpRequest, checked: Request, **given: Any) -> JobSpec:
+    caller: Caller = caller_of(http)
+    return request.job_spec(checked, context_of(http).settings, tenant=caller.tenant, **given)
 
 
-def _spec(
-    context: Context,
-    caller: Caller,
-    endpoint: str,
-    body: dict[str, Any],
-    *,
-    lane: Lane,
-    kept: bool = False,
-    durable: bool = False,
-) -> JobSpec:
-    fields.verify(body, TABLES[endpoint])
-    name, model = context.catalog.for_endpoint(body["model"], endpoint)
-    processing = context.settings.processing
-    metadata = body.pop("metadata", None) or {}
-    body["model"] = name
-    return JobSpec(
-        id=new_job_id(),
-        model=name,
-        endpoint=endpoint,
-        body=_encoded(body),
-        lane=lane,
-        tenant=caller.tenant,
-        durable=durable,
-        kept=kept or durable,
-        stream=bool(body.get("stream")),
-        units=units_of(endpoint, body, model.context),
-        max_attempts=processing.retry_attempts,
-        run_timeout=model.run_timeout or processing.worker_timeout,
-        created_at=time.time(),
-        metadata=metadata,
-    )
-
-
-def _lane(request: Request, body: dict[str, Any]) -> Lane:
-    """1. `X-Priority`; 2. `priority` of the body; 3. `service_tier`; 4. medium. The body's fields are taken out."""
-    header = text_header(request.scope, b"x-priority")
-    priority, tier = body.pop("priority", None), body.pop("service_tier", None)
-    if header is not None:
-        return parse_lane(header, param="X-Priority")
-    if priority is not None:
-        return parse_lane(priority)
-    if tier is not None and not isinstance(tier, str):
-        raise fields.wrong_type("service_tier", (fields.STRING,), tier)
-    return lane_of_tier(tier) or Lane.MEDIUM
-
-
-def _on_disconnect(request: Request) -> OnDisconnect:
-    text = text_header(request.scope, b"x-on-disconnect") or OnDisconnect.CANCEL
+def _on_disconnect(http: HttpRequest) -> OnDisconnect:
+    text = text_header(http.scope, b"x-on-disconnect") or OnDisconnect.CANCEL
     try:
         return OnDisconnect(text.lower())
     except ValueError:
@@ -141,17 +67,3 @@ def _on_disconnect(request: Request) -> OnDisconnect:
         raise errors.InvalidRequest(
             f"X-On-Disconnect must be {legal}, not {text!r}", param="X-On-Disconnect"
         ) from None
-
-
-def _endpoint(context: Context, named: Any, model: Any) -> str:
-    """The endpoint a job names, with or without its version, or the one its model is for."""
-    if not isinstance(model, str):
-        fields.verify({"model": model}, {"model": ENVELOPE["model"]})
-    if named is None:
-        return context.catalog.default_endpoint(model)
-    endpoint = named.strip("/").removeprefix("openai/").removeprefix("v1/") if isinstance(named, str) else ""
-    if endpoint not in TAKES:
-        raise errors.InvalidRequest(
-            f"Invalid value for 'endpoint': {named!r}. Legal values: {', '.join(TAKES)}.", param="endpoint"
-        )
-    return endpoint

@@ -1,17 +1,65 @@
-"""Folding a finished stream of chat or completion chunks into the object that the same call without `stream` gives."""
+"""Folding a finished stream into the answer that the same call without `stream` gives."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+JSON = "application/json"
 
-def fold(events: bytes) -> bytes:
-    """The JSON answer that these server-sent events amount to. Events that are no chunks are passed over."""
+
+def fold(endpoint: str, events: bytes) -> tuple[bytes, str]:
+    """The answer that these server-sent events amount to, and its media type.
+
+    1. Text in chunks; 2. an event that carries the whole answer as `response` (the newer endpoints, transcriptions);
+    3. pictures, each in an event of its own; 4. sound in pieces.
+    """
+    if endpoint in ("chat/completions", "completions"):
+        return fold_chunks(events), JSON
+    found = [event for event in _objects(events) if isinstance(event, dict)]
+    for event in reversed(found):
+        if "response" in event:
+            return _response(event)
+    if endpoint.startswith("images/"):
+        return _dumped(_pictures(found)), JSON
+    if endpoint == "audio/speech":
+        parts = [event["audio"] for event in found if event.get("type") == "speech.audio.delta"]
+        return _dumped({"object": "speech", "audio": parts}), JSON
+    return _dumped({"object": "list", "data": found}), JSON
+
+
+def _response(event: dict[str, Any]) -> tuple[bytes, str]:
+    answer = event["response"]
+    if isinstance(answer, str):
+        return answer.encode(), event.get("media_type", "text/plain")
+    return _dumped(answer), JSON
+
+
+def _pictures(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The images object of a stream's finished pictures."""
+    done = [event for event in found if str(event.get("type", "")).endswith(".completed")]
+    first = done[0] if done else {}
+    kept: dict[str, Any] = {
+        name: first[name] for name in ("size", "output_format", "background", "quality") if name in first
+    }
+    entries = [{name: event[name] for name in ("b64_json", "seed") if name in event} for event in done]
+    return {"created": first.get("created_at"), **kept, "data": entries}
+
+
+def _objects(events: bytes) -> Iterator[Any]:
+    for line in events.split(b"\n"):
+        if line.startswith(b"data: {"):
+            yield json.loads(line.removeprefix(b"data: "))
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def fold_chunks(events: bytes) -> bytes:
+    """The JSON answer of a stream of chat or completion chunks. Events that are no chunks are passed over."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
-    for line in events.split(b"\n"):
-        if not line.startswith(b"data: {"):
-            continue
-        chunk = json.loads(line.removeprefix(b"data: "))
+    for chunk in _objects(events):
         for name in ("id", "created", "model", "system_fingerprint", "usage"):
             if chunk.get(name) is not None:
                 answer[name] = chunk[name]
@@ -19,7 +67,7 @@ def fold(events: bytes) -> bytes:
         for part in chunk.get("choices", ()):
             _fold_choice(choices.setdefault(part.get("index", 0), {"index": part.get("index", 0)}), part)
     answer["choices"] = [_ended(choices[index]) for index in sorted(choices)]
-    return json.dumps(answer, ensure_ascii=False).encode()
+    return _dumped(answer)
 
 
 def _fold_choice(choice: dict[str, Any], part: dict[str, Any]) -> None:

@@ -17,14 +17,18 @@ class FrameKind(StrEnum):
     CHUNK = "C"
     """Whole server-sent events."""
     RESULT = "R"
-    """The engine's response body. Last."""
+    """The engine's response body, JSON. Last."""
+    TYPED = "T"
+    """A response body of another type: the media type, a line end, the bytes. Last."""
     END = "D"
     """The stream ended well; its seq is the number of chunks. Last."""
     ERROR = "E"
     """A failure as JSON: code, message, status, param. Last."""
 
 
-LAST = frozenset({FrameKind.RESULT, FrameKind.END, FrameKind.ERROR})
+JSON = "application/json"
+RESULTS = frozenset({FrameKind.RESULT, FrameKind.TYPED})
+LAST = frozenset({*RESULTS, FrameKind.END, FrameKind.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,30 @@ class Frame:
         return self.kind in LAST
 
     @property
-    def media_type(self) -> str:
-        return "application/json"
+    def result(self) -> tuple[bytes, str]:
+        """The response body of a result, and its media type."""
+        if self.kind is not FrameKind.TYPED:
+            return self.data, JSON
+        media_type, _, data = self.data.partition(b"\n")
+        return data, media_type.decode()
 
 
 def pack(job_id: str, kind: FrameKind, token: str, seq: int, data: bytes) -> bytes:
     """The bytes of one frame."""
     return _HEAD.pack(job_id.encode(), kind.encode(), token.encode(), seq, len(data)) + data
+
+
+def pack_result(job_id: str, token: str, data: bytes, media_type: str) -> bytes:
+    """The frame of a response body."""
+    kind, data = result_data(data, media_type)
+    return pack(job_id, kind, token, 0, data)
+
+
+def result_data(data: bytes, media_type: str) -> tuple[FrameKind, bytes]:
+    """Kind and data of the frame that carries a response body."""
+    if media_type == JSON:
+        return FrameKind.RESULT, data
+    return FrameKind.TYPED, media_type.encode() + b"\n" + data
 
 
 def unpack(entry: bytes) -> Iterator[Frame]:

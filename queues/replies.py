@@ -18,7 +18,7 @@ from inferq import errors, process
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from queues import frames, records
 from queues.connection import BLOCK_MS, Client, translated
-from queues.frames import Frame, FrameKind
+from queues.frames import Frame, FrameKind, result_data
 from queues.presence import Presence
 from queues.queue import JobQueue
 
@@ -257,7 +257,8 @@ class ReplyReader:
 def _last_frame(job: Job) -> Frame:
     """The end of an answer, made from the record of a job that has ended."""
     if job.state is JobState.SUCCEEDED and not job.spec.stream and job.result is not None:
-        return Frame(job.id, FrameKind.RESULT, "", 0, job.result)
+        kind, data = result_data(job.result, job.result_type)
+        return Frame(job.id, kind, "", 0, data)
     broken = Failure(code="stream_broken", message="the end of the answer was lost", status=502)
     failure = job.error or broken
     return Frame(job.id, FrameKind.ERROR, "", 0, records.failure_text(failure))

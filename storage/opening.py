@@ -7,6 +7,7 @@ from storage import revision
 from storage.artifacts import ArtifactStore
 from storage.keys import KeyStore
 from storage.ledger import Ledger
+from storage.media import MediaStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Storage:
     ledger: Ledger
     keys: KeyStore
     artifacts: ArtifactStore
+    media: MediaStore
 
     async def close(self) -> None:
         await self.ledger.close()
@@ -27,4 +29,4 @@ async def open_storage(settings: Settings) -> Storage:
     await revision.check(url, settings.home)
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
-    return Storage(ledger, KeyStore(ledger.database), artifacts)
+    return Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts))

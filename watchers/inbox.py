@@ -6,15 +6,17 @@ found with its job committed is only moved.
 
 import asyncio
 import logging
-import time
 from enum import Enum, auto
 from pathlib import Path
 
 from inferq import errors
+from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import JobSpec
+from inferq.request import Request, job_spec
 from queues.intake import Intake
 from storage.ledger import Ledger
+from storage.media import MediaStore
 from watchers import drops, identity, jobfile, moves, names, reports
 from watchers.drops import Drop
 from watchers.folders import Folders
@@ -38,9 +40,13 @@ class Verdict(Enum):
 
 
 class Inbox:
-    def __init__(self, folders: Folders, settings: Settings, intake: Intake, ledger: Ledger) -> None:
+    def __init__(
+        self, folders: Folders, settings: Settings, intake: Intake, ledger: Ledger, media: MediaStore
+    ) -> None:
         self._folders = folders
         self._settings = settings
+        self._catalog = Catalog(settings)
+        self._media = media
         self._intake = intake
         self._ledger = ledger
 
@@ -54,10 +60,12 @@ class Inbox:
         except errors.InvalidRequest as error:
             return await self._refuse(name, sight.identity, error)
         try:
-            asked = jobfile.understand(_parse(name, drop, sight), self._settings)
+            asked = jobfile.understand(_parse(name, drop, sight), self._catalog)
+            await self._media.take_all(asked)
+            asked.admit()
         except drops.Unsettled:
             return Verdict.LATER
-        except (errors.InvalidRequest, errors.ModelNotFound) as error:
+        except (errors.InvalidRequest, errors.NotFound) as error:
             return await self._refuse(name, drop.identity, error)
         job_id = await self._accept(name, drop, asked)
         await asyncio.to_thread(
@@ -66,27 +74,19 @@ class Inbox:
         log.info("%s became job %s for %s", name, job_id, asked.model)
         return Verdict.DONE
 
-    async def _accept(self, name: str, drop: Drop, asked: jobfile.Asked) -> str:
+    async def _accept(self, name: str, drop: Drop, asked: Request) -> str:
         """The id of the job, which SQL holds from now on."""
         job_id, known = await self._find_id(name, drop)
         if known:
             return job_id
-        spec = JobSpec(
+        spec = job_spec(
+            asked,
+            self._settings,
             id=job_id,
-            model=asked.model,
-            endpoint=asked.endpoint,
-            body=asked.body,
-            lane=asked.lane,
             tenant=TENANT,
             durable=True,
             kept=True,
-            units=asked.units,
-            max_attempts=self._settings.processing.retry_attempts,
             source=f"{self._folders.source_prefix}{name}",
-            run_timeout=self._settings.models[asked.model].run_timeout
-            or self._settings.processing.worker_timeout,
-            created_at=time.time(),
-            metadata=asked.metadata,
         )
         try:
             await self._intake.submit(spec)

@@ -26,7 +26,7 @@ import aiohttp
 import psutil
 
 from inferq import shim
-from inferq.engine import Engine, Launch
+from inferq.engine import Engine, Launch, MediaForm
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,13 @@ class EngineProcess:
         self._folder: Path | None = None
         self._stopping = asyncio.Event()
         self._doubted = asyncio.Event()
+        self._silent = False
+        """The engine has no list of its requests."""
+
+    @property
+    def media(self) -> MediaForm:
+        """How this engine wants the files of a request."""
+        return self._engine.media
 
     @property
     def usable(self) -> bool:
@@ -117,6 +124,21 @@ class EngineProcess:
     def doubt(self) -> None:
         """A call broke off or took too long: the engine is not usable until it has shown that it is well."""
         self._doubted.set()
+
+    async def progress(self) -> dict[str, float]:
+        """How far the requests under way are, from 0 to 1 by their id; empty for engines that do not tell."""
+        if self.session is None or self._silent:
+            return {}
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
+            async with self.session.get("/runs", timeout=timeout) as response:
+                if response.status != 200:
+                    self._silent = True
+                    return {}
+                runs = (await response.json())["runs"]
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return {}
+        return {run["id"]: min(run["done"] / run["total"], 1.0) for run in runs if run.get("total")}
 
     def memory(self) -> int | None:
         """Resident bytes of the engine and its descendants."""

@@ -15,13 +15,20 @@ from typing import Any
 
 import aiohttp
 
-from inferq.job import Failure, Job
+from inferq.job import Failure, JobSpec
 
 # At the beginning of a line, where no text of an answer can stand: JSON writes its line ends as two characters.
-_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
-_ERROR = re.compile(rb'^(?:data: ?\{ ?"(?:error"|object": ?"error")|event: ?error\b)', re.MULTILINE)
+# Streams of newer endpoints end with an event of their own and no `[DONE]`.
+_DONE = re.compile(
+    rb"^(?:data: ?\[DONE\]|event: ?(?:response\.(?:completed|incomplete)|message_stop"
+    rb"|transcript\.text\.done|speech\.audio\.done|image_(?:generation|edit)\.completed)\r?$)",
+    re.MULTILINE,
+)
+_ERROR = re.compile(
+    rb'^(?:data: ?\{ ?"(?:error"|object": ?"error")|event: ?(?:error|response\.failed)\b)', re.MULTILINE
+)
 _BORDER = re.compile(rb"\r?\n\r?\n")
-_JSON = {"Content-Type": "application/json"}
+EVENTS = "text/event-stream"
 TICK = 0.020
 """Seconds between two reads of a dense stream."""
 MOST = 2**18
@@ -96,10 +103,11 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
-    """Whole server-sent events."""
+class Piece:
+    """A part of a stream: whole server-sent events, or bytes of a sound."""
 
     data: bytes
+    media_type: str
 
 
 def _read_waiting(transport: asyncio.Transport) -> bytes | None:
@@ -115,23 +123,28 @@ def _read_waiting(transport: asyncio.Transport) -> bytes | None:
 
 
 async def forward(
-    session: aiohttp.ClientSession, job: Job, pace: Pace
-) -> AsyncGenerator[Body | Events, None]:
-    """Send the job's body to the engine. Yields one Body, or Events until the end of the stream.
+    session: aiohttp.ClientSession, spec: JobSpec, body: bytes, pace: Pace
+) -> AsyncGenerator[Body | Piece, None]:
+    """Send a job's body to the engine. Yields one Body, or Pieces until the end of the stream.
 
     Raises EngineRefused, EngineBroke. Closing the iterator closes the request, which cancels it in the engine.
     """
     if session.closed:
         raise EngineBroke("the engine has ended")
+    headers = {"Content-Type": "application/json", "X-Request-Id": spec.id}
     try:
-        async with session.post(f"/v1/{job.spec.endpoint}", data=job.spec.body, headers=_JSON) as response:
+        async with session.post(f"/v1/{spec.endpoint}", data=body, headers=headers) as response:
             if response.status != 200:
                 raise _refusal(response.status, await response.read())
-            if response.content_type != "text/event-stream":
+            if response.content_type == EVENTS:
+                async for events in _whole_events(response, pace):
+                    yield Piece(events, EVENTS)
+            elif spec.stream:
+                # A body that ends without its last chunk raises here: it was cut off.
+                async for piece in response.content.iter_any():
+                    yield Piece(piece, response.content_type)
+            else:
                 yield Body(await response.read(), response.content_type)
-                return
-            async for events in _whole_events(response, pace):
-                yield Events(events)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         raise EngineBroke(str(error) or type(error).__name__) from error
 

@@ -27,7 +27,7 @@ from queues.connection import connect
 from queues.presence import Presence
 from queues.remote import take_over_revoke
 from queues.signals import Signals
-from storage.artifacts import ArtifactStore
+from storage.artifacts import ArtifactStore, local_folder
 from workers.devices import device_env
 from workers.engine_process import EngineProcess
 from workers.service import ReplicaService, fail_waiting
@@ -44,7 +44,9 @@ def run(settings: Settings, place: Place) -> int:
             f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
         )
     try:
-        make_engine = _engine_maker(settings, place)
+        make_engine = _engine_maker(
+            settings, place, local_folder(settings.storage.artifacts_url, settings.home)
+        )
     except errors.ConfigError as error:
         uvloop.run(_refuse_waiting(settings, place, error.message))
         raise
@@ -86,7 +88,7 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
 
 
 def _engine_maker(
-    settings: Settings, place: Place
+    settings: Settings, place: Place, media: Path
 ) -> Callable[[Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
     model = settings.models[place.model]
     engine = find_engine(model.engine)
@@ -102,7 +104,8 @@ def _engine_maker(
         if configured and configured.python
         else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
-        options=model.options,
+        media=media,
+        options={**{f"max_{name}": value for name, value in model.limits.given().items()}, **model.options},
     )
 
     def make(

@@ -15,7 +15,7 @@ How an attempt ends:
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +34,8 @@ from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.device_clock import DeviceClock
-from workers.forward import Body, EngineBroke, EngineRefused, Pace, forward
+from workers.files import Files
+from workers.forward import EVENTS, Body, EngineBroke, EngineRefused, Pace, Piece, forward
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Running:
     stopped: str | None = None
     outcome: Outcome = Outcome.RETRY
     progress: float | None = None
+    began: float = field(default_factory=time.monotonic)
     renewed: float = field(default_factory=time.monotonic)
 
     def stop(self, why: str, outcome: Outcome = Outcome.RETRY) -> None:
@@ -75,6 +77,7 @@ class Runner:
         writer: ReplyWriter,
         signals: Signals,
         artifacts: ArtifactStore,
+        files: Files,
         *,
         inline_result: int,
         session: Callable[[], aiohttp.ClientSession | None],
@@ -86,6 +89,7 @@ class Runner:
         self._writer = writer
         self._signals = signals
         self._artifacts = artifacts
+        self._files = files
         self._inline = inline_result
         self._session = session
         self._on_broken = on_broken
@@ -128,6 +132,8 @@ class Runner:
             failure = _failure("engine_crashed", f"the engine broke off: {broke}", 502)
         except _CallerGone:
             outcome, failure = Outcome.CANCELLED, _failure("caller_gone", _GONE, 499)  # 5
+        except errors.NotFound as gone:
+            outcome, failure = Outcome.FAILED, _failure("file_gone", gone.message, 410)  # 2
         except LeaseLost as lost:
             outcome, failure = Outcome.RETRY, _failure("lease_lost", lost.message, 503)  # 6
         except asyncio.CancelledError:
@@ -141,45 +147,60 @@ class Runner:
         session = self._session()
         if session is None:
             raise EngineBroke("the engine is not ready")
+        spec = attempt.job.spec
+        async with (
+            self._files.handed(spec) as body,
+            aclosing(forward(session, spec, body, self._pace)) as answer,
+        ):
+            return await self._passed_on(attempt, answer)
+
+    async def _passed_on(self, attempt: Attempt, answer: AsyncGenerator[Body | Piece, None]) -> Finish:
+        """Pass the pieces of an answer on as they come; the end that they amount to."""
         kept, durable = attempt.job.spec.kept, attempt.job.spec.durable
         seen: list[bytes] = []
         sent = 0
-        async with aclosing(forward(session, attempt.job, self._pace)) as answer:
-            async for part in answer:
-                if isinstance(part, Body):
-                    return await self._whole(attempt, part)
-                # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
-                if sent == 0 and not durable:
-                    if not await _insist(partial(self._writer.first, attempt, part.data)):
-                        raise LeaseLost("the attempt is no longer trusted")
-                else:
-                    self._writer.chunk(attempt, sent, part.data)
-                sent += 1
-                if kept:
-                    seen.append(part.data)
+        media_type = EVENTS
+        async for part in answer:
+            if isinstance(part, Body):
+                return await self._whole(attempt, part)
+            media_type = part.media_type
+            # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
+            if sent == 0 and not durable:
+                if not await _insist(partial(self._writer.first, attempt, part.data)):
+                    raise LeaseLost("the attempt is no longer trusted")
+            else:
+                self._writer.chunk(attempt, sent, part.data)
+            sent += 1
+            if kept:
+                seen.append(part.data)
+                if media_type == EVENTS:
                     await _insist(partial(self._writer.keep, attempt, part.data))
-                if self._writer.unreachable(attempt) and not kept:
-                    raise _CallerGone
+            if self._writer.unreachable(attempt) and not kept:
+                raise _CallerGone
         await self._writer.drain(attempt)
         end = frames.pack(attempt.id, FrameKind.END, attempt.token, sent, b"")
         finish = Finish(outcome=Outcome.SUCCEEDED, frame=end)
-        return await self._stored(finish, fold(b"".join(seen)), "application/json") if kept else finish
+        if not kept:
+            return finish
+        if media_type != EVENTS:
+            return await self._stored(attempt, finish, b"".join(seen), media_type)
+        data, media_type = fold(attempt.job.spec.endpoint, b"".join(seen))
+        return await self._stored(attempt, finish, await self._files.kept(attempt.job.spec, data), media_type)
 
     async def _whole(self, attempt: Attempt, body: Body) -> Finish:
-        frame = (
-            frames.pack(attempt.id, FrameKind.RESULT, attempt.token, 0, body.data)
-            if attempt.reply_to
-            else b""
-        )
+        data = await self._files.kept(attempt.job.spec, body.data)
+        frame = b""
+        if attempt.reply_to:
+            frame = frames.pack_result(attempt.id, attempt.token, data, body.media_type)
         finish = Finish(outcome=Outcome.SUCCEEDED, frame=frame)
-        if len(body.data) > self._inline and not attempt.job.spec.kept:
+        if len(data) > self._inline and not attempt.job.spec.kept:
             # The caller has it with this call, and nobody may ask for it later: no artifact is left behind.
             return finish
-        return await self._stored(finish, body.data, body.media_type)
+        return await self._stored(attempt, finish, data, body.media_type)
 
-    async def _stored(self, finish: Finish, data: bytes, media_type: str) -> Finish:
-        """The finish with its result: in the record, or as an artifact when it is too big for one."""
-        if len(data) <= self._inline:
+    async def _stored(self, attempt: Attempt, finish: Finish, data: bytes, media_type: str) -> Finish:
+        """The finish with its result: in the record, or as an artifact when it is too big for one or a file."""
+        if len(data) <= self._inline and not self._files.answers_files(attempt.job.spec):
             return replace(finish, result=data, result_type=media_type)
         artifact = await self._artifacts.put(data, media_type)
         return replace(finish, artifact=artifact.sha256, result_type=media_type)

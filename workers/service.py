@@ -26,12 +26,16 @@ from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.engine_process import EngineProcess, EngineState
-from workers.runner import Runner
+from workers.files import Files
+from workers.runner import Runner, Running
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 SHOW_EVERY = 2.0
+PROGRESS_EVERY = 0.5
+PROGRESS_AFTER = 1.0
+"""Seconds after which a job is long enough for people to ask how far it is."""
 ALIVE = frozenset({EngineState.STARTING.value, EngineState.READY.value})
 
 
@@ -95,6 +99,7 @@ class ReplicaService:
             self._writer,
             signals,
             artifacts,
+            Files(artifacts, self._engine.media),
             inline_result=settings.storage.inline_result,
             session=lambda: self._engine.session,
             on_broken=self._engine.doubt,
@@ -116,6 +121,7 @@ class ReplicaService:
                 (0.0, self._listen),
                 (SHOW_EVERY, self._show),
                 (0.5, self._watch_lease),
+                (PROGRESS_EVERY, self._follow_progress),
             )
         ]
         await self._drained.wait()
@@ -231,7 +237,23 @@ class ReplicaService:
             log.warning("%s", error.message)
 
     async def _renew(self) -> None:
-        running = list(self._runner.running.values())
+        await self._renew_these(list(self._runner.running.values()))
+
+    async def _follow_progress(self) -> None:
+        """Note how far the longer jobs are, as their engine tells; a change is told to those who follow the job."""
+        before = time.monotonic() - PROGRESS_AFTER
+        running = {item.attempt.id: item for item in self._runner.running.values() if item.began < before}
+        if not running:
+            return
+        changed = []
+        for job_id, share in (await self._engine.progress()).items():
+            item = running.get(job_id)
+            if item is not None and share != item.progress:
+                item.progress = share
+                changed.append(item)
+        await self._renew_these(changed)
+
+    async def _renew_these(self, running: list[Running]) -> None:
         if not running:
             return
         began = time.monotonic()

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from api import operations
 from api.auth import Access
 from api.downloads import artifact_response
+from api.links import opened_by_link
 from api.routes import Routes
 
 routes = Routes("Artifacts")
@@ -15,6 +16,7 @@ routes = Routes("Artifacts")
     "GET",
     "/artifacts/{sha256}",
     access=Access.READONLY,
+    unless=opened_by_link,
     summary="Download an artifact",
     parameters=[
         operations.parameter("path", "sha256", "Name of the artifact, as a job's `artifact` tells it."),
@@ -27,5 +29,6 @@ routes = Routes("Artifacts")
     },
 )
 async def get_artifact(request: Request) -> ASGIApp:
-    """Any key may fetch an artifact whose name it knows; the name is the digest of the content."""
+    """Any key may fetch an artifact whose name it knows; the name is the digest of the content. A signed link, as
+    answers with pictures have it, needs no key until it expires."""
     return await artifact_response(request, request.path_params["sha256"])

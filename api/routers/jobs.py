@@ -7,20 +7,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api import fields, operations, submission
+from api import operations, submission
 from api.auth import Access
 from api.body import parse_object, read_bytes, read_object
 from api.calls import accept, accepted_response, json_response
 from api.context import caller_of, context_of, text_header
 from api.downloads import artifact_response
+from api.finding import find_job
 from api.job_events import EventStream
 from api.job_filters import PARAMETERS, filters_of
 from api.job_json import job_json
+from api.links import linker
+from api.pictures import rendered
 from api.routes import Routes
-from api.schemas.jobs import ENVELOPE, REQUEUE
+from api.schemas.jobs import REQUEUE
 from inferq import errors
-from inferq.job import Job, is_job_id
+from inferq.endpoints import ENDPOINTS, Answer, fields
+from inferq.job import Job
 from inferq.lanes import parse_lane
+from inferq.request import ENVELOPE
 
 routes = Routes("Jobs")
 
@@ -49,7 +54,7 @@ async def create_job(request: Request) -> ASGIApp:
     """A durable job: once it is accepted it reaches an end, whatever restarts. An object without `body` is itself the
     request body."""
     envelope = await read_object(request)
-    return await accept(request, submission.from_envelope(request, envelope))
+    return await accept(request, await submission.from_envelope(request, envelope))
 
 
 @routes.route(
@@ -103,7 +108,7 @@ async def list_jobs(request: Request) -> ASGIApp:
 )
 async def get_job(request: Request) -> ASGIApp:
     """Its state, its place while it waits, its result or error when it has ended."""
-    return json_response(job_json(await _find(request)))
+    return json_response(job_json(await find_job(request), linker(request)))
 
 
 @routes.route(
@@ -116,8 +121,9 @@ async def get_job(request: Request) -> ASGIApp:
 )
 async def cancel_job(request: Request) -> ASGIApp:
     """Takes it out of the queue, or stops it down to the engine. A job that has ended is returned as it is."""
-    job = await _find(request)
-    return json_response(job_json(await context_of(request).gateway.intake.cancel(job.id)))
+    job = await find_job(request)
+    cancelled = await context_of(request).gateway.intake.cancel(job.id)
+    return json_response(job_json(cancelled, linker(request)))
 
 
 @routes.route(
@@ -130,10 +136,10 @@ async def cancel_job(request: Request) -> ASGIApp:
 )
 async def retry_job(request: Request) -> ASGIApp:
     """As it was asked, with fresh attempts. It becomes durable if it was not."""
-    job = await _find(request)
+    job = await find_job(request)
     context = context_of(request)
     context.catalog.resolve(job.spec.model)
-    return accepted_response(await context.gateway.intake.requeue(job.id))
+    return accepted_response(await context.gateway.intake.requeue(job.id), request)
 
 
 @routes.route(
@@ -155,9 +161,9 @@ async def requeue_job(request: Request) -> ASGIApp:
     wanted = parse_object(raw) if raw else {}
     fields.refuse_unknown(wanted, REQUEUE)
     fields.verify(wanted, REQUEUE)
-    job = await _find(request)
-    edits = _edits(request, job, wanted)
-    return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits))
+    job = await find_job(request)
+    edits = await _edits(request, job, wanted)
+    return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits), request)
 
 
 @routes.route(
@@ -181,7 +187,7 @@ async def requeue_job(request: Request) -> ASGIApp:
 )
 async def follow_job(request: Request) -> ASGIApp:
     """Server-sent events of a durable or kept job, resumable. A job that has ended answers with `done` at once."""
-    job = await _find(request)
+    job = await find_job(request)
     return EventStream(context_of(request), job, after=text_header(request.scope, b"last-event-id"))
 
 
@@ -198,9 +204,9 @@ async def follow_job(request: Request) -> ASGIApp:
 )
 async def job_result(request: Request) -> ASGIApp:
     """The bytes themselves, whether the record holds them or the artifact store."""
-    job = await _find(request)
+    job = await find_job(request)
     if job.result is not None:
-        return Response(job.result, media_type=job.result_type, headers={"X-Job-Id": job.id})
+        return await _result_response(request, job)
     if job.artifact:
         return await artifact_response(request, job.artifact)
     if job.error and job.terminal:
@@ -210,30 +216,28 @@ async def job_result(request: Request) -> ASGIApp:
     )
 
 
-async def _find(request: Request) -> Job:
-    """The job of the path, if the caller may see it. Another tenant's is as good as none."""
-    job_id = request.path_params["job_id"]
-    missing = errors.JobNotFound(f"There is no job {job_id}.")
-    if not is_job_id(job_id):
-        raise missing
-    job = await context_of(request).gateway.intake.find(job_id)
-    if not caller_of(request).sees(job.spec.tenant):
-        raise missing
-    return job
+async def _result_response(request: Request, job: Job) -> Response:
+    """The result as a call of the endpoint itself would have answered."""
+    assert job.result is not None
+    data, spec = job.result, job.spec
+    if spec.endpoint in ENDPOINTS and ENDPOINTS[spec.endpoint].answer is Answer.PICTURES:
+        form = orjson.loads(spec.body).get("response_format") if spec.body else None
+        data = await rendered(data, form, context_of(request).storage.artifacts, linker(request))
+    return Response(data, media_type=job.result_type, headers={"X-Job-Id": job.id})
 
 
-def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
+async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
     """What `Intake.requeue` takes. The body names its model, so a change of either makes a new body."""
     context = context_of(request)
     model = wanted.get("model") or job.spec.model
-    name, _ = context.catalog.for_endpoint(model, job.spec.endpoint)
+    name, _ = context.catalog.for_endpoint(model, ENDPOINTS[job.spec.endpoint])
     edits: dict[str, Any] = {}
     if "body" in wanted or (name != job.spec.model and job.spec.body):
         body = wanted.get("body") or orjson.loads(job.spec.body)
         body = (
             {**body, "stream": True} if job.spec.stream else {k: v for k, v in body.items() if k != "stream"}
         )
-        edits["body"] = submission.edited_body(context, job.spec.endpoint, name, body)
+        edits["body"] = await submission.edited_body(context, job, name, body)
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:

@@ -5,13 +5,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api import fields, operations
+from api import operations
 from api.auth import Access
 from api.body import read_object
 from api.calls import json_response
 from api.context import context_of
-from api.fields import NUMBER, STRING, Field
 from api.routes import Routes
+from inferq.endpoints import fields
+from inferq.endpoints.fields import NUMBER, STRING, Field
 from storage.keys import ApiKey, Role
 
 routes = Routes("Keys")

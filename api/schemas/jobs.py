@@ -2,39 +2,11 @@
 
 from typing import Any
 
-from api.catalog import TAKES
-from api.fields import INTEGER, OBJECT, STRING, Field
-from api.schemas.gateway import GATEWAY, MODEL
-from inferq import errors
+from inferq.endpoints import ENDPOINTS
+from inferq.endpoints.fields import OBJECT, STRING, Field
+from inferq.endpoints.gateway import GATEWAY
 from inferq.job import JobState
 from inferq.lanes import Lane
-
-
-def _not_built(_value: Any, path: str) -> None:
-    raise errors.NotReady(f"'{path}' is documented but not built in this release.", param=path)
-
-
-_BODY = Field(
-    types=(OBJECT,), required=True, doc="The request as the endpoint itself takes it, `model` aside."
-)
-
-NOT_BUILT = {
-    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
-    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
-}
-
-ENVELOPE = {
-    "endpoint": Field(
-        types=(STRING,),
-        doc="Which endpoint runs it; by default the one that the model's type is for.",
-        schema={"enum": list(TAKES)},
-    ),
-    "model": MODEL,
-    "body": _BODY,
-    "priority": GATEWAY["priority"],
-    "metadata": GATEWAY["metadata"],
-    **NOT_BUILT,
-}
 
 REQUEUE = {
     "body": Field(types=(OBJECT,), doc="A new request body."),
@@ -51,7 +23,7 @@ JOB_SCHEMA: dict[str, Any] = {
         "id": {"type": "string", "format": "uuid"},
         "object": {"type": "string", "const": "job"},
         "model": {"type": "string"},
-        "endpoint": {"type": "string", "enum": list(TAKES)},
+        "endpoint": {"type": "string", "enum": list(ENDPOINTS)},
         "state": {"type": "string", "enum": list(JobState)},
         "lane": {"type": "string", "enum": list(Lane)},
         "tenant": {"type": "string"},
@@ -79,6 +51,10 @@ JOB_SCHEMA: dict[str, Any] = {
             },
         },
         "result": {"description": "What the engine answered; absent in lists, null until there is one."},
+        "artifact_url": {
+            "type": ["string", "null"],
+            "description": "A link to it that expires, without a key.",
+        },
         "artifact": {"type": ["string", "null"], "description": "sha256 of a result too big for the record."},
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
         "links": {"type": "object", "additionalProperties": {"type": "string"}},

@@ -95,6 +95,10 @@ class Api(Section):
     """One log line per request."""
     max_body: Size = 32 * 2**20
     """Largest request body."""
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    """Where callers reach the gateway, for links in answers; unset: what their request says."""
+    link_ttl: Duration = 3600.0
+    """How long a link to an artifact opens without a key."""
     wait_timeout: Duration = 600.0
     """Longest wait of an interactive call."""
     ssl_enabled: bool = unbuilt(False, f"TLS {_LATER}; put a TLS proxy in front")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
     Api,
@@ -23,6 +24,12 @@ from inferq.config.sections import (
 from inferq.config.units import Duration, Size
 
 ModelType = Literal["chat", "completion", "embedding", "rerank", "image", "video", "asr", "tts"]
+
+
+REQUEST_DEFAULTS: dict[str, dict[str, Any]] = {
+    "chat/completions": {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096},
+    "completions": {"temperature": 0.01, "top_p": 1.0, "max_tokens": 128},
+}
 
 
 class DeviceSettings(Section):
@@ -78,7 +85,11 @@ class ModelSettings(Section):
     aliases: list[str] = []
     """Other names that callers may use."""
     context: int | None = Field(default=None, ge=1)
-    """Context length in tokens, for display."""
+    """Context length in tokens; longer requests are refused before they wait."""
+    limits: Limits = Limits()
+    """What one request may ask for at most."""
+    request_defaults: dict[str, dict[str, Any]] = {}
+    """By endpoint, fields that requests leave out; over those of the installation. null: no default."""
     description: str = ""
     """Shown to users."""
     options: dict[str, Any] = {}
@@ -112,6 +123,8 @@ class Settings(Section):
     """How engines are started."""
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
+    request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
+    """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room."""
     home: Path = Field(default=Path("data"), exclude=True)
     """INFERQ_HOME, absolute."""
     root: Path = Field(default=Path("."), exclude=True)

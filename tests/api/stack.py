@@ -51,7 +51,7 @@ DEADLINE = 10.0
 
 
 def settings_for(home: Path, redis_url: str, **sections: Any) -> Settings:
-    tree = {"queue": {"redis_url": redis_url}, "models": MODELS, "home": home}
+    tree = {"queue": {"redis_url": redis_url}, "models": MODELS, "home": home, "request_defaults": {}}
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section
     return Settings.model_validate(tree)

@@ -108,9 +108,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("jobs", {"model": "demo-chat", "body": CHAT, "colour": 1}, "colour"),
     ("jobs", {"model": "demo-chat", "body": CHAT, "run_at": 5}, "run_at"),
     ("jobs", {"model": "demo-chat", "body": {**CHAT, "model": "gpt-4o-mini"}}, "body.model"),
-    ("jobs", {"body": CHAT}, "model"),
+    ("jobs", {"body": {"messages": [MESSAGE]}}, "model"),
     ("jobs", {**CHAT, "webhook": "http://x"}, "webhook"),
-    ("jobs", {"model": "demo-draw", "body": {}}, "model"),
+    ("jobs", {"model": "demo-draw", "body": {}}, "prompt"),
 ]
 
 

@@ -29,7 +29,7 @@ def die(*_: object) -> None:
 async def accept_and_die(site: Site, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The job is committed, its file still in the watched directory."""
     path = site.drop(name)
-    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger)
+    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
     seen = identify(path)
     assert seen is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -65,7 +65,7 @@ async def test_the_file_of_an_ended_job_is_not_taken_for_another_run(
 ) -> None:
     await accept_and_die(site, gateway, monkeypatch, "a.json")
     await site.work_once()
-    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger)
+    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
     seen = identify(site.folders.inbox / "a.json")
     assert seen is not None
     assert await inbox.take("a.json", Sight(seen, 0.0, 9.0, True)) is Verdict.DONE

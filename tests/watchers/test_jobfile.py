@@ -6,16 +6,23 @@ import orjson
 import pytest
 
 from inferq import errors
+from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.request import Request
 from tests.watchers.home import CONFIG
 from watchers import jobfile
 
-SETTINGS = Settings.model_validate(CONFIG)
+SETTINGS = Settings.model_validate({**CONFIG, "request_defaults": {}})
+CATALOG = Catalog(SETTINGS)
 TALK = [{"role": "user", "content": "x" * 400}]
 
 
-def asked(**found: Any) -> jobfile.Asked:
-    return jobfile.understand(found, SETTINGS)
+def asked(**found: Any) -> Request:
+    return jobfile.understand(found, CATALOG)
+
+
+def units(made: Request) -> float:
+    return made.endpoint.units(made.body, made.settings, {})
 
 
 def test_the_long_form() -> None:
@@ -26,21 +33,21 @@ def test_the_long_form() -> None:
         priority=9,
         metadata={"a": "b"},
     )
-    assert (made.endpoint, made.model, made.lane) == ("completions", "demo-completion", "high")
-    assert orjson.loads(made.body) == {
+    assert (made.endpoint.path, made.model, made.lane) == ("completions", "demo-completion", "high")
+    assert made.body == {
         "prompt": "x" * 40,
         "max_tokens": 5,
         "n": 2,
         "model": "demo-completion",
     }
-    assert (made.units, made.metadata) == (20.0, {"a": "b"})
+    assert (units(made), made.metadata) == (20.0, {"a": "b"})
 
 
 def test_the_short_form_is_the_body_itself() -> None:
     made = asked(model="demo-chat", messages=TALK, temperature=0, priority="low", metadata=None)
-    assert (made.endpoint, made.lane, made.metadata) == ("chat/completions", "low", {})
-    assert orjson.loads(made.body) == {"model": "demo-chat", "messages": TALK, "temperature": 0}
-    assert made.units == 100.0 + 256
+    assert (made.endpoint.path, made.lane, made.metadata) == ("chat/completions", "low", {})
+    assert made.body == {"model": "demo-chat", "messages": TALK, "temperature": 0}
+    assert units(made) == 100.0 + 256
 
 
 def test_the_model_may_stand_in_the_body() -> None:
@@ -48,11 +55,11 @@ def test_the_model_may_stand_in_the_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "endpoint", "units"),
+    ("fields", "endpoint", "size"),
     [
         ({"model": "demo-chat", "messages": TALK, "max_completion_tokens": 1}, "chat/completions", 101.0),
         (
-            {"model": "demo-chat", "endpoint": "completions", "prompt": ["x" * 4, [1, 2]], "n": 0},
+            {"model": "demo-chat", "endpoint": "completions", "prompt": ["x" * 4, "x" * 8], "n": 1},
             "completions",
             259.0,
         ),
@@ -61,9 +68,9 @@ def test_the_model_may_stand_in_the_body() -> None:
         ({"model": "demo-completion", "prompt": ""}, "completions", 256.0),
     ],
 )
-def test_endpoint_and_size(fields: dict[str, Any], endpoint: str, units: float) -> None:
+def test_endpoint_and_size(fields: dict[str, Any], endpoint: str, size: float) -> None:
     made = asked(**fields)
-    assert (made.endpoint, made.units) == (endpoint, units)
+    assert (made.endpoint.path, units(made)) == (endpoint, size)
 
 
 @pytest.mark.parametrize(
@@ -87,29 +94,29 @@ def test_endpoint_and_size(fields: dict[str, Any], endpoint: str, units: float) 
         (
             {"model": "demo-embed", "endpoint": "completions"},
             errors.InvalidRequest,
-            "endpoint",
-            "use embeddings",
+            "model",
+            "use /v1/embeddings",
         ),
-        ({"model": "demo-chat", "endpoint": "images"}, errors.InvalidRequest, "endpoint", "there are"),
-        ({"model": "demo-image", "prompt": "x"}, errors.NotReady, "model", "type image"),
+        ({"model": "demo-chat", "endpoint": "images"}, errors.InvalidRequest, "endpoint", "Legal values"),
+        ({"model": "demo-image", "prompt": 1}, errors.InvalidRequest, "prompt", "a string"),
         ({"model": "demo-chat", "messages": TALK, "run_at": "2030"}, errors.NotReady, "run_at", "not built"),
         ({"model": "demo-chat", "body": {}, "webhook": "http://x"}, errors.NotReady, "webhook", "not built"),
-        ({"model": "demo-chat", "body": [], "x": 1}, errors.InvalidRequest, "x", "legal here"),
-        ({"model": "demo-chat", "body": []}, errors.InvalidRequest, "body", "JSON object"),
-        ({"model": "demo-chat", "messages": []}, errors.InvalidRequest, "messages", "not empty"),
+        ({"model": "demo-chat", "body": [], "x": 1}, errors.InvalidRequest, "x", "Legal here"),
+        ({"model": "demo-chat", "body": []}, errors.InvalidRequest, "body", "an object"),
+        ({"model": "demo-chat", "messages": []}, errors.InvalidRequest, "messages", "is empty"),
         ({"model": "demo-chat", "prompt": "x"}, errors.InvalidRequest, "messages", "Missing"),
-        ({"model": "demo-embed", "input": {}}, errors.InvalidRequest, "input", "a text"),
+        ({"model": "demo-embed", "input": {}}, errors.InvalidRequest, "input", "a string"),
         (
             {"model": "demo-chat", "messages": TALK, "metadata": {"a": 1}},
             errors.InvalidRequest,
-            "metadata",
-            "texts",
+            "metadata.a",
+            "a string",
         ),
         (
             {"model": "demo-chat", "messages": TALK, "metadata": {str(n): "" for n in range(17)}},
             errors.InvalidRequest,
             "metadata",
-            "at most 16",
+            "more than 16",
         ),
     ],
 )
@@ -143,4 +150,4 @@ def test_a_byte_order_mark_is_no_fault() -> None:
 def test_deep_nesting_is_a_refusal() -> None:
     deep = orjson.loads(b"[" * 500 + b"]" * 500)
     with pytest.raises(errors.InvalidRequest, match="cannot be passed on"):
-        asked(model="demo-embed", input=[deep])
+        asked(model="demo-embed", input=[deep]).admit()

@@ -26,7 +26,7 @@ def sight(path: Path, *, quiet: float = 10.0, renamed: bool = False) -> Sight:
 
 @pytest.fixture
 def taker(site: Site, gateway: Any) -> Inbox:
-    return Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger)
+    return Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
 
 
 async def test_a_file_that_is_being_written_is_left_alone(site: Site) -> None:

@@ -20,6 +20,7 @@ def launch(**more: Any) -> Launch:
         "socket": Path("/run/s"),
         "device": "cuda:1",
         "slots": 8,
+        "media": Path("/store"),
         "python": Path("/env/bin/python"),
     }
     return Launch(**given | more)
@@ -58,6 +59,7 @@ def test_our_own_servers() -> None:
         "--served-name": "chat",
         "--uds": "/run/s",
         "--slots": "8",
+        "--media": "/store",
         "--device": "cuda",
         "--grace": "3",
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inferq.streams import fold
+from inferq.streams import fold_chunks
 
 
 def chunk(choices: list[Any], **more: Any) -> bytes:
@@ -19,7 +19,7 @@ def delta(content: Any = None, *, index: int = 0, finish: str | None = None, **m
 
 
 def folded(*events: bytes) -> dict[str, Any]:
-    return dict(json.loads(fold(b"".join(events) + b"data: [DONE]\n\n")))
+    return dict(json.loads(fold_chunks(b"".join(events) + b"data: [DONE]\n\n")))
 
 
 def test_a_chat() -> None:
@@ -127,7 +127,7 @@ def test_an_answer_without_a_word_is_an_empty_text(chat: bool) -> None:
 def test_what_is_no_chunk_is_passed_over() -> None:
     events = b": keep-alive\n\nevent: ping\ndata: 1\n\n" + chunk([delta("x")]).replace(b"\n", b"\r\n")
     assert folded(events)["choices"][0]["message"]["content"] == "x"
-    assert json.loads(fold(b"")) == {"choices": []}
+    assert json.loads(fold_chunks(b"")) == {"choices": []}
 
 
 def test_text_that_looks_like_the_protocol() -> None:

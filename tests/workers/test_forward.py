@@ -20,7 +20,7 @@ from tests.workers.engine_stub import (
     silent,
     streamed,
 )
-from workers.forward import DENSE, FEW, Body, EngineBroke, EngineRefused, Events, Pace, forward
+from workers.forward import DENSE, FEW, Body, EngineBroke, EngineRefused, Pace, Piece, forward
 
 JOB = Job(
     spec=JobSpec(id="x", model="m", endpoint="chat/completions", body=b'{"n":1}'), state=JobState.RUNNING
@@ -28,15 +28,15 @@ JOB = Job(
 ALONE, MANY = 1, FEW + 1
 
 
-async def forwarded(folder: Path, script: Script, streams: int = ALONE) -> list[Body | Events]:
+async def forwarded(folder: Path, script: Script, streams: int = ALONE) -> list[Body | Piece]:
     async with serving(folder, script) as stub, stub.session() as session:
-        parts = [part async for part in forward(session, JOB, Pace(lambda: streams))]
+        parts = [part async for part in forward(session, JOB.spec, JOB.spec.body, Pace(lambda: streams))]
         assert stub.bodies == [JOB.spec.body]
         return parts
 
 
-def text_of(parts: list[Body | Events]) -> bytes:
-    assert all(isinstance(part, Events) for part in parts)
+def text_of(parts: list[Body | Piece]) -> bytes:
+    assert all(isinstance(part, Piece) for part in parts)
     return b"".join(part.data for part in parts)
 
 
@@ -172,7 +172,7 @@ async def test_an_engine_that_is_not_there(short_dir: Path) -> None:
     async with serving(short_dir, hanging_up) as stub, stub.session() as session:
         stub.address.unlink()
         with pytest.raises(EngineBroke):
-            [part async for part in forward(session, JOB, Pace(lambda: ALONE))]
+            [part async for part in forward(session, JOB.spec, JOB.spec.body, Pace(lambda: ALONE))]
 
 
 async def test_leaving_closes_the_request(short_dir: Path) -> None:
@@ -184,15 +184,15 @@ async def test_leaving_closes_the_request(short_dir: Path) -> None:
         await connection.left.wait()
 
     async with serving(short_dir, silent) as stub, stub.session() as session:
-        waiting = asyncio.create_task(anext(forward(session, JOB, Pace(lambda: ALONE))))
+        waiting = asyncio.create_task(anext(forward(session, JOB.spec, JOB.spec.body, Pace(lambda: ALONE))))
         while not stub.bodies:
             await asyncio.sleep(0.01)
         waiting.cancel()
         while stub.departures < 1:
             await asyncio.sleep(0.01)
         stub.script = talking
-        async with aclosing(forward(session, JOB, Pace(lambda: MANY))) as answer:
-            assert await anext(answer) == Events(event("a"))
+        async with aclosing(forward(session, JOB.spec, JOB.spec.body, Pace(lambda: MANY))) as answer:
+            assert await anext(answer) == Piece(event("a"), "text/event-stream")
         while stub.departures < 2:
             await asyncio.sleep(0.01)
 

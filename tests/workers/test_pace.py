@@ -12,7 +12,7 @@ import uvloop
 
 from inferq.job import Job, JobSpec, JobState
 from tests.workers.engine_stub import DONE, EVENTS, Connection, event, serving, silent
-from workers.forward import FEW, EngineBroke, Events, Pace, forward
+from workers.forward import FEW, EngineBroke, Pace, Piece, forward
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 JOB = Job(spec=JobSpec(id="x", model="m", endpoint="chat/completions", body=b"{}"), state=JobState.RUNNING)
@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 def paced(session: aiohttp.ClientSession) -> Any:
-    return forward(session, JOB, Pace(lambda: FEW + 1))
+    return forward(session, JOB.spec, JOB.spec.body, Pace(lambda: FEW + 1))
 
 
 async def dense(connection: Connection) -> None:
@@ -101,7 +101,7 @@ def test_leaving_while_the_stream_rests_closes_the_request(run: Run, short_dir: 
 
             async def read() -> None:
                 async for part in paced(session):
-                    assert isinstance(part, Events)
+                    assert isinstance(part, Piece)
 
             reading = asyncio.create_task(read())
             while not stub.bodies:

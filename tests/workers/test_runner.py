@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from inferq.config import Settings
+from inferq.engine import MediaForm
 from inferq.job import Failure, Job, JobSpec, new_job_id
 from queues import frames
 from queues.attempts import Attempt, Attempts, Outcome
@@ -34,6 +35,7 @@ from tests.workers.engine_stub import (
     silent,
     streamed,
 )
+from workers.files import Files
 from workers.runner import Runner
 
 API = "api1"
@@ -108,6 +110,7 @@ async def site(redis_url: str, short_dir: Path) -> AsyncIterator[Site]:
             writer,
             signals,
             artifacts,
+            Files(artifacts, MediaForm.PATH),
             inline_result=1000,
             session=lambda: session,
             on_broken=lambda: broken.append("broken"),

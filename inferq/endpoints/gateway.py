@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.fields import INTEGER, OBJECT, STRING, Field
 from inferq import errors
+from inferq.endpoints.fields import INTEGER, OBJECT, STRING, Field
 
 _MOST_PAIRS = 16
 _LONGEST_KEY = 64

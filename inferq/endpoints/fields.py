@@ -4,6 +4,7 @@ The same row checks bodies and becomes the field's JSON Schema in the API docume
 Fields without a row are left alone: an engine may know them, and refuses what it does not.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,3 +124,20 @@ def object_schema(table: Table, *, example: Any = None, open_ended: bool = False
     if example is not None:
         made["example"] = example
     return made
+
+
+def same(body: Mapping[str, Any], *names: str) -> Any:
+    """The value of a field with several names; None when it is not given. Raises InvalidRequest when they disagree."""
+    given = {name: body[name] for name in names if body.get(name) is not None}
+    if len(set(given.values())) > 1:
+        shown = " and ".join(f"'{name}' is {value!r}" for name, value in given.items())
+        raise errors.InvalidRequest(f"{shown}; give one.", param=next(reversed(given)))
+    return next(iter(given.values()), None)
+
+
+def number_of(value: Any) -> bool:
+    """Whether a value, perhaps written as a text, is a finite number."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False

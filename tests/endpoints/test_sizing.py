@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from api.sizing import units_of
+from inferq.config import ModelSettings
+from inferq.endpoints import ENDPOINTS
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10_000}}
 
@@ -23,4 +24,5 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A
     ],
 )
 def test_units(endpoint: str, body: dict[str, Any], units: float) -> None:
-    assert units_of(endpoint, body, 128) == units
+    model = ModelSettings(engine="noop", source="none", context=128)
+    assert ENDPOINTS[endpoint].units(body, model, {}) == units

@@ -1,13 +1,14 @@
-"""Text: `chat/completions` and `completions`."""
+"""Text: `chat/completions`, `completions`, and the newer forms that some engines offer."""
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api import fields, operations
+from api import operations
 from api.auth import Access
 from api.calls import call
 from api.routes import Routes
-from api.schemas.chat import CHAT, COMPLETION
+from inferq.endpoints import fields
+from inferq.endpoints.text import CHAT_TABLE, COMPLETION_TABLE, MESSAGE_TABLE, RESPONSE_TABLE
 
 routes = Routes("Text")
 
@@ -30,7 +31,7 @@ _ANSWERS = {
     access=Access.USER,
     summary="Answer a conversation",
     requestBody=operations.body(
-        fields.object_schema(CHAT, open_ended=True),
+        fields.object_schema(CHAT_TABLE, open_ended=True),
         whole={
             "model": "demo-chat",
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -57,7 +58,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     access=Access.USER,
     summary="Continue a text",
     requestBody=operations.body(
-        fields.object_schema(COMPLETION, open_ended=True),
+        fields.object_schema(COMPLETION_TABLE, open_ended=True),
         whole={"model": "demo-chat", "prompt": "What is the capital of France?", "max_tokens": 16},
     ),
     parameters=operations.CALL_HEADERS,
@@ -66,3 +67,37 @@ async def chat_completions(request: Request) -> ASGIApp:
 async def completions(request: Request) -> ASGIApp:
     """OpenAI's older text endpoint, with `suffix` for models that can fill in."""
     return await call(request, "completions")
+
+
+@routes.route(
+    "POST",
+    "/responses",
+    access=Access.USER,
+    summary="Answer, in OpenAI's newer form",
+    requestBody=operations.body(
+        fields.object_schema(RESPONSE_TABLE, open_ended=True),
+        whole={"model": "qwen", "input": "What is the capital of France?"},
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses=_ANSWERS,
+)
+async def responses(request: Request) -> ASGIApp:
+    """OpenAI's responses endpoint, passed through to engines that offer it, such as vLLM. Others answer 404."""
+    return await call(request, "responses")
+
+
+@routes.route(
+    "POST",
+    "/messages",
+    access=Access.USER,
+    summary="Answer, in Anthropic's form",
+    requestBody=operations.body(
+        fields.object_schema(MESSAGE_TABLE, open_ended=True),
+        whole={"model": "qwen", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]},
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses=_ANSWERS,
+)
+async def messages(request: Request) -> ASGIApp:
+    """Anthropic's messages endpoint, passed through to engines that offer it, such as vLLM. Others answer 404."""
+    return await call(request, "messages")

@@ -1,0 +1,80 @@
+"""Sound: `audio/speech`, `audio/transcriptions`, `audio/translations`."""
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from api import operations
+from api.auth import Access
+from api.calls import call
+from api.routes import Routes
+from inferq.endpoints import fields
+from inferq.endpoints.sound import BACKGROUND, SPEECH_TABLE, TRANSCRIPTION_TABLE, TRANSLATION_TABLE
+
+routes = Routes("Audio")
+
+_TEXT = {
+    "200": operations.answer(
+        "The text, in the form that was asked for.",
+        content={
+            "application/json": {"schema": {"type": "object"}},
+            "text/plain": {"schema": {"type": "string"}},
+            "application/x-subrip": {"schema": {"type": "string"}},
+            "text/vtt": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    ),
+    "202": operations.answer("With `background` or `Prefer: respond-async`: the job.", operations.ref("Job")),
+    **operations.failures(*operations.CALL_ERRORS),
+}
+
+
+@routes.route(
+    "POST",
+    "/audio/speech",
+    access=Access.USER,
+    summary="Say a text",
+    requestBody=operations.body(
+        fields.object_schema(SPEECH_TABLE, open_ended=True),
+        one={"model": "demo-speech", "input": "Good morning.", "voice": "default", "response_format": "wav"},
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses={
+        "200": operations.answer("The sound, sent while it is made.", content={"audio/*": {"schema": {}}}),
+        "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
+        **operations.failures(*operations.CALL_ERRORS),
+    },
+)
+async def speech(request: Request) -> ASGIApp:
+    """Long texts are said sentence by sentence, and the first one is sent while the next is made."""
+    return await call(request, "audio/speech")
+
+
+@routes.route(
+    "POST",
+    "/audio/transcriptions",
+    access=Access.USER,
+    summary="Write down what is said",
+    requestBody=operations.form_or_json(
+        fields.object_schema({**TRANSCRIPTION_TABLE, "background": BACKGROUND}, open_ended=True)
+    ),
+    parameters=operations.CALL_HEADERS,
+    responses=_TEXT,
+)
+async def transcriptions(request: Request) -> ASGIApp:
+    """A form with a file, as OpenAI's clients send it, or JSON. Files of hours are best sent with `background`: the
+    answer is a job with progress and the text so far."""
+    return await call(request, "audio/transcriptions")
+
+
+@routes.route(
+    "POST",
+    "/audio/translations",
+    access=Access.USER,
+    summary="Write down in English what is said",
+    requestBody=operations.form_or_json(fields.object_schema(TRANSLATION_TABLE, open_ended=True)),
+    parameters=operations.CALL_HEADERS,
+    responses=_TEXT,
+)
+async def translations(request: Request) -> ASGIApp:
+    """For models that can; others refuse."""
+    return await call(request, "audio/translations")

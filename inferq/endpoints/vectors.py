@@ -1,0 +1,91 @@
+"""Vectors and order: `embeddings` and `rerank`. Sizes are in tokens, a guess."""
+
+from typing import Any
+
+from inferq import errors
+from inferq.config import ModelSettings
+from inferq.endpoints.endpoint import Body, Endpoint, Files
+from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, OBJECT, STRING, Field, wrong_type
+from inferq.endpoints.gateway import GATEWAY, MODEL
+from inferq.endpoints.text import PROMPT_SCHEMA, check_prompt, tokens_of
+
+_MOST_INPUTS = 2048
+
+
+def _input(value: Any, path: str) -> None:
+    if value == "":
+        raise errors.InvalidRequest(f"Invalid '{path}': the text is empty.", param=path)
+    check_prompt(value, path)
+    if isinstance(value, list) and isinstance(value[0], str | list) and len(value) > _MOST_INPUTS:
+        raise errors.InvalidRequest(f"Invalid '{path}': more than {_MOST_INPUTS} inputs.", param=path)
+
+
+EMBEDDING_TABLE = {
+    "model": MODEL,
+    "input": Field(
+        types=(STRING, ARRAY),
+        required=True,
+        doc="Texts or token ids to embed.",
+        check=_input,
+        schema=PROMPT_SCHEMA,
+    ),
+    "encoding_format": Field(
+        types=(STRING,), choices=("float", "base64"), doc="Numbers, or base64 of little-endian 32-bit floats."
+    ),
+    "dimensions": Field(
+        types=(INTEGER,), low=1, doc="Length of the vectors, for models that can shorten them."
+    ),
+    "user": Field(types=(STRING,), doc="A name for the end user; not used."),
+    **GATEWAY,
+}
+
+
+def _documents(value: list[Any], path: str) -> None:
+    if not value:
+        raise errors.InvalidRequest(f"Invalid '{path}': the array is empty.", param=path)
+    for index, item in enumerate(value):
+        text = item.get("text") if isinstance(item, dict) else item
+        if not isinstance(text, str):
+            raise wrong_type(f"{path}[{index}]", (STRING, OBJECT), item)
+
+
+RERANK_TABLE = {
+    "model": MODEL,
+    "query": Field(types=(STRING,), required=True, doc="What is looked for."),
+    "documents": Field(
+        types=(ARRAY,),
+        required=True,
+        doc="Texts, or objects with a `text`.",
+        check=_documents,
+        schema={"items": {"oneOf": [{"type": "string"}, {"type": "object"}]}},
+    ),
+    "top_n": Field(types=(INTEGER,), low=1, doc="How many of the best are given; all when left out."),
+    "top_k": Field(types=(INTEGER,), low=1, doc="Another name of `top_n`."),
+    "return_documents": Field(types=(BOOLEAN,), doc="Repeat each text in its result. Default true."),
+    "max_tokens_per_doc": Field(types=(INTEGER,), low=1, doc="Cut each text to so many tokens."),
+    **GATEWAY,
+}
+
+
+def _embedding_units(body: Body, _model: ModelSettings, _files: Files) -> float:
+    return max(1.0, tokens_of(body["input"]))
+
+
+def _rerank_units(body: Body, _model: ModelSettings, _files: Files) -> float:
+    """Every document is read together with the query."""
+    documents = body["documents"]
+    return max(1.0, tokens_of(documents) + len(documents) * tokens_of(body["query"]))
+
+
+def _pure(_body: Body) -> bool:
+    return True
+
+
+EMBEDDINGS = Endpoint(
+    path="embeddings",
+    takes=("embedding",),
+    table=EMBEDDING_TABLE,
+    units=_embedding_units,
+    cached=_pure,
+)
+RERANK = Endpoint(path="rerank", takes=("rerank",), table=RERANK_TABLE, units=_rerank_units, cached=_pure)

@@ -1,0 +1,169 @@
+"""From what a caller wrote to a checked request: fields, model, lane, defaults. Pure; every way in goes through here.
+
+How a request becomes a job:
+
+1. `check` (or `unfold` and `check`, for the envelope of jobs and job files): fields, model, lane.
+2. The files it names become artifacts (`storage.media`), and what was measured of them is put into `files`.
+3. `admit`: what the model can never serve is refused before it waits.
+4. `job_spec`: the job.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from inferq import errors
+from inferq.catalog import Catalog
+from inferq.config import ModelSettings, Settings
+from inferq.endpoints import Body, Endpoint, FileFacts, FilePlace
+from inferq.endpoints import fields as tables
+from inferq.endpoints.endpoint import asks_for_events
+from inferq.endpoints.fields import INTEGER, OBJECT, STRING, Field
+from inferq.endpoints.gateway import GATEWAY, MODEL
+from inferq.job import JobSpec, new_job_id
+from inferq.lanes import Lane, lane_of_tier, parse_lane
+
+
+def _not_built(_value: Any, path: str) -> None:
+    raise errors.NotReady(f"'{path}' is documented but not built in this release.", param=path)
+
+
+NOT_BUILT = {
+    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
+    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
+}
+
+ENVELOPE = {
+    "endpoint": Field(
+        types=(STRING,), doc="Which endpoint runs it; by default the one that the model's type is for."
+    ),
+    "model": MODEL,
+    "body": Field(
+        types=(OBJECT,), required=True, doc="The request as the endpoint itself takes it, `model` aside."
+    ),
+    "priority": GATEWAY["priority"],
+    "metadata": GATEWAY["metadata"],
+    **NOT_BUILT,
+}
+"""A job as `POST /v1/jobs` and job files describe it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """A checked request. `body` is the engine's, its files still named as the caller did, until they are taken."""
+
+    endpoint: Endpoint
+    model: str
+    settings: ModelSettings
+    body: Body
+    lane: Lane
+    metadata: dict[str, Any]
+    files: dict[str, FileFacts] = field(default_factory=dict)
+    encoded: bytes = b""
+    """The body as the engine gets it, once the request is admitted."""
+
+    def places(self) -> list[FilePlace]:
+        """Where the body names files. Raises InvalidRequest for a name of the wrong type."""
+        return list(self.endpoint.files(self.body))
+
+    def admit(self) -> None:
+        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
+        self.endpoint.admit(self.body, self.settings, self.files)
+        self.encoded = encode(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The model that serves whatever name a request asks for, and the context that it may use of it."""
+
+    model: str
+    context: int | None = None
+
+
+def check(
+    catalog: Catalog, endpoint: Endpoint, body: Body, *, lane: str | None = None, proxy: Proxy | None = None
+) -> Request:
+    """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound."""
+    if proxy is not None:
+        body["model"] = proxy.model
+    tables.verify({"model": body.get("model")}, {"model": MODEL})
+    name, model = catalog.for_endpoint(body["model"], endpoint)
+    tables.verify(body, endpoint.table)
+    if proxy is not None and proxy.context is not None:
+        least = min(proxy.context, model.context or proxy.context)
+        model = model.model_copy(update={"context": least})
+    chosen = _lane(body, lane)
+    metadata = body.pop("metadata", None) or {}
+    body["model"] = name
+    endpoint.fill(body, catalog.defaults(endpoint, model), model)
+    return Request(endpoint=endpoint, model=name, settings=model, body=body, lane=chosen, metadata=metadata)
+
+
+def unfold(catalog: Catalog, found: dict[str, Any]) -> tuple[Endpoint, Body]:
+    """The endpoint and the body of an envelope, or of an object without `body`, which is itself the body."""
+    tables.verify({name: found.get(name) for name in NOT_BUILT}, NOT_BUILT)
+    if found.get("body") is None:
+        body = dict(found)
+        named = body.pop("endpoint", None)
+    else:
+        tables.refuse_unknown(found, ENVELOPE)
+        body = _joined(found)
+        named = found.get("endpoint")
+    tables.verify({"model": body.get("model")}, {"model": MODEL})
+    return catalog.endpoint(named, body["model"]), body
+
+
+def _joined(found: dict[str, Any]) -> Body:
+    """The body with what the envelope says beside it."""
+    inner = found["body"]
+    if not isinstance(inner, dict):
+        raise tables.wrong_type("body", (OBJECT,), inner)
+    outer = {name: found[name] for name in ("model", "priority", "metadata") if found.get(name) is not None}
+    if inner.get("model") is not None and outer.get("model", inner["model"]) != inner["model"]:
+        raise errors.InvalidRequest(
+            f"'model' is {outer['model']!r} and 'body.model' is {inner['model']!r}; give one.",
+            param="body.model",
+        )
+    return {**inner, **outer}
+
+
+def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
+    """The job of a request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
+    model, body = request.settings, request.body
+    processing = settings.processing
+    return JobSpec(
+        **{
+            "id": new_job_id(),
+            "model": request.model,
+            "endpoint": request.endpoint.path,
+            "body": request.encoded,
+            "lane": request.lane,
+            "stream": asks_for_events(body),
+            "units": request.endpoint.units(body, model, request.files),
+            "max_attempts": processing.retry_attempts,
+            "run_timeout": model.run_timeout or processing.worker_timeout,
+            "created_at": time.time(),
+            "metadata": request.metadata,
+            **given,
+        }
+    )
+
+
+def encode(body: Body) -> bytes:
+    """The body for the engine. orjson reads deeper nesting than it writes."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise errors.InvalidRequest(f"The request body cannot be passed on: {error}.") from error
+
+
+def _lane(body: Body, given: str | None) -> Lane:
+    """1. What the caller set apart; 2. `priority`; 3. `service_tier`; 4. medium. Both fields leave the body."""
+    priority, tier = body.pop("priority", None), body.pop("service_tier", None)
+    if given is not None:
+        return parse_lane(given, param="X-Priority")
+    if priority is not None:
+        return parse_lane(priority)
+    return lane_of_tier(tier) or Lane.MEDIUM
