@@ -32,17 +32,27 @@ SLOW_CLIENT = 30.0
 
 Shape = Callable[[bytes], Awaitable[bytes]]
 """Makes of an engine's answer what the caller gets."""
+Keep = Callable[[bytes, str], Awaitable[None]]
+"""Is given an engine's good answer and its media type, for others who ask the same."""
 
 
 class Answer(Response):
     """What both kinds share. `weight` is the share of device time of the caller's tenant."""
 
-    def __init__(self, context: Context, spec: JobSpec, weight: float, shape: Shape | None = None):
+    def __init__(
+        self,
+        context: Context,
+        spec: JobSpec,
+        weight: float,
+        shape: Shape | None = None,
+        keep: Keep | None = None,
+    ):
         self.background = None
         self.context = context
         self.spec = spec
         self.weight = weight
         self.shape = shape
+        self.keep = keep
         self.patience = context.settings.api.wait_timeout
         self.job_header = (b"x-job-id", spec.id.encode())
         self.began = time.perf_counter()
@@ -100,6 +110,8 @@ class Answer(Response):
         match frame.kind:
             case FrameKind.RESULT | FrameKind.TYPED:
                 data, media_type = frame.result
+                if self.keep is not None:
+                    await self.keep(data, media_type)
                 if self.shape is not None:
                     data = await self.shape(data)
                 await self._send_bytes(send, 200, data, media_type.encode())
@@ -113,6 +125,8 @@ class Answer(Response):
     async def _send_bytes(self, send: Send, status: int, data: bytes, media_type: bytes) -> None:
         length = str(len(data)).encode()
         headers = [(b"content-type", media_type), (b"content-length", length), self.job_header]
+        if self.keep is not None:
+            headers.append((b"x-cache", b"miss"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send(sse.part(data, more=False))
 
@@ -208,7 +222,9 @@ class StreamAnswer(Answer):
 class SoundAnswer(Answer):
     """Bytes of a sound, sent while it is made. What goes wrong after the first ones cuts the connection."""
 
-    media_type: str
+    def __init__(self, context: Context, spec: JobSpec, weight: float, media_type: str):
+        super().__init__(context, spec, weight)
+        self.sound_type = media_type
 
     async def answer(self, waiter: Waiter, receive: Receive, send: Send) -> str:
         async with UntilDeparture(receive):
@@ -217,7 +233,7 @@ class SoundAnswer(Answer):
                 raise self.timed_out()
             if frame.kind in ANSWERS:
                 return await self.send_whole(frame, send)
-            await send(sse.sound_start(self.media_type, self.job_header))
+            await send(sse.sound_start(self.sound_type, self.job_header))
             self.context.telemetry.first_bytes(self.spec.model, time.perf_counter() - self.began)
             while frame is not None and frame.kind is FrameKind.CHUNK:
                 await self._send(send, frame.data)

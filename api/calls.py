@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import submission
-from api.answers import Answer, SoundAnswer, StreamAnswer, WholeAnswer, submit
+from api.answers import Shape, SoundAnswer, StreamAnswer, WholeAnswer, submit
 from api.context import Context, caller_of, context_of, text_header
 from api.errors import retry_seconds
 from api.job_json import job_json
@@ -34,27 +35,42 @@ async def call(request: Request, path: str) -> Response:
     if endpoint.long or background or "respond-async" in preferences(request):
         return await accept(request, await submission.durable(request, endpoint, body))
     checked, spec = await submission.interactive(request, endpoint, body)
-    return _answer(request, checked, spec)
-
-
-def _answer(request: Request, checked: asked.Request, spec: JobSpec) -> Answer:
     context, weight = context_of(request), caller_of(request).weight
-    endpoint, body = checked.endpoint, checked.body
-    sound = endpoint.stream_type(body) if spec.stream else None
+    sound = endpoint.stream_type(checked.body) if spec.stream else None
     if sound:
-        answer = SoundAnswer(context, spec, weight)
-        answer.media_type = sound
-        return answer
+        return SoundAnswer(context, spec, weight, sound)
     if spec.stream:
         return StreamAnswer(context, spec, weight)
-    if endpoint.answer is not Kind.PICTURES:
-        return WholeAnswer(context, spec, weight)
-    form, link = body.get("response_format"), linker(request)
+    return await _whole(request, checked, spec)
 
-    async def shape(data: bytes) -> bytes:
-        return await rendered(data, form, context.storage.artifacts, link)
 
-    return WholeAnswer(context, spec, weight, shape)
+async def _whole(request: Request, checked: asked.Request, spec: JobSpec) -> Response:
+    """The answer of the cache, or one that will be in it."""
+    context = context_of(request)
+    shape, keep = _shape(request, checked), None
+    key = None if "no-store" in _cache_control(request) else context.gateway.cache.key(checked)
+    if key is not None:
+        found = await context.gateway.cache.find(key)
+        context.telemetry.cache_looked(checked.model, hit=found is not None)
+        if found is not None:
+            data = await shape(found.data) if shape else found.data
+            return Response(data, headers={"X-Cache": "hit"}, media_type=found.media_type)
+        keep = partial(context.gateway.cache.keep, key)
+    return WholeAnswer(context, spec, caller_of(request).weight, shape, keep)
+
+
+def _shape(request: Request, checked: asked.Request) -> Shape | None:
+    """Pictures are artifacts in an engine's answer, and links or base64 in the caller's."""
+    if checked.endpoint.answer is not Kind.PICTURES:
+        return None
+    artifacts = context_of(request).storage.artifacts
+    return partial(
+        rendered, form=checked.body.get("response_format"), artifacts=artifacts, link=linker(request)
+    )
+
+
+def _cache_control(request: Request) -> list[str]:
+    return [part.strip().lower() for part in (text_header(request.scope, b"cache-control") or "").split(",")]
 
 
 async def accept(request: Request, spec: JobSpec) -> Response:

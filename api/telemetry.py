@@ -70,6 +70,12 @@ class Telemetry:
         self.departures = Counter(
             "inferq_client_disconnects", "Callers that hung up before their answer.", registry=registry
         )
+        self._cache = Counter(
+            "inferq_cache_lookups",
+            "Pure requests looked up in the cache.",
+            ("model", "outcome"),
+            registry=registry,
+        )
         self._refused = Counter(
             "inferq_auth_failures", "Calls refused for their key.", ("reason",), registry=registry
         )
@@ -106,6 +112,9 @@ class Telemetry:
 
     def first_bytes(self, model: str, seconds: float) -> None:
         self._first_seconds.labels(model).observe(seconds)
+
+    def cache_looked(self, model: str, *, hit: bool) -> None:
+        self._cache.labels(model, "hit" if hit else "miss").inc()
 
     def auth_failed(self, reason: str) -> None:
         self._refused.labels(reason).inc()

@@ -5,6 +5,7 @@ import logging
 
 from inferq import errors, process
 from inferq.config import Settings
+from queues.cache import ResultCache
 from queues.celery_app import make_app
 from queues.connection import Client, connect
 from queues.intake import Intake
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue` and `replies` of one process. Starts with Redis away."""
+    """`intake`, `queue`, `replies` and `cache` of one process. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
@@ -25,6 +26,7 @@ class Gateway:
         self.queue = JobQueue(self._redis, settings)
         self.intake = Intake(self.queue, storage, self._signals, settings)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
+        self.cache = ResultCache(self._redis, settings)
         self._filing: asyncio.Task[None] | None = None
 
     async def start(self, *, replies: bool = True) -> None:

@@ -13,6 +13,8 @@ from queues.connection import Client
 
 NAMES = (
     "accept",
+    "cache_get",
+    "cache_put",
     "cancel",
     "claim",
     "fail_waiting",

@@ -241,3 +241,21 @@ class Storage(Section):
     """Results up to this size are kept in the record, larger ones as artifacts."""
     result_ttl: Duration = 600.0
     """How long a finished durable job is also kept in Redis."""
+
+
+class Cache(Section):
+    """Answers that are given again without running: embeddings, rerank, transcriptions, pictures with a seed.
+
+    A caller leaves it out with `Cache-Control: no-store`.
+    """
+
+    enabled: bool = True
+    """Use the cache."""
+    ttl: Duration = 3600.0
+    """How long an answer is kept."""
+    max_entry: Size = 2**20
+    """Largest answer that is kept."""
+    max_bytes: Size = 64 * 2**20
+    """Bytes of all answers in Redis; the least recently used go first."""
+    max_process_bytes: Size = 32 * 2**20
+    """The same in each api process."""

@@ -12,6 +12,7 @@ from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
     Api,
+    Cache,
     Deployment,
     Directories,
     IntelligentRouting,
@@ -117,6 +118,8 @@ class Settings(Section):
     """Where this runs."""
     storage: Storage = Storage()
     """Ledger and artifacts."""
+    cache: Cache = Cache()
+    """Answers that are given again."""
     devices: dict[str, DeviceSettings] = {}
     """Devices beyond what detection finds; the name is kind:index."""
     engines: dict[str, EngineSettings] = {}

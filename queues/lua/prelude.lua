@@ -15,6 +15,7 @@
 --   P events:ID           stream  name data: what a kept job's followers read
 --   P op:OPERATION        string  what a mutating call answered, for its repeat (a claimed job by id and token only)
 --   P tomb:ID             string  a cancel that came before the job
+--   P cache, P cache:KEY  answers of pure requests; see cache_put.lua
 --   P bell.MODEL          list    Celery's queue of doorbells
 -- Times are seconds of Redis TIME. Numbers are written with 17 digits: tostring() would round them.
 
