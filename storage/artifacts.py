@@ -7,7 +7,6 @@ It must not know SQL: replicas use this module alone. How blobs lie on the file 
 import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -24,10 +23,6 @@ LEFTOVER_AGE = 86_400.0
 
 T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def local_folder(url: str, home: Path) -> Path:
-    return (home / url).absolute()
 
 
 class ArtifactStore:
@@ -84,10 +79,6 @@ class ArtifactStore:
                 raise errors.StoreUnavailable(f"artifact {sha256} ends early, after {position} bytes")
             position += len(chunk)
             yield chunk
-
-    @asynccontextmanager
-    async def local_path(self, sha256: str) -> AsyncIterator[Path]:
-        yield Path(self._blobs.path(sha256))
 
     async def sweep(self, age: float = LEFTOVER_AGE) -> int:
         """Remove what killed writers left behind at least `age` seconds ago; how many files that were."""
