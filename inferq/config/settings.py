@@ -14,6 +14,7 @@ from inferq.config.sections import (
     Deployment,
     Directories,
     IntelligentRouting,
+    Media,
     Monitoring,
     Processing,
     Queue,
@@ -106,6 +107,8 @@ class Settings(Section):
     """Where this runs."""
     storage: Storage = Storage()
     """Ledger and artifacts."""
+    media: Media = Media()
+    """Files that callers name."""
     devices: dict[str, DeviceSettings] = {}
     """Devices beyond what detection finds; the name is kind:index."""
     engines: dict[str, EngineSettings] = {}
