@@ -156,9 +156,7 @@ async def test_rules(url: str, rules: dict[str, Any], said: str):
     assert said in await refusal(url, **rules)
 
 
-@pytest.mark.parametrize(
-    "allowed", ["files.example", "FILES.example.", "127.0.0.2", "127.0.0.0/30", "127.0.0.3/30"]
-)
+@pytest.mark.parametrize("allowed", ["files.example", "FILES.example.", "127.0.0.2", "127.0.0.0/30"])
 @pytest.mark.parametrize("host", ["files.example", "Files.Example."])
 async def test_ways_to_list_a_host(names: Names, allowed: str, host: str):
     names.answers["files.example"] = names.answers["files.example."] = [["127.0.0.2"]]
