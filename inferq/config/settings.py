@@ -16,6 +16,7 @@ from inferq.config.sections import (
     Deployment,
     Directories,
     IntelligentRouting,
+    Media,
     Monitoring,
     Processing,
     Queue,
@@ -120,6 +121,8 @@ class Settings(Section):
     """Ledger and artifacts."""
     cache: Cache = Cache()
     """Answers that are given again."""
+    media: Media = Media()
+    """Files that callers name."""
     devices: dict[str, DeviceSettings] = {}
     """Devices beyond what detection finds; the name is kind:index."""
     engines: dict[str, EngineSettings] = {}
