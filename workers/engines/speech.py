@@ -99,7 +99,9 @@ class SpeechEngine(Engine):
                 written = await asyncio.to_thread(form.feed, samples)
                 if written:
                     yield written
-        yield await asyncio.to_thread(form.close)
+        rest = await asyncio.to_thread(form.close)
+        if rest:
+            yield rest
 
     async def spoken(self, request: SpeechRequest, run: Run) -> AsyncGenerator[Samples, None]:
         """Samples piece by piece, each with the gap before it.
