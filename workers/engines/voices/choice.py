@@ -1,4 +1,7 @@
-"""Which backend an engine gets: by the option `backend`, else by the other options, else by the model's source."""
+"""Which backend an engine gets: by the option `backend`, else by the other options, else by the model's source.
+
+The modules of the backends are imported when one is chosen: each brings its own libraries.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,17 @@ NO_WEIGHTS = ("espeak", "none")
 
 
 def choose_backend(launch: Launch, options: Options) -> Callable[[], Backend]:
-    """Reads the backend's options, and returns what loads it. Raises ValueError for wrong options.
-
-    The backends' modules are imported here and not above: each brings its own libraries.
-    """
+    """Reads the backend's options, and returns what loads it. Raises ValueError for wrong options."""
     name = options.take("backend", "") or detected(launch, options)
     match name:
         case "espeak":
             return espeak
+        case "kokoro":
+            return kokoro(launch, options)
         case "upstream":
-            from workers.engines.voices import upstream
-
-            settings = upstream.read_options(options, launch.served_name)
-            return lambda: upstream.UpstreamVoice(settings, launch.slots)
+            return upstream(launch, options)
+        case "maskgct":
+            return maskgct(launch, options)
         case _:
             raise ValueError(
                 f"option 'backend' must be espeak, kokoro, upstream or maskgct; {name!r} is none of them"
@@ -51,3 +52,33 @@ def espeak() -> Backend:
     from workers.engines.voices.robot import RobotVoice
 
     return LocalBackend(RobotVoice())
+
+
+def kokoro(launch: Launch, options: Options) -> Callable[[], Backend]:
+    threads, disable_complex = options.take("threads", 0), options.take("disable_complex", False)
+
+    def load() -> Backend:
+        from workers.engines.voices.kokoro import KokoroOptions, KokoroVoice
+
+        settings = KokoroOptions(threads, disable_complex)
+        return LocalBackend(KokoroVoice(Path(launch.model), launch.device, settings))
+
+    return load
+
+
+def upstream(launch: Launch, options: Options) -> Callable[[], Backend]:
+    from workers.engines.voices.upstream import UpstreamVoice, read_options
+
+    settings = read_options(options, launch.served_name)
+    return lambda: UpstreamVoice(settings, launch.slots)
+
+
+def maskgct(launch: Launch, options: Options) -> Callable[[], Backend]:
+    checkout = Path(options.take("amphion", ""))
+
+    def load() -> Backend:
+        from workers.engines.voices.maskgct import MaskGctVoice
+
+        return LocalBackend(MaskGctVoice(checkout, Path(launch.model).resolve(), launch.device))
+
+    return load

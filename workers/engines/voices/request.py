@@ -141,4 +141,8 @@ def reference_of(fields: Fields, facts: Facts, read: ReadReference) -> Reference
         if text or facts.needs_reference:
             raise BadRequest("'reference_audio' is required.", param="reference_audio")
         return None
+    if facts.needs_reference and not text:
+        raise BadRequest(
+            "'reference_text' is required: what is said in the recording.", param="reference_text"
+        )
     return read(fields.raw(given[0]), given[0], text)
