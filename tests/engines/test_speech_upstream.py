@@ -94,9 +94,11 @@ def media(short_dir: Path) -> Path:
     (folder / "long.wav").write_bytes(tone(31))
     (folder / "noise.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE" + b"not a sound " * 50)
     (folder / "empty.wav").write_bytes(b"")
-    # A list of files is no recording, whatever it names.
-    (folder / "list.wav").write_text(f"ffconcat version 1.0\nfile {folder / 'me.wav'}\n")
-    (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{folder / 'me.wav'}\n")
+    # A list of files is no recording: it could name what another caller sent.
+    (folder / "list.wav").write_text("ffconcat version 1.0\nfile me.wav\n")
+    (folder / "list.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nme.wav\n#EXT-X-ENDLIST\n"
+    )
     (short_dir / "outside.wav").write_bytes(tone(2))
     return folder
 
