@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.engines.heard import wav
-from tests.engines.process import ROOT, EngineProcess, engines_python
+from tests.engines.heard import PATH, refused, wav
+from tests.engines.process import ROOT, EngineProcess, engines_python, eventually, running
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 PROGRAM = """
@@ -78,3 +80,26 @@ def test_languages_and_voices(facts: dict[str, Any]) -> None:
 def test_the_engine_keeps_the_length(facts: dict[str, Any], speech: EngineProcess) -> None:
     """From 22.05 kHz to 24 kHz."""
     assert wav(speech, TEXT).seconds == pytest.approx(facts["normal"], rel=0.02)
+
+
+# The shortest text that was found to crash espeak-ng 1.52.
+CRASH = {"input": ")-e", "language": "vi"}
+
+
+def test_a_text_that_crashes_the_library_is_refused(speech: EngineProcess) -> None:
+    for _ in range(2):
+        assert refused(speech, CRASH) == (400, "input")
+        assert wav(speech, "hello").loudness > 500
+
+
+def test_a_library_that_was_killed_is_started_again(short_dir: Path) -> None:
+    with running("speech", short_dir, "espeak") as engine:
+        psutil.Process(engine.process.pid).children()[0].kill()
+        eventually(lambda: engine.post(PATH, {"input": "hello"}).status_code == 200, "started again")
+
+
+def test_the_library_does_not_outlive_its_engine(short_dir: Path) -> None:
+    with running("speech", short_dir, "espeak") as engine:
+        child = psutil.Process(engine.process.pid).children()[0]
+        engine.process.kill()
+        eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "ended")

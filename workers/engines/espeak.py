@@ -2,7 +2,8 @@
 
 The library and its data come from the wheel `espeakng_loader`, found when the first `Espeak` is made. espeak-ng keeps
 one global state: one `Espeak` per process, used by one thread at a time. Text is always plain text: neither SSML nor
-phoneme markup nor the library's control characters reach it. Must not know any endpoint.
+phoneme markup nor the library's control characters reach it. Some texts crash the library: an engine uses it through
+`workers.engines.espeak_process`. Must not know any endpoint.
 
 The calls and constants are those of espeak-ng's `speak_lib.h`, version 1.52.
 """
@@ -29,6 +30,8 @@ TIE_IS_GIVEN = 0x80
 OK = 0
 NORMAL_RATE = 175
 SLOWEST, FASTEST = 80, 700
+# Languages that espeak-ng lists and the wheel has no dictionary for.
+WITHOUT_DICTIONARY = ("fo", "kaa", "xex")
 VARIANTS = (*(f"f{number}" for number in range(1, 6)), *(f"m{number}" for number in range(1, 9)))
 
 Samples = Any
@@ -72,7 +75,9 @@ class Espeak:
         """Raises EspeakError where the wheel is missing or its library does not start."""
         self._lib, data = load_library()
         self.sample_rate = start(self._lib, data)
-        self.languages: Mapping[str, Language] = {each.code: each for each in read_languages(self._lib)}
+        self.languages: Mapping[str, Language] = {
+            each.code: each for each in read_languages(self._lib) if each.code not in WITHOUT_DICTIONARY
+        }
         self._parts: list[bytes] = []
         self._stop: Callable[[], bool] = lambda: False
         # Kept: the library calls it for as long as it lives.

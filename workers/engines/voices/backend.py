@@ -91,6 +91,9 @@ class Synthesizer(Protocol):
     def speak(self, utterance: Utterance, stop: Callable[[], bool]) -> Sound:
         """Sound for one piece; raises Abandoned when it saw `stop` turn true."""
 
+    def close(self) -> None:
+        """Release what it holds."""
+
 
 class LocalBackend:
     """A synthesizer behind a window: one piece at a time, in order of arrival."""
@@ -109,6 +112,7 @@ class LocalBackend:
 
     def close(self) -> None:
         self._window.stop()
+        self._synthesizer.close()
 
     def _run(self, batch: Batch[Utterance, Sound]) -> Sequence[Sound]:
         sounds = [self._synthesizer.speak(each, batch.abandoned) for each in batch.items]

@@ -24,7 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
-from workers.engines.espeak import Espeak
+from workers.engines.espeak_process import Crashed, EspeakProcess
+from workers.engines.failures import BadRequest
 from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
 from workers.engines.voices.interrupt import Interrupt
 from workers.engines.voices.ipa import cut, kokoro_phonemes
@@ -85,7 +86,7 @@ class KokoroVoice:
         )
         self._model = self._model.to(device).eval()
         self._interrupt = Interrupt([self._model])
-        self._espeak = Espeak()
+        self._espeak = EspeakProcess()
         self._mandarin = mandarin_front_end(self._model.vocab)
         self._voices = {path.stem: load_voice(path) for path in voices}
         languages = [each for each in LETTERS if each != MANDARIN or self._mandarin is not None]
@@ -110,6 +111,9 @@ class KokoroVoice:
                 parts.append(as_int16(self._model(part, style, speed=utterance.speed).numpy()))
         return Sound(np.concatenate(parts), RATE)
 
+    def close(self) -> None:
+        self._espeak.close()
+
     def voice(self, name: str, language: str) -> str:
         """The voice of that name; by default one whose language it is, else any."""
         if name != DEFAULT_VOICE:
@@ -122,7 +126,10 @@ class KokoroVoice:
         if language == MANDARIN and self._mandarin is not None:
             spoken = self._mandarin(text)
         else:
-            spoken = kokoro_phonemes(text, language, self._espeak.phonemes)
+            try:
+                spoken = kokoro_phonemes(text, language, self._espeak.phonemes)
+            except Crashed as error:
+                raise BadRequest(f"The voice cannot speak this text: {error}.", param="input") from error
         return "".join(sign for sign in spoken if sign in self._model.vocab)
 
 

@@ -54,6 +54,9 @@ class MaskGctVoice:
             )
         return Sound(as_int16(samples), RATE)
 
+    def close(self) -> None:
+        """Nothing: its memory goes with the process."""
+
 
 def load_pipeline(checkout: Path, weights: Path, device: str) -> Any:
     if not (checkout / "models/tts/maskgct/maskgct_utils.py").is_file():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from workers.engines.espeak import NORMAL_RATE, VARIANTS, Espeak
+from workers.engines.espeak import NORMAL_RATE, VARIANTS, EspeakError
+from workers.engines.espeak_process import Crashed, EspeakProcess
+from workers.engines.failures import BadRequest
 from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
 from workers.engines.voices.sound import Sound
 from workers.engines.window import Abandoned
@@ -29,7 +31,7 @@ class RobotVoice:
 
     def __init__(self) -> None:
         """Raises EspeakError where the library is missing."""
-        self._espeak = Espeak()
+        self._espeak = EspeakProcess()
         self.facts = Facts(
             name="espeak",
             voices=(DEFAULT_VOICE, *VARIANTS),
@@ -42,7 +44,17 @@ class RobotVoice:
     def speak(self, utterance: Utterance, stop: Callable[[], bool]) -> Sound:
         variant = None if utterance.voice == DEFAULT_VOICE else utterance.voice
         rate = round(NORMAL_RATE * utterance.speed)
-        samples, hertz = self._espeak.synthesize(utterance.text, utterance.language, variant, rate, stop)
+        try:
+            samples, hertz = self._espeak.synthesize(utterance.text, utterance.language, variant, rate, stop)
+        except EspeakError as error:
+            if stop():
+                raise Abandoned from error
+            if isinstance(error, Crashed):
+                raise BadRequest(f"The voice cannot speak this text: {error}.", param="input") from error
+            raise
         if stop():
             raise Abandoned
         return Sound(samples, hertz)
+
+    def close(self) -> None:
+        self._espeak.close()
