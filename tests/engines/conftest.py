@@ -1,4 +1,4 @@
-"""The three engines, each started once for all tests of this folder."""
+"""The engines, each started once for all tests of this folder."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ class Case:
     # A body that runs long enough to be left in the middle, and whether it can be streamed.
     long: dict[str, Any]
     streams: bool
+    # The media type of a whole answer. Only JSON has a place for the model's name.
+    media: str = "application/json"
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +59,25 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def speech(socket_dir: Path) -> Iterator[EngineProcess]:
+    with running("speech", socket_dir, "espeak", options={"max_characters": 200_000}) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed"])
+@pytest.fixture(params=["noop", "text", "embed", "speech"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
     if request.param == "embed":
         texts = ["a b c d e f g h " * 10] * 2000
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
+    if request.param == "speech":
+        long = {"input": "This is one of many sentences. " * 5000, "response_format": "wav"}
+        path, body = "/v1/audio/speech", {"input": "Hello there."}
+        return Case(engine, path, body, long, streams=False, media="audio/mpeg")
     long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)
