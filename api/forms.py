@@ -21,8 +21,8 @@ from starlette.requests import Request
 
 from api.body import Body
 from api.context import text_header
-from api.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Table
 from inferq import errors
+from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Table
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from api import body, forms
 from api.departure import CallerLeft
-from api.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Field
 from api.forms import FormFile, is_form, read_form
 from inferq import errors
+from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Field
 
 TABLE = {
     "n": Field(types=(INTEGER,), doc=""),
