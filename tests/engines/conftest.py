@@ -1,4 +1,4 @@
-"""The three engines, each started once for all tests of this folder."""
+"""The engines, each started once for all tests of this folder."""
 
 import tempfile
 from collections.abc import Iterator
@@ -57,15 +57,30 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def rerank_model() -> Path:
+    return demo_model("demo-rerank")
+
+
+@pytest.fixture(scope="session")
+def rerank(socket_dir: Path, rerank_model: Path) -> Iterator[EngineProcess]:
+    with running("rerank", socket_dir, str(rerank_model)) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed"])
+@pytest.fixture(params=["noop", "text", "embed", "rerank"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
     if request.param == "embed":
         texts = ["a b c d e f g h " * 10] * 2000
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
+    if request.param == "rerank":
+        documents = [f"{number} a b c d e f g h " * 6 for number in range(1000)]
+        body = {"query": "a b c", "documents": documents}
+        return Case(engine, "/v1/rerank", {"query": "a", "documents": ["a", "b"]}, body, streams=False)
     long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)

@@ -130,3 +130,18 @@ def demo_model(name: str) -> Path:
     argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
     subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
     return MODELS / name
+
+
+def library(name: str, model: Path, question: Any) -> Any:
+    """What the library itself answers; see tests/engines/library.py."""
+    argv = [engines_python(), "-m", "tests.engines.library", name, str(model)]
+    answer = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+        input=json.dumps(question),
+    )
+    return json.loads(answer.stdout.splitlines()[-1])

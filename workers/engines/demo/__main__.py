@@ -12,10 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed
+from workers.engines.demo import bench, chat, embed, rerank
 from workers.engines.demo.shelf import build
 
-ALWAYS = (chat.RECIPE, embed.RECIPE)
+ALWAYS = (chat.RECIPE, embed.RECIPE, rerank.RECIPE)
 ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE)
 
 
