@@ -12,11 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed, rerank
+from workers.engines.demo import bench, bgem3, chat, embed, rerank
 from workers.engines.demo.shelf import build
 
 ALWAYS = (chat.RECIPE, embed.RECIPE, rerank.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE)
+ON_REQUEST = (bgem3.RECIPE, bench.CHAT_RECIPE, bench.EMBED_RECIPE)
 
 
 def main() -> None:

@@ -59,12 +59,12 @@ def wordpiece(corpus: Iterable[str], size: int, context: int) -> Any:
     )
 
 
-def assemble(config: Any, tokenizer: Any, scratch: Path, pooling: str) -> Any:
-    """A sentence-transformers model around fresh weights."""
-    BertModel(config, add_pooling_layer=False).save_pretrained(scratch)
+def assemble(body: Any, tokenizer: Any, scratch: Path, pooling: str) -> Any:
+    """A sentence-transformers model around the weights of a transformer."""
+    body.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
-    transformer = Transformer(str(scratch), max_seq_length=config.max_position_embeddings)
-    pool = Pooling(config.hidden_size, pooling_mode=pooling)
+    transformer = Transformer(str(scratch), max_seq_length=tokenizer.model_max_length)
+    pool = Pooling(body.config.hidden_size, pooling_mode=pooling)
     return SentenceTransformer(modules=[transformer, pool, Normalize()], device="cpu")
 
 
@@ -108,7 +108,7 @@ def make(folder: Path) -> dict[str, Any]:
         intermediate_size=SHAPE["intermediate"],
         max_position_embeddings=SHAPE["context"],
     )
-    model = assemble(config, tokenizer, folder, "mean")
+    model = assemble(BertModel(config, add_pooling_layer=False), tokenizer, folder, "mean")
     model.train()
     loss = train(model)
     model.eval().save(str(folder), create_model_card=False)
