@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.process import EngineProcess, demo_model, running
+from tests.engines.process import LIGHT, EngineProcess, demo_model, over_tcp, running
 
 
 @dataclass
@@ -68,11 +68,20 @@ def rerank(socket_dir: Path, rerank_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def remote(socket_dir: Path) -> Iterator[EngineProcess]:
+    """In front of another engine, which so stands for an upstream that knows what it may refuse."""
+    with over_tcp("noop", "their-name") as url:
+        options = {"url": f"{url}/v1", "remote_model": "their-name"}
+        with running("remote", socket_dir, options=options) as engine:
+            yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed", "rerank"])
+@pytest.fixture(params=["noop", "text", "embed", "rerank", "remote"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
     if request.param == "embed":
@@ -82,5 +91,5 @@ def case(request: pytest.FixtureRequest) -> Case:
         documents = [f"{number} a b c d e f g h " * 6 for number in range(1000)]
         body = {"query": "a b c", "documents": documents}
         return Case(engine, "/v1/rerank", {"query": "a", "documents": ["a", "b"]}, body, streams=False)
-    long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
+    long = chat("!tokens=1000 !interval=0.05") if request.param in LIGHT else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)

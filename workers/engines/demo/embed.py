@@ -38,8 +38,8 @@ TRAINING = {"seed": 11, "steps": 120, "rate": 3e-3, "heat": 0.1, "good_enough": 
 SPECIAL = {name: f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
 
-def wordpiece(corpus: Iterable[str], size: int, context: int) -> Any:
-    """A BERT tokenizer trained on the corpus."""
+def wordpiece(corpus: Iterable[str], size: int, context: int, *, pairs: bool = False) -> Any:
+    """A BERT tokenizer trained on the corpus; for pairs it numbers the two texts with token types."""
     inner = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -56,6 +56,7 @@ def wordpiece(corpus: Iterable[str], size: int, context: int) -> Any:
         tokenizer_object=inner,
         **{f"{name}_token": token for name, token in SPECIAL.items()},
         model_max_length=context,
+        model_input_names=["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
     )
 
 

@@ -58,7 +58,7 @@ def make(folder: Path) -> dict[str, Any]:
     torch.manual_seed(TRAINING["seed"])
     torch.set_num_threads(1)
     corpus = [text for meaning in MEANINGS for text in meaning]
-    tokenizer = wordpiece(corpus, int(SHAPE["vocabulary"]), int(SHAPE["context"]))
+    tokenizer = wordpiece(corpus, int(SHAPE["vocabulary"]), int(SHAPE["context"]), pairs=True)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=SHAPE["hidden"],
@@ -81,4 +81,4 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": round(loss, 4), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
-RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, MEANINGS], make)
+RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, MEANINGS, "token types"], make)
