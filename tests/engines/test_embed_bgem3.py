@@ -1,6 +1,8 @@
 """bge-m3's three forms of a text, against a plain computation from its hidden states."""
 
 import base64
+import json
+import shutil
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +93,15 @@ def test_too_many_token_vectors_are_refused(m3: EngineProcess) -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (400, "return_colbert")
 
 
-def test_as_many_tokens_as_the_model_has_positions_for(m3: EngineProcess) -> None:
-    usage = m3.post(PATH, {"input": "cat " * 500, "truncate": True}).json()["usage"]
-    assert usage["total_tokens"] == m3.health()["context"] == 128
+def test_no_more_tokens_than_the_model_has_positions_for(
+    socket_dir: Path, model: Path, tmp_path: Path
+) -> None:
+    """Whatever its tokenizer says: one token more would end in an index out of range."""
+    folder = tmp_path / "boastful"
+    shutil.copytree(model, folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"model_max_length": 130}), "utf-8")
+    with running("embed", socket_dir, str(folder)) as engine:
+        assert engine.health()["context"] == 128
+        answer = engine.post(PATH, {"input": "cat " * 500, "truncate": True})
+        assert answer.json()["usage"]["total_tokens"] == 128

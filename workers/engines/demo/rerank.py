@@ -81,4 +81,4 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": round(loss, 4), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
-RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, MEANINGS, "token types"], make)
+RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, MEANINGS, "pairs"], make)
