@@ -1,14 +1,14 @@
 """The engines, each started once for all tests of this folder."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engines.process import EngineProcess, demo_model, running
+from tests.engines.process import LIGHT, EngineProcess, demo_model, over_tcp, running
 
 
 @dataclass
@@ -65,19 +65,66 @@ def speech(socket_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+def rerank_model() -> Path:
+    return demo_model("demo-rerank")
+
+
+@pytest.fixture(scope="session")
+def rerank(socket_dir: Path, rerank_model: Path) -> Iterator[EngineProcess]:
+    with running("rerank", socket_dir, str(rerank_model)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def remote(socket_dir: Path) -> Iterator[EngineProcess]:
+    """In front of another engine, which so stands for an upstream that knows what it may refuse."""
+    with over_tcp("noop", "their-name") as url:
+        options = {"url": f"{url}/v1", "remote_model": "their-name"}
+        with running("remote", socket_dir, options=options) as engine:
+            yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed", "speech"])
+def talks(engine: EngineProcess) -> Case:
+    return Case(engine, CHAT, chat("Say hello."), chat("!tokens=1000 !interval=0.05"), streams=True)
+
+
+def generates(engine: EngineProcess) -> Case:
+    return Case(engine, CHAT, chat("Say hello."), chat("go on", ignore_eos=True), streams=True)
+
+
+def embeds(engine: EngineProcess) -> Case:
+    texts = ["a b c d e f g h " * 10] * 2000
+    return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
+
+
+def reranks(engine: EngineProcess) -> Case:
+    documents = [f"{number} a b c d e f g h " * 6 for number in range(1000)]
+    long = {"query": "a b c", "documents": documents}
+    return Case(engine, "/v1/rerank", {"query": "a", "documents": ["a", "b"]}, long, streams=False)
+
+
+def speaks(engine: EngineProcess) -> Case:
+    long = {"input": "This is one of many sentences. " * 5000, "response_format": "wav"}
+    return Case(
+        engine, "/v1/audio/speech", {"input": "Hello there."}, long, streams=False, media="audio/mpeg"
+    )
+
+
+CHAT = "/v1/chat/completions"
+CASES: dict[str, Callable[[EngineProcess], Case]] = {
+    "noop": talks,
+    "text": generates,
+    "embed": embeds,
+    "rerank": reranks,
+    "remote": talks,
+    "speech": speaks,
+}
+
+
+@pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
-    engine = request.getfixturevalue(request.param)
-    if request.param == "embed":
-        texts = ["a b c d e f g h " * 10] * 2000
-        return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
-    if request.param == "speech":
-        long = {"input": "This is one of many sentences. " * 5000, "response_format": "wav"}
-        path, body = "/v1/audio/speech", {"input": "Hello there."}
-        return Case(engine, path, body, long, streams=False, media="audio/mpeg")
-    long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
-    return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)
+    return CASES[request.param](request.getfixturevalue(request.param))

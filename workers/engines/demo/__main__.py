@@ -12,11 +12,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed, kokoro
+from workers.engines.demo import bench, bgem3, chat, embed, kokoro, rerank
 from workers.engines.demo.shelf import build
 
-ALWAYS = (chat.RECIPE, embed.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE, kokoro.RECIPE)
+ALWAYS = (chat.RECIPE, embed.RECIPE, rerank.RECIPE)
+ON_REQUEST = (
+    *(bench.CHAT_RECIPE, bench.EMBED_RECIPE),
+    bgem3.RECIPE,
+    kokoro.RECIPE,
+)
 
 
 def main() -> None:
