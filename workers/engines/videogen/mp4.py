@@ -18,6 +18,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from workers.engines.videogen.plan import Size, Timeline
 
 BT709 = 1  # the number of this colour standard in H.264 (ITU-T H.273)
+# With it, x264 makes files of small frames that differ from run to run (seen at 64x64); one seed shall give one file.
+REPEATABLE = "mbtree=0"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def encode(
 
 
 def add_stream(container: Any, timeline: Timeline, size: Size, quality: int) -> Any:
-    stream = container.add_stream("libx264", rate=timeline.rate, options={"crf": str(quality)})
+    options = {"crf": str(quality), "x264-params": REPEATABLE}
+    stream = container.add_stream("libx264", rate=timeline.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = size.width, size.height, "yuv420p"
     context = stream.codec_context
     # Untagged, a player guesses the colour standard by the size, and guesses differently from the next one.

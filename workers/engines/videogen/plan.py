@@ -12,6 +12,11 @@ from fractions import Fraction
 
 # How far the size that is made may be from the size of the file, each way: more would change the picture's shape.
 TOLERANCE = 0.02
+BROADCAST = {
+    rate: Fraction(whole * 1000, 1001)
+    for whole, rates in {24: (23.97, 23.98), 30: (29.97,), 60: (59.94,)}.items()
+    for rate in rates
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ class Timeline:
 
     @classmethod
     def of(cls, duration: float, rate: float) -> Timeline:
-        exact = Fraction(rate).limit_denominator(1001)
+        # 29.97 stands for 30000/1001, and so do its relatives; any other rate is what it says.
+        written = round(rate, 2)
+        exact = BROADCAST.get(written, Fraction(written).limit_denominator(100))
         return cls(max(1, math.floor(round(duration * rate, 6) + 0.5)), exact)
 
     def sources(self, made: int, native: float) -> list[tuple[int, float]]:
