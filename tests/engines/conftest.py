@@ -74,11 +74,18 @@ def video(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
+    model = str(demo_model("demo-vision"))
+    with running("vision", socket_dir, model, options={"threads": 1}, media=media_dir) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed", "video"])
+@pytest.fixture(params=["noop", "text", "embed", "video", "vision"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
     if request.param == "embed":
