@@ -213,7 +213,7 @@ class Flow:
         )
         self._question = Question(inputs, answer)
 
-    def _hear(self, token: Token) -> None:
+    def _hear(self, token: Token | Exception) -> None:
         """On the model's thread."""
         self._loop.call_soon_threadsafe(self._arrived.put_nowait, token)
 

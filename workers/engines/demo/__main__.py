@@ -12,11 +12,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed, video, vision
+from workers.engines.demo import bench, chat, embed, qwen_vision, video, vision
 from workers.engines.demo.shelf import build
 
 ALWAYS = (chat.RECIPE, embed.RECIPE, video.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE, video.PICTURE_RECIPE, vision.RECIPE)
+ON_REQUEST = (
+    bench.CHAT_RECIPE,
+    bench.EMBED_RECIPE,
+    video.PICTURE_RECIPE,
+    vision.RECIPE,
+    qwen_vision.RECIPE,
+)
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ class Teacher:
 
     def samples(self, kind: int, count: int) -> list[Sample]:
         if kind == 0:
-            return [(question, answer, []) for question, answer in WORDS.items()] * (count // len(WORDS))
+            return [(question, WORDS[question], []) for question in WORDS for _ in range(count // len(WORDS))]
         drawn = [self.rng.choices(list(COLOURS), k=kind) for _ in range(count)]
         return [(ONE if kind == 1 else TWO, ", ".join(colours), colours) for colours in drawn]
 

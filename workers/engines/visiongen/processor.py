@@ -28,7 +28,7 @@ def load_processor(folder: str, trusted: bool) -> Any:
 def without_videos(kind: Any) -> Any:
     """The processor class of a family, with no reader of videos inside."""
 
-    class StillProcessor(kind):  # type: ignore[misc]
+    class StillProcessor(kind):
         @classmethod
         def _get_arguments_from_pretrained(cls, source: Any, *rest: Any, **where: Any) -> list[Any]:
             where.pop("subfolder", None)
