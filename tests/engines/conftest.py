@@ -67,7 +67,7 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="session")
 def video(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
-    options = {"steps": 3, "threads": 1, "max_pixels": 96 * 96}
+    options = {"steps": 3, "threads": 1, "max_pixels": 96 * 96, "max_steps": 1000}
     with running(
         "video", socket_dir, str(demo_model("demo-video")), options=options, media=media_dir
     ) as engine:
@@ -93,7 +93,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
     if request.param == "video":
         body = {"prompt": "a red cat", "duration": 1, "size": "64x64"}
-        long = {"prompt": "a red cat", "steps": 100}
+        long = {"prompt": "a red cat", "steps": 1000}
         return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
     long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)

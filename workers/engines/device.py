@@ -1,17 +1,20 @@
-"""The device an engine runs on, as torch names it. Knows which package brings which kind of card."""
+"""Making a device kind usable in this process. One place, because some kinds come as a plug-in of torch."""
 
 from __future__ import annotations
 
 import importlib
 
-# Cards whose torch support comes in a package of the maker's, which announces them when it is imported.
-MAKERS = {"gcu": "torch_gcu", "npu": "torch_npu"}
+# Kinds that torch knows only after their package was imported.
+PLUG_INS = {"gcu": "torch_gcu", "npu": "torch_npu", "musa": "torch_musa"}
 
 
-def torch_device(kind: str) -> str:
-    """`cpu`, or the first visible card of a kind. Raises ImportError where the maker's package is missing."""
-    if kind == "cpu" or ":" in kind:
-        return kind
-    if kind in MAKERS:
-        importlib.import_module(MAKERS[kind])
-    return f"{kind}:0"
+def prepare(device: str) -> str:
+    """The name for torch of a device kind such as `cpu`, `cuda` or `gcu`. Raises ValueError without its package."""
+    kind = device.partition(":")[0]
+    package = PLUG_INS.get(kind)
+    if package is not None:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ValueError(f"device {device} needs the package {package}: {error}") from error
+    return device

@@ -31,9 +31,9 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from workers.engines import device
 from workers.engines.asgi import Call, EngineApp, Handler, Reply
 from workers.engines.base import Engine, main
-from workers.engines.device import torch_device
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 from workers.engines.media import local_path
@@ -90,8 +90,8 @@ class VideoEngine(Engine):
         diffusers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
-        device = torch_device(self.launch.device)
-        self.director = Director(self.launch.model, device, self.fit, self.dynamic_guidance)
+        where = device.prepare(self.launch.device)
+        self.director = Director(self.launch.model, where, self.fit, self.dynamic_guidance)
         rhythm = self.director.rhythm(self.native_fps, self.max_frames)
         self.limits = Limits(
             canvas=self.director.canvas(self.max_pixels),
@@ -131,12 +131,12 @@ class VideoEngine(Engine):
         self.app.check_model(fields)
         ask = read_video(fields, self.limits)
         call.run.report(0, ask.steps, "waiting")
-        scene = await asyncio.to_thread(self.prepare, ask)
+        scene = await asyncio.to_thread(self.compose, ask)
         [frames] = await self.window.submit([Take(scene, call.run)])
         call.run.report(ask.steps, stage="encoding")
         return Reply(await self.encode(ask, scene, frames), media="video/mp4")
 
-    def prepare(self, ask: VideoAsk) -> Scene:
+    def compose(self, ask: VideoAsk) -> Scene:
         """What can still be wrong with a request, found before it waits."""
         self.director.check_text(ask.prompt, "prompt")
         self.director.check_text(ask.negative or "", "negative_prompt")

@@ -28,10 +28,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from workers.engines import encoding
+from workers.engines import device, encoding
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
-from workers.engines.device import torch_device
 from workers.engines.failures import BadRequest, ContextLengthExceeded
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
@@ -76,7 +75,7 @@ class VisionEngine(Engine):
             local_files_only=True,
             trust_remote_code=self.trusted,
         )
-        model = model.to(torch_device(self.launch.device)).eval().requires_grad_(False)
+        model = model.to(device.prepare(self.launch.device)).eval().requires_grad_(False)
         config = model.config.get_text_config()
         self.context = self._context(int(getattr(config, "max_position_embeddings", 0) or 0))
         self.ends = end_tokens(model, self.tokenizer)
@@ -119,7 +118,7 @@ class VisionEngine(Engine):
         fields = Fields(call.json())
         self.app.check_model(fields)
         ask = read_vision(fields, self.defaults, self.max_pictures)
-        inputs = await asyncio.get_running_loop().run_in_executor(self.studio, self.prepare, ask)
+        inputs = await asyncio.get_running_loop().run_in_executor(self.studio, self.compose, ask)
         prompt = inputs["input_ids"][0].tolist()
         limit = self.check_length(len(prompt), ask.limit)
         form = ChatForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
@@ -145,7 +144,7 @@ class VisionEngine(Engine):
             yield form.chunk([], flow.usage)
         yield encoding.DONE
 
-    def prepare(self, ask: VisionAsk) -> Any:
+    def compose(self, ask: VisionAsk) -> Any:
         """The model's inputs: messages by its own chat template, pictures by its own processor."""
         room, pictures = self.max_pixels, []
         for link in ask.pictures:
