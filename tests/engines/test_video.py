@@ -294,6 +294,7 @@ def test_pictures_come_from_the_media_folder_only(animator: EngineProcess, url: 
         ({"offload": "model"}, "another device"),
         ({"offload": "disk"}, "offload"),
         ({"nonsense": 1}, "nonsense"),
+        ({"native_fps": 0}, "above 0"),
         ({"native_fps": "8"}, "native_fps"),
     ],
 )

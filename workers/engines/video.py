@@ -79,6 +79,8 @@ class VideoEngine(Engine):
             slicing=options.take("vae_slicing", False),
         )
         options.close()
+        if min(self.native_fps, self.max_fps, self.max_steps, self.steps) <= 0:
+            raise ValueError("options 'native_fps', 'max_fps', 'max_steps' and 'steps' must be above 0")
         if self.fit.offload not in OFFLOADS:
             raise ValueError(f"option 'offload' must be one of {', '.join(OFFLOADS)}")
         if self.fit.offload != "none" and launch.device == "cpu":
@@ -93,13 +95,14 @@ class VideoEngine(Engine):
         where = device.prepare(self.launch.device)
         self.director = Director(self.launch.model, where, self.fit, self.dynamic_guidance)
         rhythm = self.director.rhythm(self.native_fps, self.max_frames)
+        most_steps = min(self.max_steps, self.director.most_steps)
         self.limits = Limits(
             canvas=self.director.canvas(self.max_pixels),
             rhythm=rhythm,
             max_duration=self.max_duration or rhythm.longest / rhythm.rate,
             max_fps=self.max_fps,
-            max_steps=self.max_steps,
-            steps=min(self.steps, self.max_steps),
+            max_steps=most_steps,
+            steps=min(self.steps, most_steps),
             guidance=self.guidance,
             from_picture=self.director.from_picture,
         )

@@ -63,6 +63,7 @@ class Director:
         self.from_picture = KINDS[kind] is CogVideoXImageToVideoPipeline
         self.dynamic_guidance = dynamic_guidance
         self.text_limit = int(self.pipeline.transformer.config.max_text_seq_length)
+        self.most_steps = int(self.pipeline.scheduler.config.num_train_timesteps)
         self._go_on: Callable[[], None] = lambda: None
         self._place(device, fit)
         self._watch()

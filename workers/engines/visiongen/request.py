@@ -89,7 +89,7 @@ def read_turn(message: Any, where: str, pictures: list[PictureLink]) -> dict[str
     role = message.get("role")
     if role not in ROLES:
         raise BadRequest(f"'{where}.role' must be one of {', '.join(ROLES)}.", param=f"{where}.role")
-    refuse_others(message, where, {"role", "content", "name", "refusal"})
+    refuse_others(message, where, {"role", "content", "name"})
     content = message.get("content")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not parts:
@@ -98,7 +98,8 @@ def read_turn(message: Any, where: str, pictures: list[PictureLink]) -> dict[str
         read_part(part, f"{where}.content[{place}]", role == "user", pictures)
         for place, part in enumerate(parts)
     ]
-    return {"role": "system" if role == "developer" else role, "content": read}
+    name = {"name": message["name"]} if message.get("name") is not None else {}
+    return {"role": "system" if role == "developer" else role, "content": read, **name}
 
 
 def read_part(part: Any, where: str, may_show: bool, pictures: list[PictureLink]) -> dict[str, Any]:
