@@ -288,6 +288,18 @@ def test_pictures_come_from_the_media_folder_only(animator: EngineProcess, url: 
     assert animator.health()["status"] == "ready"
 
 
+def test_an_honest_picture_elsewhere_is_not_read(
+    animator: EngineProcess, media_dir: Path, tmp_path: Path
+) -> None:
+    outside = shelve(tmp_path, "red.png", plain((220, 20, 20)))
+    link = media_dir / "way-out.png"
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "red.png")
+    up = f"{media_dir.as_uri()}/../{tmp_path.relative_to(media_dir.parent)}/red.png"
+    for url in (outside, link.as_uri(), up):
+        assert refusal(animator, {"image_url": url})[:2] == (400, "image_url")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -201,6 +201,21 @@ def test_pictures_come_from_the_media_folder_only(vision: EngineProcess, url: An
     assert refusal(vision, ask(show(url))) == (400, "messages[0].content[0].image_url.url")
 
 
+def test_an_honest_picture_elsewhere_is_not_read(
+    vision: EngineProcess, media_dir: Path, tmp_path: Path
+) -> None:
+    outside = shelve(tmp_path, "red.png", plain((220, 20, 20)))
+    link = media_dir / "way-out.png"
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "red.png")
+    up = f"{media_dir.as_uri()}/../{tmp_path.relative_to(media_dir.parent)}/red.png"
+    for url in (outside, link.as_uri(), up):
+        assert refusal(vision, ask("What colour is this?", show(url))) == (
+            400,
+            "messages[0].content[1].image_url.url",
+        )
+
+
 @pytest.mark.parametrize(
     ("more", "param"),
     [
