@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.process import LIGHT, EngineProcess, demo_model, over_tcp, running
+from tests.engines.process import EngineProcess, demo_model, over_tcp, running
 
 
 @dataclass
@@ -65,6 +65,7 @@ def speech(socket_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
 def rerank_model() -> Path:
     return demo_model("demo-rerank")
 
@@ -82,6 +83,27 @@ def remote(socket_dir: Path) -> Iterator[EngineProcess]:
         options = {"url": f"{url}/v1", "remote_model": "their-name"}
         with running("remote", socket_dir, options=options) as engine:
             yield engine
+
+
+@pytest.fixture(scope="session")
+def media_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="iq-media-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def video(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
+    options = {"steps": 3, "threads": 1, "max_pixels": 96 * 96, "max_steps": 1000}
+    model = str(demo_model("demo-video"))
+    with running("video", socket_dir, model, options=options, media=media_dir) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
+    model = str(demo_model("demo-vision"))
+    with running("vision", socket_dir, model, options={"threads": 1}, media=media_dir) as engine:
+        yield engine
 
 
 def chat(text: str, **more: Any) -> dict[str, Any]:
@@ -114,6 +136,12 @@ def speaks(engine: EngineProcess) -> Case:
     )
 
 
+def films(engine: EngineProcess) -> Case:
+    body = {"prompt": "a red cat", "duration": 1, "size": "64x64"}
+    long = {"prompt": "a red cat", "steps": 1000}
+    return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
+
+
 CHAT = "/v1/chat/completions"
 CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "noop": talks,
@@ -122,6 +150,8 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "rerank": reranks,
     "remote": talks,
     "speech": speaks,
+    "video": films,
+    "vision": generates,
 }
 
 
