@@ -120,5 +120,5 @@ def test_near_in_length_respects_the_padded_budget() -> None:
 
 
 def test_among_equals_offers_only_what_is_like_the_oldest() -> None:
-    pick = among_equals(len, near_in_length(lambda item: int(item), 2, 1000))
+    pick = among_equals(len, near_in_length(int, 2, 1000))
     assert sorted(pick(["50", "9", "48", "10", "100", "49"])) == [0, 5]
