@@ -119,7 +119,7 @@ def generates(engine: EngineProcess) -> Case:
 
 
 def embeds(engine: EngineProcess) -> Case:
-    texts = ["a b c d e f g h " * 10] * 2000
+    texts = [f"{number} " + "a b c d e f g h " * 10 for number in range(2000)]
     return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
 
 
