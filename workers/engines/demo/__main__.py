@@ -12,11 +12,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed
+from workers.engines.demo import bench, chat, embed, image
 from workers.engines.demo.shelf import build
 
 ALWAYS = (chat.RECIPE, embed.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE)
+ON_REQUEST = (
+    bench.CHAT_RECIPE,
+    bench.EMBED_RECIPE,
+    image.RECIPE,
+    image.SINGLE_RECIPE,
+    image.CONTROLNET_RECIPE,
+)
 
 
 def main() -> None:
