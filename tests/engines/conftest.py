@@ -1,4 +1,4 @@
-"""The three engines, each started once for all tests of this folder."""
+"""The engines, each started once for all tests of this folder."""
 
 import tempfile
 from collections.abc import Iterator
@@ -57,15 +57,34 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def image_media(socket_dir: Path) -> Path:
+    """The folder that the image engine reads its input files from."""
+    folder = socket_dir / "pictures"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(socket_dir: Path, image_media: Path) -> Iterator[EngineProcess]:
+    options = {"controlnets": {"edges": str(demo_model("demo-controlnet"))}, "guidance": 2.0, "steps": 10}
+    model = str(demo_model("demo-image"))
+    with running("image", socket_dir, model, options=options, slots=16, media=image_media) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed"])
+@pytest.fixture(params=["noop", "text", "embed", "image"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
     if request.param == "embed":
         texts = ["a b c d e f g h " * 10] * 2000
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
+    if request.param == "image":
+        long = {"prompt": "red", "size": "192x192", "steps": 150, "partial_images": 3}
+        return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
     long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
     return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)

@@ -130,7 +130,7 @@ def text_encoder(words: Any) -> Any:
             pad_token_id=words.pad_token_id,
         )
     )
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=TEXT["spread"])
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=SPREAD)
     return model
 
 
@@ -180,8 +180,11 @@ def make_controlnet(folder: Path) -> dict[str, Any]:
     base: Any = UNet2DConditionModel.from_pretrained(whole, subfolder="unet", local_files_only=True)
     torch.manual_seed(painting.SEED)
     net: Any = ControlNetModel.from_unet(base, conditioning_embedding_out_channels=(8, 16, 32, 64))
-    last = [*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out]
-    for layer in last:
+    reader = net.controlnet_cond_embedding
+    for layer in (reader.conv_in, *reader.blocks, reader.conv_out):
+        # What a picture says must come through seven layers, each of which would halve it.
+        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    for layer in (*net.controlnet_down_blocks, net.controlnet_mid_block):
         torch.nn.init.normal_(layer.weight, std=CONTROL_STRENGTH)
     net.half().save_pretrained(folder)
     return {"parameters": sum(weight.numel() for weight in net.parameters())}
@@ -192,6 +195,8 @@ def quiet() -> None:
     diffusers_logging.disable_progress_bar()
 
 
-RECIPE = Recipe("demo-image", [UNET, VAE, TEXT, NOISE, TAUGHT], make)
+RECIPE = Recipe("demo-image", [UNET, VAE, TEXT | {"spread": SPREAD}, NOISE, TAUGHT], make)
 SINGLE_RECIPE = Recipe("demo-image-single", [RECIPE.fingerprint, "ldm"], make_single)
-CONTROLNET_RECIPE = Recipe("demo-controlnet", [RECIPE.fingerprint, CONTROL_STRENGTH], make_controlnet)
+CONTROLNET_RECIPE = Recipe(
+    "demo-controlnet", [RECIPE.fingerprint, CONTROL_STRENGTH, "kaiming"], make_controlnet
+)

@@ -58,7 +58,10 @@ def measure_scale(vae: Any) -> float:
 
 
 def teach_denoiser(pipe: Any) -> float:
-    """Tell noise from painting (as velocity: what is asked of the noisiest is then the painting), told the colour. Trains the text encoder along."""
+    """Tell noise from painting, told the colour. Trains the text encoder along. Returns the last loss.
+
+    What is predicted is the velocity, which for the noisiest pictures is the painting itself: so words count at once.
+    """
     rng = random.Random(SEED)
     steps, batch = int(DENOISER["steps"]), int(DENOISER["batch"])
     gallery = [(colour, painting(rng, colour, SIDE)) for colour in COLOURS for _ in range(24)]

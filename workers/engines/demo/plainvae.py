@@ -24,11 +24,7 @@ def set_weights(vae: Any, seed: int) -> None:
     """Set all weights of an `AutoencoderKL` with four latent channels and four norm groups of four or more channels."""
     noises = torch.Generator().manual_seed(seed)
     for module in (vae.encoder, vae.decoder):
-        for name, weight in module.named_parameters():
-            if name.endswith(("conv2.weight", "to_out.0.weight")):
-                weight.copy_(torch.randn(weight.shape, generator=noises) * NOISE)
-            elif name.endswith(("conv2.bias", "to_out.0.bias")):
-                weight.zero_()
+        calm(module, noises)
         for block in module.modules():
             shortcut = getattr(block, "conv_shortcut", None)
             if shortcut is not None:
@@ -47,6 +43,15 @@ def set_weights(vae: Any, seed: int) -> None:
     for layer in (vae.quant_conv, vae.post_quant_conv):
         same(layer)
     vae.encoder.conv_out.bias[4:] = QUIET
+
+
+def calm(module: Any, noises: Any) -> None:
+    """Make every block's own contribution small, so that what goes around it comes through."""
+    for name, weight in module.named_parameters():
+        if name.endswith(("conv2.weight", "to_out.0.weight")):
+            weight.copy_(torch.randn(weight.shape, generator=noises) * NOISE)
+        elif name.endswith(("conv2.bias", "to_out.0.bias")):
+            weight.zero_()
 
 
 def clear(layer: Any) -> Any:

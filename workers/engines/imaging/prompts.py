@@ -51,8 +51,10 @@ class Prompts:
                 row = [words.bos_token_id, *ids[first : first + room], words.eos_token_id]
                 rows.append(row + [words.pad_token_id] * (size - len(row)))
         encoder = self._pipe.text_encoder
+        # There is no public name for it: with offloading it is not where the weights are.
+        ids = torch.tensor(rows).to(self._pipe._execution_device)  # noqa: SLF001
         with torch.no_grad():
-            states = encoder(torch.tensor(rows).to(self._pipe._execution_device), output_hidden_states=True)
+            states = encoder(ids, output_hidden_states=True)
             last = states.last_hidden_state
             if clip_skip:
                 norm = getattr(encoder, "text_model", encoder).final_layer_norm

@@ -135,8 +135,6 @@ class Reader:
             stream=stream,
             previews=previews,
         )
-        if previews and not stream:
-            raise BadRequest("'partial_images' needs 'stream'.", param="partial_images")
         fields.close()
         return ask
 

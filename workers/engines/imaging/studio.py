@@ -199,7 +199,8 @@ def preview_at(done: int, total: int, previews: int) -> int | None:
 def decoded(view: Any, latents: Any, settings: Settings) -> Picture:
     """A picture of latents on their way, at half the size where that is still large enough to look at."""
     if hasattr(view, "_unpack_latents"):
-        latents = view._unpack_latents(latents, settings.height, settings.width, view.vae_scale_factor)
+        unpack = view._unpack_latents  # noqa: SLF001 - the family's own; diffusers has no public one
+        latents = unpack(latents, settings.height, settings.width, view.vae_scale_factor)
     if max(latents.shape[-2:]) > PREVIEW:
         latents = latents[:, :, ::2, ::2]
     config = view.vae.config
