@@ -38,8 +38,8 @@ TEXT = {
     "intermediate": 64,
     "context": 20,
     "vocabulary": 640,
-    "spread": 1.0,
 }
+SPREAD = 1.0  # of the word embeddings at the start
 NOISE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
