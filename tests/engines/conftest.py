@@ -106,6 +106,20 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def image_media(media_dir: Path) -> Path:
+    """The folder that the image engine reads its input files from."""
+    return media_dir
+
+
+@pytest.fixture(scope="session")
+def image(socket_dir: Path, image_media: Path) -> Iterator[EngineProcess]:
+    options = {"controlnets": {"edges": str(demo_model("demo-controlnet"))}, "guidance": 2.0, "steps": 10}
+    model = str(demo_model("demo-image"))
+    with running("image", socket_dir, model, options=options, slots=16, media=image_media) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -142,6 +156,11 @@ def films(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
 
 
+def paints(engine: EngineProcess) -> Case:
+    long = {"prompt": "red", "size": "192x192", "steps": 150, "partial_images": 3}
+    return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
+
+
 CHAT = "/v1/chat/completions"
 CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "noop": talks,
@@ -150,6 +169,7 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "rerank": reranks,
     "remote": talks,
     "speech": speaks,
+    "image": paints,
     "video": films,
     "vision": generates,
 }
