@@ -24,8 +24,17 @@ from workers.engines.demo import spoken
 from workers.engines.demo.shelf import Recipe
 from workers.engines.demo.spoken import PHRASES, RATE, Phrase
 
-TAGS = ("<|zh|>", "<|en|>", "<|yue|>", "<|ja|>", "<|ko|>", "<|nospeech|>", "<|NEUTRAL|>", "<|EMO_UNKNOWN|>")
-MORE_TAGS = ("<|Speech|>", "<|Event_UNK|>", "<|withitn|>", "<|woitn|>")
+TAGS: tuple[str, ...] = (
+    "<|zh|>",
+    "<|en|>",
+    "<|yue|>",
+    "<|ja|>",
+    "<|ko|>",
+    "<|nospeech|>",
+    "<|NEUTRAL|>",
+    "<|EMO_UNKNOWN|>",
+)
+TAGS += ("<|Speech|>", "<|Event_UNK|>", "<|withitn|>", "<|woitn|>")
 FRONTEND = {"fs": RATE, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
 FRONTEND |= {"lfr_m": 7, "lfr_n": 6, "dither": 0.0}
 ENCODER = {
@@ -130,7 +139,7 @@ def write_tokens(path: Path) -> Any:
         model_type="bpe",
         vocab_size=200,
         normalization_rule_name="identity",  # the default turns the Chinese question mark into the Latin one
-        user_defined_symbols=[*TAGS, *MORE_TAGS],
+        user_defined_symbols=list(TAGS),
         character_coverage=1.0,
         minloglevel=2,
     )
@@ -247,4 +256,4 @@ def make(folder: Path) -> dict[str, Any]:
 
 
 INGREDIENTS = [[dataclasses.asdict(phrase) for phrase in PHRASES], spoken.VOICES, SPEEDS, PITCHES]
-RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, MORE_TAGS, INGREDIENTS], make)
+RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, INGREDIENTS], make)

@@ -17,7 +17,7 @@ from typing import Any
 
 import espeakng_loader
 import numpy as np
-from scipy.signal import resample_poly  # type: ignore[import-not-found,unused-ignore]
+from scipy.signal import resample_poly  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 RATE = 16_000
 ESPEAK_RATE = 22_050

@@ -15,9 +15,12 @@ import torch
 
 from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.folders import Loaded
+from workers.engines.recognition.funasr_features import Listening
 
 STRETCH = 60 * RATE
 SHORTEST = 400  # samples of one frame of features
+HOP = 160  # samples from frame to frame
+KEPT = 3  # stretches
 SILENT = 10 ** (-60 / 20)
 
 
@@ -35,8 +38,14 @@ class Session(Protocol):
     def feed(self, samples: Any, last: bool) -> Sequence[Span]:
         """The spans that are complete now. Samples are float32, a stretch at a time."""
 
+    def banks(self, span: Span) -> Any | None:
+        """The filter banks of a span of the last `feed`, where they were made anyway."""
+
 
 class Finder(Protocol):
+    @property
+    def frontend(self) -> Any: ...
+
     def session(self) -> Session: ...
 
 
@@ -47,7 +56,7 @@ class FsmnFinder:
         if not hasattr(loaded.model, "vad_opts"):
             raise ValueError(f"the vad_model is a {loaded.kind}, which does not detect speech")
         loaded.model.vad_opts.max_single_segment_time = round(longest_s * 1000)
-        self.loaded = loaded
+        self.loaded, self.frontend = loaded, loaded.frontend
         self.settings = dict(loaded.settings) | {"chunk_size": 60_000, "is_streaming_input": False}
         if silence_ms:
             self.settings["max_end_silence_time"] = silence_ms
@@ -60,26 +69,43 @@ class FsmnFinder:
 class FsmnSession:
     finder: FsmnFinder
     cache: dict[str, Any] = field(default_factory=dict)
+    heard: list[Any] = field(default_factory=list)  # filter banks of the last stretches
+    first: int = 0  # the frame that `heard` begins with
 
     def feed(self, samples: Any, last: bool) -> Sequence[Span]:
         if len(samples) < SHORTEST and not self.cache:
             return ()
-        loaded = self.finder.loaded
+        loaded, listening = self.finder.loaded, Listening(self.finder.loaded.frontend)
         with torch.inference_mode():
             results, _ = loaded.model.inference(
                 [torch.from_numpy(samples)],
                 key=["sound"],
-                frontend=loaded.frontend,
+                frontend=listening,
                 cache=self.cache,
                 is_final=last,
                 **self.finder.settings,
             )
+        self._keep(listening.banks)
         unit = RATE // 1000
         return [Span(int(start) * unit, int(end) * unit) for start, end in results[0]["value"] if end > start]
+
+    def _keep(self, banks: Sequence[Any]) -> None:
+        self.heard += banks
+        while len(self.heard) > KEPT:
+            self.first += len(self.heard.pop(0))
+
+    def banks(self, span: Span) -> Any | None:
+        if span.start % HOP or not self.heard:
+            return None
+        start, count = span.start // HOP - self.first, (span.end - span.start - SHORTEST) // HOP + 1
+        found = torch.cat(self.heard)[max(start, 0) : start + count]
+        return found if start >= 0 and len(found) == count else None
 
 
 class QuietFinder:
     """Without a model: spans of up to `longest_s`, cut where the last part of each is quietest."""
+
+    frontend = None
 
     def __init__(self, longest_s: float) -> None:
         self.longest = round(longest_s * RATE)
@@ -103,6 +129,9 @@ class QuietSession:
                 spans.append(Span(self.start, self.start + size))
             self.start, self.rest = self.start + size, self.rest[size:]
         return spans
+
+    def banks(self, span: Span) -> Any | None:
+        return None
 
 
 def quiet_cut(samples: Any, longest: int) -> int:

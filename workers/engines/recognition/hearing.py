@@ -62,6 +62,7 @@ class Recogniser(ABC):
 
     longest_s: ClassVar[float] = 60.0
     abilities: Abilities
+    frontend: Any = None  # of FunASR, where the model has one
 
     @abstractmethod
     def features(self, samples: Any) -> Features:

@@ -26,7 +26,7 @@ class Paraformer(Recogniser):
     """One model of the family. `languages` is what its folder was trained for; the first one is assumed."""
 
     def __init__(self, loaded: Loaded, languages: Sequence[str]) -> None:
-        self.loaded = loaded
+        self.loaded, self.frontend = loaded, loaded.frontend
         hotwords = loaded.kind in WITH_HOTWORDS
         times = loaded.kind in WITH_TIMES or loaded.kind == "Paraformer"
         self.abilities = Abilities(tuple(languages), hotwords=hotwords, words=times)

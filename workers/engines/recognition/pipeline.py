@@ -18,6 +18,7 @@ import numpy as np
 
 from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.detect import SHORTEST, STRETCH, Finder, Session, Span
+from workers.engines.recognition.funasr_features import from_banks, same_banks
 from workers.engines.recognition.hearing import Features, Heard, Mode, Recogniser, Word
 from workers.engines.recognition.punctuate import Punctuator
 from workers.engines.recognition.sound import Samples, Sound
@@ -73,6 +74,10 @@ class Pipeline:
         self.recogniser, self.finder, self.punctuator = recogniser, finder, punctuator
         self.window: Window[Piece, Heard] = Window(self.run_batch, pick, wait_s)
         self.front = ThreadPoolExecutor(1, "speech")
+        # Detector and recogniser mostly look at the same filter banks; then they are made once.
+        self.shared = None not in (finder.frontend, recogniser.frontend) and same_banks(
+            finder.frontend, recogniser.frontend
+        )
         self.heard_s = 0.0
 
     def start(self) -> None:
@@ -159,9 +164,17 @@ class Pipeline:
         for each in spans:
             part = passage.sound.piece(each.start, each.end)
             length_ms = len(part) * 1000 // RATE
-            pieces.append(Piece(passage.mode, self.recogniser.features(part), length_ms))
+            pieces.append(Piece(passage.mode, self._features(passage.session, each, part), length_ms))
             shown.append((each, loud(each, part)))
         return shown, pieces
+
+    def _features(self, session: Session, span: Span, samples: Samples) -> Features:
+        banks = session.banks(span) if self.shared else None
+        return (
+            self.recogniser.features(samples)
+            if banks is None
+            else from_banks(self.recogniser.frontend, banks)
+        )
 
 
 async def finished(under_way: deque[Stretch]) -> tuple[int, list[Segment]]:
