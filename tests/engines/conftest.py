@@ -1,4 +1,4 @@
-"""The three engines, each started once for all tests of this folder."""
+"""The engines, each started once for all tests of this folder."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.process import EngineProcess, demo_model, running
+from tests.engines.voices import Voices
 
 
 @dataclass
@@ -57,13 +58,43 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def asr_model() -> Path:
+    return demo_model("demo-asr")
+
+
+@pytest.fixture(scope="session")
+def vad_model() -> Path:
+    return demo_model("demo-vad")
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory, asr_model: Path) -> Voices:
+    """The folder of media that the speech recognition engine may read, with some speech in it."""
+    made = Voices(tmp_path_factory.mktemp("voices"), asr_model)
+    made.say("hello.wav", "hello")
+    made.hour("hour.wav", "hello.wav")
+    return made
+
+
+@pytest.fixture(scope="session")
+def asr(socket_dir: Path, voices: Voices, asr_model: Path, vad_model: Path) -> Iterator[EngineProcess]:
+    options = {"vad_model": str(vad_model), "threads": 1}
+    with running("asr", socket_dir, str(asr_model), options=options, media=voices.folder) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed"])
+@pytest.fixture(params=["noop", "text", "embed", "asr"])
 def case(request: pytest.FixtureRequest) -> Case:
     engine = request.getfixturevalue(request.param)
+    if request.param == "asr":
+        voices: Voices = request.getfixturevalue("voices")
+        body, long = ({"file": voices.url(name)} for name in ("hello.wav", "hour.wav"))
+        return Case(engine, "/v1/audio/transcriptions", body, long, streams=True)
     if request.param == "embed":
         texts = ["a b c d e f g h " * 10] * 2000
         return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)

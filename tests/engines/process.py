@@ -103,13 +103,20 @@ class EngineProcess:
 
 @contextmanager
 def spawn(
-    module: str, folder: Path, model: str = "none", *, options: dict[str, Any] | None = None, slots: int = 4
+    module: str,
+    folder: Path,
+    model: str = "none",
+    *,
+    options: dict[str, Any] | None = None,
+    slots: int = 4,
+    media: Path | None = None,
 ) -> Iterator[EngineProcess]:
     """Start an engine without waiting for it; end it in any case."""
     name, address = f"public-{module}", folder / f"{module}-{os.urandom(3).hex()}.sock"
     python = sys.executable if module == "noop" else engines_python()
     argv = [python, "-m", f"workers.engines.{module}", "--model", model, "--served-name", name]
     argv += ["--uds", str(address), "--slots", str(slots), "--options", json.dumps(options or {})]
+    argv += ["--media", str(media)] if media is not None else []
     with subprocess.Popen(argv, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield EngineProcess(process, address, name)

@@ -17,7 +17,6 @@ from typing import Any
 
 import espeakng_loader
 import numpy as np
-from scipy.signal import resample_poly  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 RATE = 16_000
 ESPEAK_RATE = 22_050
@@ -79,6 +78,8 @@ def espeak() -> Any:
 
 def say(text: str, voice: str, speed: int = 160, pitch: int = 50) -> Samples:
     """Speech as float32 in [-1, 1] at 16 kHz, silence at both ends cut off. Speed in words a minute."""
+    from scipy.signal import resample_poly  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
     library = espeak()
     _pieces.clear()
     if library.espeak_SetVoiceByName(voice.encode()) != 0:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from funasr.register import tables
 
 from workers.engines.demo.shelf import Recipe
 
@@ -54,6 +53,8 @@ SILENCE_BIAS = -8.0
 
 
 def make(folder: Path) -> dict[str, Any]:
+    from funasr.register import tables  # takes seconds
+
     config = {
         "model": "FsmnVADStreaming",
         "model_conf": RULES,
