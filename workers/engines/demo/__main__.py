@@ -12,11 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import asr, bench, chat, embed, vad
+from workers.engines.demo import asr, bench, chat, embed, paraformer, punc, vad
 from workers.engines.demo.shelf import build
 
 ALWAYS = (chat.RECIPE, embed.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE, asr.RECIPE, vad.RECIPE)
+ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE, asr.RECIPE, paraformer.RECIPE, vad.RECIPE, punc.RECIPE)
 
 
 def main() -> None:
