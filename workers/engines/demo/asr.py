@@ -136,7 +136,7 @@ def write_tokens(path: Path) -> Any:
         sentence_iterator=iter(texts * 4),
         model_writer=model,
         model_type="bpe",
-        vocab_size=200,
+        vocab_size=210,
         normalization_rule_name="identity",  # the default turns the Chinese question mark into the Latin one
         user_defined_symbols=list(TAGS),
         character_coverage=1.0,

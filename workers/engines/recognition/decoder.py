@@ -26,6 +26,8 @@ OPTIONS = {
     "format_whitelist": "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,amr,asf",
     "protocol_whitelist": "file",
 }
+WAV_UNKNOWN = 0xFFFFFFFF - 4096
+WAV_SLACK = 4096  # bytes that may be missing
 # Containers that state their duration, so that a missing end shows.
 STATING = ("wav", "flac", "mov", "matroska", "w64", "aiff")
 
@@ -40,6 +42,8 @@ def decode(path: str, out: BinaryIO, max_seconds: float, max_channels: int) -> i
         container = av.open(path, options=OPTIONS)
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise Unreadable("is not a sound file that can be read") from error
+    if wav_shortfall(path) > WAV_SLACK:
+        raise Unreadable("ends before the end that its header states")
     with container:
         if not container.streams.audio:
             raise Unreadable("holds no sound")
@@ -51,6 +55,21 @@ def decode(path: str, out: BinaryIO, max_seconds: float, max_channels: int) -> i
         if stated_end(container, claimed) > samples / RATE:
             raise Unreadable(f"ends early: it says {claimed:.1f} seconds and holds {samples / RATE:.1f}")
         return samples
+
+
+def wav_shortfall(path: str) -> int:
+    """How many bytes a wav file says it holds beyond its end. A file written to a pipe says all ones, or nothing."""
+    size = os.stat(path).st_size
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return 0
+        while len(chunk := file.read(8)) == 8:
+            stated = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                return 0 if stated >= WAV_UNKNOWN else max(0, file.tell() + stated - size)
+            file.seek(stated + stated % 2, os.SEEK_CUR)
+    return 0
 
 
 def claimed_seconds(container: Any, stream: Any) -> float:
