@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.process import EngineProcess, demo_model, over_tcp, running
+from tests.engines.voices import Voices
 
 
 @dataclass
@@ -120,6 +121,32 @@ def image(socket_dir: Path, image_media: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def asr_model() -> Path:
+    return demo_model("demo-asr")
+
+
+@pytest.fixture(scope="session")
+def vad_model() -> Path:
+    return demo_model("demo-vad")
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory, asr_model: Path) -> Voices:
+    """The folder of media that the speech recognition engine may read, with some speech in it."""
+    made = Voices(tmp_path_factory.mktemp("voices"), asr_model)
+    made.say("hello.wav", "hello")
+    made.hour("hour.wav", "hello.wav")
+    return made
+
+
+@pytest.fixture(scope="session")
+def asr(socket_dir: Path, voices: Voices, asr_model: Path, vad_model: Path) -> Iterator[EngineProcess]:
+    options = {"vad_model": str(vad_model), "threads": 1}
+    with running("asr", socket_dir, str(asr_model), options=options, media=voices.folder) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -161,6 +188,11 @@ def paints(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
 
 
+def listens(engine: EngineProcess, voices: Voices) -> Case:
+    body, long = ({"file": voices.url(name)} for name in ("hello.wav", "hour.wav"))
+    return Case(engine, "/v1/audio/transcriptions", body, long, streams=True)
+
+
 CHAT = "/v1/chat/completions"
 CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "noop": talks,
@@ -175,6 +207,8 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, "asr"])
 def case(request: pytest.FixtureRequest) -> Case:
+    if request.param == "asr":
+        return listens(request.getfixturevalue("asr"), request.getfixturevalue("voices"))
     return CASES[request.param](request.getfixturevalue(request.param))
