@@ -104,7 +104,10 @@ class NodeAgent:
         names = {place.name for place in wanted}
         for place in wanted:
             if place.name not in self._replicas and time.monotonic() >= self._not_before.get(place.name, 0.0):
-                self._start(place)
+                try:
+                    self._start(place)
+                except OSError as error:  # the others can be started all the same
+                    self._try_later(place.name, f"cannot be started: {error}")
         for name in set(self._replicas) - names:
             self._stop(name)
 
@@ -144,10 +147,13 @@ class NodeAgent:
             _reap(child)
             del self._replicas[name]
             if self._stopping.pop(name, None) is None:
-                deaths = self._deaths[name] = self._deaths.get(name, 0) + 1
-                pause = PAUSES[min(deaths - 1, len(PAUSES) - 1)]
-                self._not_before[name] = time.monotonic() + pause
-                log.error("%s died; it is started again in %.0f s", name, pause)
+                self._try_later(name, "died")
+
+    def _try_later(self, name: str, why: str) -> None:
+        deaths = self._deaths[name] = self._deaths.get(name, 0) + 1
+        pause = PAUSES[min(deaths - 1, len(PAUSES) - 1)]
+        self._not_before[name] = time.monotonic() + pause
+        log.error("%s %s; it is started again in %.0f s", name, why, pause)
 
     def command(self, place: Place) -> list[str]:
         """The command line of a replica."""
@@ -160,7 +166,7 @@ class NodeAgent:
     def _start(self, place: Place) -> None:
         logs = self._settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        with (logs / f"replica-{place.name}.log").open("ab") as output:
+        with (logs / f"replica-{place.file_name}.log").open("ab") as output:
             child = psutil.Popen(
                 self.command(place),
                 stdin=subprocess.DEVNULL,

@@ -117,7 +117,7 @@ def _engine_maker(
             replace(launch, media=media),
             env={**device_env(place.device, settings), **(configured.env if configured else {})},
             run_dir=settings.run_dir,
-            log_file=settings.home / "logs" / f"engine-{place.name}.log",
+            log_file=settings.home / "logs" / f"engine-{place.file_name}.log",
             load_timeout=model.load_timeout,
             nice=_nice(place.device, configured),
             on_ready=on_ready,

@@ -9,6 +9,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 _KIND_ORDER = {"cuda": 0, "gcu": 1, "cpu": 9}
 
@@ -43,6 +44,11 @@ class Place:
     model: str
     device: str
     node: str
+
+    @property
+    def file_name(self) -> str:
+        """The name as one part of a path: names of models may have slashes."""
+        return quote(self.name, safe="@:#+ ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

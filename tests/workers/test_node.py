@@ -153,6 +153,25 @@ async def test_what_dies_again_and_again_is_given_time(site: Site, monkeypatch: 
     assert agent._deaths[f"a@cpu:0.{host}"] == 2
 
 
+async def test_a_model_s_name_may_look_like_a_path(site: Site) -> None:
+    site.agent()
+    await site.want("folder/a", "../b")
+    await until(lambda: set(site.running()) == {"folder/a", "../b"}, "both run")
+    logs = {each.name for each in (site.settings.home / "logs").iterdir()}
+    host = node.socket.gethostname()
+    assert logs == {f"replica-folder%2Fa@cpu:0.{host}.log", f"replica-..%2Fb@cpu:0.{host}.log"}
+
+
+async def test_what_cannot_be_started_does_not_keep_the_others(site: Site) -> None:
+    host = node.socket.gethostname()
+    in_the_way = site.settings.home / "logs" / f"replica-a@cpu:0.{host}.log"
+    in_the_way.mkdir(parents=True)
+    agent = site.agent()
+    await site.want("a", "b")
+    await until(lambda: set(site.running()) == {"b"}, "the other one runs")
+    assert agent._deaths == {f"a@cpu:0.{host}": 1}
+
+
 @pytest.mark.parametrize("shown", [True, False])
 async def test_the_next_agent_adopts(site: Site, shown: bool) -> None:
     """By their records, and where there is none yet by their command lines."""
