@@ -2,28 +2,14 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inferq.testing import Case
 from tests.engines.process import EngineProcess, demo_model, over_tcp, running
 from tests.engines.voices import Voices
-
-
-@dataclass
-class Case:
-    """One engine in the conformance suite: where it answers, and a body it answers with 200."""
-
-    engine: EngineProcess
-    path: str
-    body: dict[str, Any]
-    # A body that runs long enough to be left in the middle, and whether it can be streamed.
-    long: dict[str, Any]
-    streams: bool
-    # The media type of a whole answer. Only JSON has a place for the model's name.
-    media: str = "application/json"
 
 
 @pytest.fixture(scope="session")
