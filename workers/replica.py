@@ -106,7 +106,7 @@ def _engine_maker(
         if configured and configured.python
         else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
-        options=_options(model, settings.home),
+        options=options_of(model, settings.home),
     )
 
     def make(
@@ -127,7 +127,7 @@ def _engine_maker(
     return make
 
 
-def _options(model: ModelSettings, home: Path) -> dict[str, Any]:
+def options_of(model: ModelSettings, home: Path) -> dict[str, Any]:
     """The options of an engine: the declared limits, and those of the configuration with `{home}` filled in."""
 
     def filled(value: Any) -> Any:
