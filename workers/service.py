@@ -86,7 +86,7 @@ class ReplicaService:
         self._attempts = Attempts(self._redis, settings, place.model, place.name)
         self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
         self._engine = make_engine(self._on_ready, self._on_failed)
-        self._slots = settings.models[place.model].slots
+        self._slots = settings.served[place.model].slots
         limit = settings.processing.max_workers
         self._slots = self._slots if limit == "auto" else min(self._slots, limit)
         self._taken: dict[str, _Slot] = {}

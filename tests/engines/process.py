@@ -107,7 +107,7 @@ def spawn(
 ) -> Iterator[EngineProcess]:
     """Start an engine without waiting for it; end it in any case."""
     name, address = f"public-{module}", folder / f"{module}-{os.urandom(3).hex()}.sock"
-    python = sys.executable if module == "noop" else engines_python()
+    python = sys.executable if module in ("noop", "pull") else engines_python()
     argv = [python, "-m", f"workers.engines.{module}", "--model", model, "--served-name", name]
     argv += ["--uds", str(address), "--slots", str(slots), "--options", json.dumps(options or {})]
     with subprocess.Popen(argv, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
