@@ -28,6 +28,8 @@ class Hub:
     """How many downloads are cut."""
     pause_s: float = 0.0
     """Between pieces of a download."""
+    silent_s: float = 0.0
+    """Before the first byte of a download."""
     ranges: bool = True
     corrupt: bool = False
     endless: bool = False
@@ -132,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.status and hub.failures > 0 and self.command == "GET":
             hub.failures -= 1
             return self._answer(hub.status, b"not now", Retry_After="0")
+        if hub.silent_s:
+            time.sleep(hub.silent_s)
         data = hub.files[repo].get(path)
         if data is None:
             return self._answer(404, b"nothing")
