@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded while it arrives, then JSON. Knows no endpoint and no field."""
+"""Reading a request's body: bounded while it arrives, then JSON; forms are for `api.forms`. Knows no endpoint."""
 
 import asyncio
 import contextlib
@@ -25,41 +25,12 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The whole body, refused by its declared length before it is read, and by its real one while it is read.
-
-    Raises BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft.
-    """
-    headers = headers_of(request.scope)
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit:
-        # A client that waits for "100 Continue" has sent nothing yet, and reading would ask it to.
-        if b"expect" not in headers:
-            await _discard(request)
-        raise _too_large(limit)
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise errors.InvalidRequest("Compressed request bodies are not accepted.", param="Content-Encoding")
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + LONGEST
+    """The whole body. Raises what `Body` does."""
+    body = Body(request, limit)
+    await body.start()
     parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        try:
-            async with asyncio.timeout_at(min(loop.time() + SILENCE, deadline)):
-                message = await request.receive()
-        except TimeoutError:
-            raise errors.BodyTooSlow(
-                f"The request body did not come: no part of it for {SILENCE:g} s, or not all within {LONGEST:g} s."
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            if message.get("more_body", False):
-                await _discard(request)
-            raise _too_large(limit)
-        parts.append(part)
-        more = message.get("more_body", False)
+    while body.more:
+        parts.append(await body.next())
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -75,20 +46,69 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return parsed
 
 
-async def _discard(request: Request) -> None:
-    """Read on for a moment and keep nothing.
+class Body:
+    """A request's body, piece by piece: refused by its declared length before it is read, by its real one meanwhile.
 
-    Closing a connection on which bytes still arrive resets it, and the client would see that instead of the 413.
+    `more` is true until its end was read. Raises BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft.
     """
-    size, more = 0, True
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while more and size < _LINGER_BYTES:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerLeft
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self.more = True
+        self._request = request
+        self._limit = limit
+        self._left = limit
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + LONGEST
+
+    async def start(self) -> None:
+        """Refuse what the headers give away."""
+        headers = headers_of(self._request.scope)
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limit:
+            # A client that waits for "100 Continue" has sent nothing yet, and reading would ask it to.
+            if b"expect" not in headers:
+                await self.discard()
+            raise _too_large(self._limit)
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise errors.InvalidRequest(
+                "Compressed request bodies are not accepted.", param="Content-Encoding"
+            )
+
+    async def next(self) -> bytes:
+        """The next piece, which may be empty. Only while there is `more`."""
+        try:
+            async with asyncio.timeout_at(min(self._loop.time() + SILENCE, self._deadline)):
+                message = await self._request.receive()
+        except TimeoutError:
+            self.more = False
+            raise errors.BodyTooSlow(
+                f"The request body did not come: no part of it for {SILENCE:g} s, or not all within {LONGEST:g} s."
+            ) from None
+        if message["type"] == "http.disconnect":
+            self.more = False
+            raise CallerLeft
+        part: bytes = message.get("body", b"")
+        self.more = message.get("more_body", False)
+        self._left -= len(part)
+        if self._left < 0:
+            await self.discard()
+            raise _too_large(self._limit)
+        return part
+
+    async def discard(self) -> None:
+        """Read on for a moment and keep nothing. Afterwards there is no `more`.
+
+        Closing a connection on which bytes still arrive resets it, and the client would see that instead of the error.
+        """
+        size, more, self.more = 0, self.more, False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while more and size < _LINGER_BYTES:
+                    message = await self._request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise CallerLeft
+                    size += len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
 
 def _too_large(limit: int) -> errors.BodyTooLarge:

@@ -19,8 +19,9 @@ from api.pictures import rendered
 from api.reading import read_request
 from inferq import errors
 from inferq import request as asked
-from inferq.endpoints import ENDPOINTS
+from inferq.endpoints import ENDPOINTS, fields
 from inferq.endpoints import Answer as Kind
+from inferq.endpoints.sound import BACKGROUND
 from inferq.job import Job, JobSpec, JobState
 
 LONGEST_WAIT = 3600.0
@@ -32,6 +33,7 @@ async def call(request: Request, path: str) -> Response:
     endpoint = ENDPOINTS[path]
     body = await read_request(request, endpoint)
     background = body.pop("background", None)
+    fields.verify({"background": background}, {"background": BACKGROUND})
     if endpoint.long or background or "respond-async" in preferences(request):
         return await accept(request, await submission.durable(request, endpoint, body))
     checked, spec = await submission.interactive(request, endpoint, body)

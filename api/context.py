@@ -11,6 +11,7 @@ from api.auth import Caller, KeyCache
 from api.telemetry import Telemetry
 from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.media.links import load_secret
 from queues import Gateway
 from storage import Storage
 from storage.media import MediaStore
@@ -32,6 +33,7 @@ class Context:
     @classmethod
     def build(cls, settings: Settings, storage: Storage, gateway: Gateway) -> "Context":
         telemetry = Telemetry()
+        secret = settings.security.link_secret
         return cls(
             settings=settings,
             storage=storage,
@@ -39,7 +41,7 @@ class Context:
             catalog=Catalog(settings),
             keys=KeyCache(storage.keys.find),
             telemetry=telemetry,
-            link_secret=b"interim",
+            link_secret=load_secret(settings.home, secret.get_secret_value() if secret else None),
         )
 
     @property

@@ -1,5 +1,6 @@
 """Links to artifacts that open without a key until they expire, as `data[].url` of pictures and videos."""
 
+import time
 from collections.abc import Callable
 
 from starlette.requests import Request
@@ -17,7 +18,8 @@ def linker(request: Request) -> Callable[[str], str]:
     base = context.settings.api.public_url or _base(request)
 
     def link(sha256: str) -> str:
-        query = links.sign(sha256, context.link_secret, context.settings.api.link_ttl)
+        expires = int(time.time() + context.settings.api.link_ttl)
+        query = links.sign(sha256, expires, context.link_secret)
         return f"{base.rstrip('/')}/v1/artifacts/{sha256}?{query}"
 
     return link

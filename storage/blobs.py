@@ -6,15 +6,21 @@ Layout under the root: ``ab/ab12...`` the bytes, ``ab/ab12....json`` their media
 being written. A blob exists once its bytes have their name, and that rename comes last: a writer killed at
 any moment leaves only files in ``temp/``, or a lone sidecar that the next writer of the same bytes replaces.
 Nothing here is ever changed.
+
+Bytes are written to a local file first, the draft, so that they can be looked into before they are anything: in
+``temp/`` itself where the root is local, else in the local folder `spool`, from where they are copied when they are
+complete.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -22,6 +28,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 OCTETS = "application/octet-stream"
+_DRAFT = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +43,20 @@ class Artifact:
 class Blobs:
     """One root folder on one file system. Errors are those of the file system."""
 
-    def __init__(self, fs: AbstractFileSystem, root: str) -> None:
+    def __init__(self, fs: AbstractFileSystem, root: str, spool: Path) -> None:
         self.fs = fs
         self.root = root.rstrip("/")
         self.local = isinstance(fs, LocalFileSystem)
+        self.drafts = Path(self.temp) if self.local else spool
 
     @classmethod
-    def at(cls, url: str) -> "Blobs":
+    def at(cls, url: str, spool: Path) -> "Blobs":
         """The blobs under an fsspec URL or a path; the folders are made."""
         # Other hosts write too, so a listing from a while ago proves nothing.
         fs, root = url_to_fs(url, use_listings_cache=False)
-        blobs = cls(fs, root)
+        blobs = cls(fs, root, spool)
         fs.makedirs(blobs.temp, exist_ok=True)
+        blobs.drafts.mkdir(parents=True, exist_ok=True)
         return blobs
 
     @property
@@ -73,14 +82,23 @@ class Blobs:
         return bytes(self.fs.cat_file(self.path(sha256), start=start, end=end))
 
     def sweep(self, age: float) -> int:
-        """Remove files in ``temp/`` not written to for `age` seconds; how many there were."""
+        """Remove unfinished files not written to for `age` seconds; how many there were."""
         limit = time.time() - age
-        removed = 0
+        removed = 0 if self.local else self._sweep_spool(limit)
         for path in self.fs.ls(self.temp, detail=False):
             # Gone meanwhile: its writer renamed it, or another sweep was faster.
             with contextlib.suppress(FileNotFoundError):
                 if self.fs.modified(path).timestamp() < limit:
                     self.fs.rm_file(path)
+                    removed += 1
+        return removed
+
+    def _sweep_spool(self, limit: float) -> int:
+        removed = 0
+        for path in self.drafts.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if _DRAFT.fullmatch(path.name) and path.stat().st_mtime < limit:
+                    path.unlink()
                     removed += 1
         return removed
 
@@ -102,45 +120,65 @@ class Blobs:
 
 
 class Draft:
-    """A blob that is being written, under a name of its own. End it with `commit` or `abandon`."""
+    """A blob that is being written, in a local file of its own. End it with `commit` or `abandon`."""
 
     def __init__(self, blobs: Blobs) -> None:
+        name = uuid.uuid4().hex
         self._blobs = blobs
-        self._path = f"{blobs.temp}/{uuid.uuid4().hex}"
-        self._file: Any = blobs.fs.open(self._path, "wb")
+        self._temporary = f"{blobs.temp}/{name}"
         self._hash = hashlib.sha256()
-        self._size = 0
+        self.path = blobs.drafts / name
+        self.size = 0
+        self.ended = False
+        self._file = self.path.open("wb")
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._hash.update(data)
-        self._size += len(data)
+        self.size += len(data)
         self._file.write(data)
+
+    def flush(self) -> None:
+        """Bring all that was written into the file at `path`."""
+        self._file.flush()
 
     def commit(self, media_type: str) -> Artifact:
         """Give the bytes their name. If the store has them already, it keeps those, with their media type."""
         self._finish(self._file)
-        artifact = Artifact(self._hash.hexdigest(), self._size, media_type)
+        artifact = Artifact(self.sha256, self.size, media_type)
         existing = self._blobs.stat(artifact.sha256)
         if existing is not None:
-            self._blobs.fs.rm_file(self._path)
+            self.path.unlink()
+            self.ended = True
             return existing
         folder = self._blobs.folder(artifact.sha256)
         self._blobs.fs.makedirs(folder, exist_ok=True)
         self._put_sidecar(artifact)
-        self._blobs.fs.mv(self._path, self._blobs.path(artifact.sha256))
+        if not self._blobs.local:
+            self._blobs.fs.put_file(str(self.path), self._temporary)
+            self.path.unlink()
+        self._blobs.fs.mv(self._temporary, self._blobs.path(artifact.sha256))
+        self.ended = True
         self._blobs.sync_folder(folder)
         self._blobs.sync_folder(self._blobs.root)
         return artifact
 
     def abandon(self) -> None:
         """Leave nothing behind, whatever state the draft is in."""
+        self.ended = True
         with contextlib.suppress(Exception):
             self._file.close()
         with contextlib.suppress(Exception):
-            self._blobs.fs.rm_file(self._path)
+            self.path.unlink()
+        if not self._blobs.local:
+            with contextlib.suppress(Exception):
+                self._blobs.fs.rm_file(self._temporary)
 
     def _put_sidecar(self, artifact: Artifact) -> None:
-        path = f"{self._path}.json"
+        path = f"{self._temporary}.json"
         with self._blobs.fs.open(path, "wb") as stream:
             stream.write(json.dumps({"media_type": artifact.media_type, "size": artifact.size}).encode())
             self._finish(stream)

@@ -1,14 +1,250 @@
-"""interim"""
+"""Media intake: whatever a caller names as a file becomes an artifact that was looked into, or the request is refused.
+
+The order is receive, look, judge, store: bytes that are refused never become an artifact, so nothing has to be removed
+again. It must not know endpoints, nor how a file is fetched or looked into.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from inferq import errors
+from inferq.config.sections import Media as MediaSettings
+from inferq.endpoints import FileFacts
+from inferq.media.facts import Facts
+from inferq.media.fetch import Fetcher
+from inferq.media.prober import Prober
+from inferq.media.reference import Inline, Reference, Remote, Stored, parse
 from inferq.request import Request
-from storage.artifacts import ArtifactStore
+from storage.artifacts import CHUNK, Artifact, ArtifactStore
+from storage.blobs import OCTETS
+
+Wants = Literal["image", "audio", "video", "any"]
+"""What an endpoint can use. A video with sound is audio too: what listens takes the sound out of it."""
+
+REMEMBERED = 1024
+"""Artifacts whose facts are kept, so that the same bytes are looked into once."""
+
+_CLAIM = re.compile(r"application/[a-z0-9!#$&^_.+-]{1,64}")
+_WANTED = {
+    "image": "a picture (PNG, JPEG, WebP, GIF, BMP or TIFF)",
+    "audio": "a sound",
+    "video": "a video",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An artifact that was looked into. `media_type` is what the bytes are, not what their sender said."""
+
+    sha256: str
+    media_type: str
+    size: int
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Upper bounds of one file: pixels of a picture or frame, seconds of a recording, frames of anything."""
+
+    pixels: int
+    seconds: float
+    frames: int
 
 
 class MediaStore:
-    def __init__(self, artifacts: ArtifactStore) -> None:
-        self.artifacts = artifacts
+    """Takes files for the API and for watched folders. `close` it; fetcher and prober are made if not given."""
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        settings: MediaSettings,
+        *,
+        fetcher: Fetcher | None = None,
+        prober: Prober | None = None,
+    ) -> None:
+        self._artifacts = artifacts
+        self._settings = settings
+        self._fetcher = fetcher or Fetcher(settings)
+        self._prober = prober or Prober()
+        self._known: OrderedDict[str, Facts] = OrderedDict()
+        self.limits = Limits(
+            pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
+        )
+
+    async def take(
+        self,
+        value: Any,
+        *,
+        param: str,
+        wants: Wants = "any",
+        limits: Limits | None = None,
+        raw_base64: bool = False,
+    ) -> Media:
+        """The file that a field refers to: a data: URL, a URL, an artifact's id, or base64 where that is taken.
+
+        Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
+        """
+        reference = await self._parsed(value, param, raw_base64)
+        bounds = limits or self.limits
+        match reference:
+            case Stored(sha256):
+                return await self._stored(sha256, param, wants, bounds)
+            case Inline(data, media_type):
+                return await self._received(_pieces(data), media_type, param, wants, bounds)
+            case Remote():
+                async with self._fetcher.open(reference, param=param) as body:
+                    return await self._received(body.chunks, body.media_type, param, wants, bounds)
+
+    async def receive(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        param: str,
+        media_type: str | None = None,
+        wants: Wants = "any",
+        limits: Limits | None = None,
+    ) -> Media:
+        """An upload, of at most `max_upload` bytes; `media_type` is what its sender says.
+
+        Raises BodyTooLarge, InvalidRequest, StoreUnavailable, Unavailable, and what `chunks` raises.
+        """
+        bounded = _bounded(chunks, self._settings.max_upload, param)
+        return await self._received(bounded, media_type, param, wants, limits or self.limits)
 
     async def take_all(self, request: Request) -> None:
-        for place in request.places():
-            raise errors.NotReady(f"{place.param}: not yet", param=place.param)
+        """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
+
+        Raises as `take`, and InvalidRequest for too many.
+        """
+        places = request.places()
+        most = self._settings.max_media_per_request
+        if len(places) > most:
+            raise errors.InvalidRequest(
+                f"The request names {len(places)} files, more than the limit of {most} of this server.",
+                param=places[most].param,
+            )
+        for place in places:
+            media = await self.take(
+                place.named, param=place.param, wants=place.kind.value, raw_base64=place.bare
+            )
+            place.put(f"artifact:{media.sha256}")
+            facts = media.facts
+            request.files[place.param] = FileFacts(
+                media.media_type, media.size, facts.width, facts.height, facts.seconds
+            )
+
+    async def close(self) -> None:
+        """End the processes that look into files."""
+        await self._prober.close()
+
+    async def _parsed(self, value: Any, param: str, raw_base64: bool) -> Reference:
+        limit = self._settings.max_upload
+        if isinstance(value, str) and len(value) > CHUNK:
+            # Megabytes of base64 would hold up everybody else.
+            return await asyncio.to_thread(parse, value, param=param, limit=limit, raw_base64=raw_base64)
+        return parse(value, param=param, limit=limit, raw_base64=raw_base64)
+
+    async def _stored(self, sha256: str, param: str, wants: Wants, limits: Limits) -> Media:
+        artifact = await self._artifacts.stat(sha256)
+        if artifact is None:
+            raise errors.InvalidRequest(f"There is no artifact {sha256}, which '{param}' names.", param=param)
+        facts = self._recalled(sha256)
+        if facts is None:
+            async with self._artifacts.local_path(sha256) as path:
+                facts = await self._look(sha256, path)
+        judge(facts, param=param, wants=wants, limits=limits)
+        return _media(artifact, facts)
+
+    async def _received(
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+    ) -> Media:
+        async with self._artifacts.upload() as upload:
+            async for chunk in chunks:
+                await upload.write(chunk)
+            if not upload.size:
+                raise errors.InvalidRequest(f"The file in '{param}' is empty.", param=param)
+            facts = self._recalled(upload.sha256) or await self._look(upload.sha256, await upload.local())
+            judge(facts, param=param, wants=wants, limits=limits)
+            return _media(await upload.commit(facts.media_type or _plain(claimed)), facts)
+
+    def _recalled(self, sha256: str) -> Facts | None:
+        if sha256 in self._known:
+            self._known.move_to_end(sha256)
+        return self._known.get(sha256)
+
+    async def _look(self, sha256: str, path: Path) -> Facts:
+        facts = await self._prober.probe(path)
+        # What could not be looked into may have been this machine's fault, so it is not remembered.
+        if facts.error is None:
+            self._known[sha256] = facts
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return facts
+
+
+def judge(facts: Facts, *, param: str, wants: Wants, limits: Limits) -> None:
+    """Raise InvalidRequest unless a file is of a wanted kind and within the limits. Pure.
+
+    1. It could be looked into. 2. It is what is wanted. 3. Pixels, 4. frames, 5. seconds: within bounds, and seconds
+    known, because an unknown length has no bound.
+    """
+    if facts.error is not None:
+        raise errors.InvalidRequest(f"The file in '{param}' cannot be used: {facts.error}.", param=param)
+    fits = {
+        "image": facts.kind == "image",
+        "audio": facts.channels is not None,
+        "video": facts.kind == "video",
+        "any": True,
+    }
+    if not fits[wants]:
+        found = facts.media_type or "of an unknown format"
+        raise errors.InvalidRequest(
+            f"Invalid '{param}': expected {_WANTED[wants]}, but the file is {found}.", param=param
+        )
+    if (facts.width or 0) * (facts.height or 0) > limits.pixels:
+        size = f"{facts.width}x{facts.height} pixels"
+        raise _beyond(param, size, f"{limits.pixels} pixels")
+    if (facts.frames or 0) > limits.frames:
+        raise _beyond(param, f"{facts.frames} frames", f"{limits.frames}")
+    if facts.kind in ("audio", "video"):
+        if facts.seconds is None or not facts.seconds >= 0:
+            raise errors.InvalidRequest(f"The length of the file in '{param}' cannot be told.", param=param)
+        if facts.seconds > limits.seconds:
+            raise _beyond(param, f"{facts.seconds:.1f} s", f"{limits.seconds:g} s")
+
+
+def _beyond(param: str, found: str, limit: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(
+        f"The file in '{param}' has {found}, more than the limit of {limit} of this server.", param=param
+    )
+
+
+def _media(artifact: Artifact, facts: Facts) -> Media:
+    return Media(artifact.sha256, facts.media_type or artifact.media_type, artifact.size, facts)
+
+
+def _plain(claimed: str | None) -> str:
+    """A sender's word is taken for what nobody here can read, but not that it is text, picture or sound."""
+    lower = (claimed or "").lower()
+    return lower if _CLAIM.fullmatch(lower) else OCTETS
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), CHUNK):
+        yield data[start : start + CHUNK]
+
+
+async def _bounded(chunks: AsyncIterable[bytes], limit: int, param: str) -> AsyncIterator[bytes]:
+    left = limit
+    async for chunk in chunks:
+        left -= len(chunk)
+        if left < 0:
+            raise errors.BodyTooLarge(
+                f"The file in '{param}' is larger than {limit} bytes, the limit of this server.", param=param
+            )
+        yield chunk

@@ -20,6 +20,7 @@ class Storage:
     media: MediaStore
 
     async def close(self) -> None:
+        await self.media.close()
         await self.ledger.close()
 
 
@@ -29,4 +30,4 @@ async def open_storage(settings: Settings) -> Storage:
     await revision.check(url, settings.home)
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
-    return Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts))
+    return Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts, settings.media))

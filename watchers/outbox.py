@@ -10,6 +10,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
+
 from inferq import errors
 from inferq.job import Job, JobState
 from storage.artifacts import ArtifactStore
@@ -103,15 +105,16 @@ class Outbox:
         attachment = reports.attachment_of(job)
         if attachment is not None:
             attachment = await self._attach(job, attachment, attachment.file_name(stem, number))
+        elif reports.has_pictures(job):
+            job = replace(job, result=await self._with_pictures(job, stem, number))
         path = folder / names.numbered(stem, number, reports.RESULT)
         await asyncio.to_thread(moves.write_whole, path, [reports.result(job, attachment)])
         await asyncio.to_thread(self._put_away, job, name, self._folders.archive, name)
 
     async def _attach(self, job: Job, attachment: Attachment, name: str) -> Attachment:
         """The bytes of the result as a file of their own."""
-        path = self._folders.results / name
         if job.artifact is None:
-            await asyncio.to_thread(moves.write_whole, path, [job.result or b""])
+            await asyncio.to_thread(moves.write_whole, self._folders.results / name, [job.result or b""])
             return replace(attachment, file=name)
         known = await self._artifacts.stat(job.artifact)
         if known is None:
@@ -119,11 +122,26 @@ class Outbox:
                 "job %s: its artifact %s is not in the store; the result names it only", job.id, job.artifact
             )
             return attachment
+        await self._fetch(job.artifact, self._folders.results / name)
+        return replace(attachment, size=known.size, file=name)
+
+    async def _with_pictures(self, job: Job, stem: str, number: int) -> bytes:
+        """The result with each picture as a file beside it, named by `file`; none for one that is gone."""
+        answer = orjson.loads(job.result or b"{}")
+        for entry in answer.get("data", ()):
+            known = await self._artifacts.stat(entry.get("artifact", ""))
+            if known is None:
+                log.error("job %s: a picture of its result is not in the store", job.id)
+                continue
+            entry["file"] = Attachment(known.sha256, known.media_type).file_name(stem, number)
+            await self._fetch(known.sha256, self._folders.results / entry["file"])
+        return orjson.dumps(answer)
+
+    async def _fetch(self, sha256: str, path: Path) -> None:
         with Partial(path.parent) as partial:
-            async for chunk in self._artifacts.open_read(job.artifact):
+            async for chunk in self._artifacts.open_read(sha256):
                 await asyncio.to_thread(partial.write, chunk)
             await asyncio.to_thread(partial.place, path)
-        return replace(attachment, size=known.size, file=name)
 
     def _file_failure(self, job: Job, name: str) -> None:
         folder, (stem, extension) = self._folders.errors, names.split(name)

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from inferq import errors
+from inferq.endpoints import ENDPOINTS, Answer
 from inferq.job import Failure, Job, JobState
 from watchers import names
 
@@ -52,6 +53,12 @@ def attachment_of(job: Job) -> Attachment | None:
     if job.result and not is_json(job.result):
         return Attachment(hashlib.sha256(job.result).hexdigest(), job.result_type, len(job.result))
     return None
+
+
+def has_pictures(job: Job) -> bool:
+    """Whether the result names pictures that are artifacts."""
+    endpoint = ENDPOINTS.get(job.spec.endpoint)
+    return endpoint is not None and endpoint.answer is Answer.PICTURES
 
 
 def is_json(data: bytes) -> bool:

@@ -9,6 +9,8 @@ import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from queues.connection import connect
 from queues.presence import Presence
 from queues.remote import take_over_revoke
 from queues.signals import Signals
-from storage.artifacts import ArtifactStore, local_folder
+from storage.artifacts import ArtifactStore
 from workers.devices import device_env
 from workers.engine_process import EngineProcess
 from workers.service import ReplicaService, fail_waiting
@@ -44,9 +46,7 @@ def run(settings: Settings, place: Place) -> int:
             f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
         )
     try:
-        make_engine = _engine_maker(
-            settings, place, local_folder(settings.storage.artifacts_url, settings.home)
-        )
+        make_engine = _engine_maker(settings, place)
     except errors.ConfigError as error:
         uvloop.run(_refuse_waiting(settings, place, error.message))
         raise
@@ -63,7 +63,9 @@ def run(settings: Settings, place: Place) -> int:
     artifacts = on_loop(ArtifactStore.open(settings.storage.artifacts_url, settings.home))
 
     async def make_service() -> ReplicaService:
-        return ReplicaService(settings, place, signals, artifacts, make_engine)
+        return ReplicaService(
+            settings, place, signals, artifacts, partial(make_engine, artifacts.local_folder)
+        )
 
     service: ReplicaService = on_loop(make_service())
     serving = asyncio.run_coroutine_threadsafe(service.run(), loop)
@@ -88,8 +90,8 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
 
 
 def _engine_maker(
-    settings: Settings, place: Place, media: Path
-) -> Callable[[Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
+    settings: Settings, place: Place
+) -> Callable[[Path, Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
     model = settings.served[place.model]
     engine = find_engine(model.engine)
     configured = settings.engines.get(model.engine)
@@ -104,16 +106,15 @@ def _engine_maker(
         if configured and configured.python
         else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
-        media=media,
         options={**{f"max_{name}": value for name, value in model.limits.given().items()}, **model.options},
     )
 
     def make(
-        on_ready: Callable[[], Awaitable[None]], on_failed: Callable[[str], Awaitable[None]]
+        media: Path, on_ready: Callable[[], Awaitable[None]], on_failed: Callable[[str], Awaitable[None]]
     ) -> EngineProcess:
         return EngineProcess(
             engine,
-            launch,
+            replace(launch, media=media),
             env={**device_env(place.device, settings), **(configured.env if configured else {})},
             run_dir=settings.run_dir,
             log_file=settings.home / "logs" / f"engine-{place.name}.log",

@@ -160,6 +160,8 @@ async def delete_video(request: Request) -> ASGIApp:
 
 async def _accept(request: Request) -> Job:
     body = await read_request(request, ENDPOINT)
+    if body.get("input_reference") is not None:  # OpenAI's name
+        body["image_url"] = body.pop("input_reference")
     return await accepted_job(request, await submission.durable(request, ENDPOINT, body))
 
 

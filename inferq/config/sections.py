@@ -1,13 +1,16 @@
 """The sections of `scheduler_config.yaml` other than models: one class per section, each key with its meaning."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from inferq.config.section import Section, unbuilt
 from inferq.config.units import Duration, Size
 
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _LATER = "is documented but not built in this release; leave it at its default"
 
 
@@ -217,6 +220,9 @@ class Security(Section):
     """Key."""
     encrypt_sensitive_fields: list[str] = unbuilt([], f"encryption at rest {_LATER}")
     """Fields."""
+    link_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    """Signs links to artifacts; unset: made at first use and kept in INFERQ_HOME/links.key. Gateways with different
+    homes need the same one."""
 
 
 class Deployment(Section):
@@ -278,3 +284,45 @@ class Hub(Section):
     """Room on the disk that a pull leaves free."""
     timeout: Duration = 86400.0
     """Longest run of one attempt; what has arrived by then is not fetched again."""
+
+
+def _written_off(value: Any) -> Any:
+    return "off" if value is False else value
+
+
+def _host(text: str) -> str:
+    """A host name, an address or a network, in the one spelling that is compared."""
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        name = text.lower().rstrip(".")
+        if "/" in name or name.replace(".", "").isdigit() or not _HOST_NAME.fullmatch(name):
+            raise ValueError(f"{text!r} is no host name, address or network: {error}") from None
+        return name
+
+
+class Media(Section):
+    """Files that callers name: what is fetched for them, and how large it may be."""
+
+    # YAML reads a bare `off` as false.
+    fetch: Annotated[Literal["public", "listed", "off"], BeforeValidator(_written_off)] = "public"
+    """Which URLs are fetched. public: on public addresses, and on allow_hosts; listed: on allow_hosts; off: none."""
+    allow_http: bool = False
+    """Also fetch http:// URLs, whose content anybody on the way can change."""
+    allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
+    """Host names, addresses and networks (10.1.0.0/16) that may be private, on any port. Whoever may call may read
+    what answers there."""
+    max_upload: Size = Field(default=512 * 2**20, ge=1)
+    """Largest upload, and largest body with uploads."""
+    max_remote: Size = Field(default=64 * 2**20, ge=1)
+    """Largest file that is fetched."""
+    fetch_timeout: Duration = Field(default=30.0, gt=0)
+    """Longest time for one file, redirects included."""
+    max_image_pixels: int = Field(default=40_000_000, ge=1)
+    """Most pixels, width times height, of a picture or a video's frame."""
+    max_audio_seconds: Duration = Field(default=21_600.0, gt=0)
+    """Longest sound or video."""
+    max_frames: int = Field(default=100_000, ge=1)
+    """Most frames of a video or of an animated picture."""
+    max_media_per_request: int = Field(default=256, ge=1)
+    """Most files that one request names."""

@@ -17,6 +17,7 @@ from inferq.config.sections import (
     Directories,
     Hub,
     IntelligentRouting,
+    Media,
     Monitoring,
     Processing,
     Queue,
@@ -124,6 +125,8 @@ class Settings(Section):
     """Ledger and artifacts."""
     cache: Cache = Cache()
     """Answers that are given again."""
+    media: Media = Media()
+    """Files that callers name."""
     hub: Hub = Hub()
     """Where models are pulled from."""
     devices: dict[str, DeviceSettings] = {}

@@ -1,7 +1,7 @@
 """What the gateway has to know of one path below /v1 that makes jobs: who serves it, its body, its size, its files."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -98,9 +98,10 @@ class Endpoint:
     """`takes` are types of model; the first is the type whose jobs mean this endpoint when they name none.
 
     `units` is the size of the work in the model's own measure; `admit` raises InvalidRequest for what the model can
-    never serve; `fill` puts the configured defaults in; `streams` says whether an answer comes in pieces, and
-    `stream_type` their media type where they are no server-sent events; `offered` marks what only some engines have;
-    `long` makes every call a durable job; `cached` says whether the same request always has the same answer;
+    never serve; `files` finds the files that a body names, and `uploads` are the fields of a form that take one;
+    `fill` puts the configured defaults in; `streams` says whether an answer comes in pieces, and `stream_type` their
+    media type where they are no server-sent events; `offered` marks what only some engines have; `long` makes every
+    call a durable job; `cached` says whether the same request always has the same answer;
     `built_in` is the model of inferq's own that serves it, so that callers name none; `admin` keeps it from users.
     """
 
@@ -110,6 +111,7 @@ class Endpoint:
     units: Callable[[Body, ModelSettings, Files], float]
     admit: Callable[[Body, ModelSettings, Files], None] = no_bounds
     files: Callable[[Body], Iterator[FilePlace]] = no_files
+    uploads: Mapping[str, FileKind] = field(default_factory=dict)
     fill: Callable[[Body, Mapping[str, Any], ModelSettings], None] = fill_in
     streams: Callable[[Body], bool] = asks_for_events
     stream_type: Callable[[Body], str | None] = no_type

@@ -148,6 +148,8 @@ def _seeded(body: Body) -> bool:
     return body.get("seed") is not None and not body.get("stream")
 
 
+_UPLOADS = dict.fromkeys(("image", "image_url", "mask"), FileKind.IMAGE)
+
 GENERATIONS = Endpoint(
     path="images/generations",
     takes=("image",),
@@ -155,6 +157,7 @@ GENERATIONS = Endpoint(
     units=_work,
     admit=_admit,
     files=_files,
+    uploads=_UPLOADS,
     answer=Answer.PICTURES,
     cached=_seeded,
 )
@@ -165,6 +168,7 @@ EDITS = Endpoint(
     units=_work,
     admit=_admit,
     files=_files,
+    uploads=_UPLOADS,
     answer=Answer.PICTURES,
     cached=_seeded,
 )

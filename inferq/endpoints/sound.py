@@ -72,6 +72,7 @@ _LISTENING = {
     "file": Field(
         types=(STRING,), doc="The sound: a part of the form, or an https URL, `data:` URL or artifact."
     ),
+    "filename": Field(types=(STRING,), doc="What the sound is called, for people."),
     "prompt": Field(types=(STRING,), doc="Text before the sound, for models that use it."),
     "response_format": Field(types=(STRING,), choices=TEXT_FORMATS, doc="Default `json`."),
     "temperature": Field(types=(NUMBER,), low=0, high=1, doc="0 always takes the likeliest."),
@@ -148,6 +149,7 @@ SPEECH = Endpoint(
     units=_said,
     admit=_admit_said,
     files=_reference,
+    uploads={"reference_audio": FileKind.AUDIO},
     answer=Answer.FILE,
     streams=lambda body: True,
     stream_type=_sound_type,
@@ -159,6 +161,7 @@ TRANSCRIPTIONS = Endpoint(
     units=_heard,
     admit=_admit_heard,
     files=_sources,
+    uploads={"file": FileKind.AUDIO, "files": FileKind.AUDIO},
     cached=_pure,
 )
 TRANSLATIONS = Endpoint(
@@ -168,6 +171,7 @@ TRANSLATIONS = Endpoint(
     units=_heard,
     admit=_admit_heard,
     files=_sources,
+    uploads={"file": FileKind.AUDIO, "files": FileKind.AUDIO},
     cached=_pure,
     offered=True,
 )

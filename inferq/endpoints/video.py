@@ -88,6 +88,7 @@ VIDEO = Endpoint(
     units=_work,
     admit=_admit,
     files=_files,
+    uploads={"image_url": FileKind.IMAGE, "input_reference": FileKind.IMAGE},
     answer=Answer.FILE,
     long=True,
 )

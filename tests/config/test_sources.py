@@ -150,3 +150,25 @@ def test_socket_folder_is_short_and_differs_between_homes(tmp_path: Path) -> Non
     other = Settings(home=tmp_path)
     assert len(str(long.run_dir / "redis.sock")) < 108
     assert long.run_dir != other.run_dir
+
+
+@pytest.mark.parametrize("text", ["off", "'off'", "public", "listed"])
+def test_fetch_is_off_however_yaml_reads_it(write, text: str) -> None:
+    assert load_settings(write(f"media: {{fetch: {text}}}"), environ={}).media.fetch == text.strip("'")
+
+
+def test_allowed_hosts_are_kept_in_one_spelling(write) -> None:
+    hosts = "[Files.Example., 10.1.0.0/16, 127.0.0.1, '::1']"
+    found = load_settings(write(f"media: {{allow_hosts: {hosts}}}"), environ={}).media.allow_hosts
+    assert found == ["files.example", "10.1.0.0/16", "127.0.0.1/32", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    "host", ["10.1.0.1/16", "https://x", "x:80", "*.example", "1.2.3", "", "a b", "10.0.0.0/40"]
+)
+def test_what_is_no_host_is_refused(write, host: str) -> None:
+    assert "no host name, address or network" in refusal(write(f"media: {{allow_hosts: ['{host}']}}"))
+
+
+def test_a_link_secret_is_long(write) -> None:
+    assert "security.link_secret" in refusal(write("security: {link_secret: short}"))

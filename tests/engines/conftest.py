@@ -1,14 +1,14 @@
-"""The three engines, each started once for all tests of this folder."""
+"""The engines, each started once for all tests of this folder."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engines.process import EngineProcess, demo_model, running
+from tests.engines.process import EngineProcess, demo_model, over_tcp, running
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Case:
     # A body that runs long enough to be left in the middle, and whether it can be streamed.
     long: dict[str, Any]
     streams: bool
+    # The media type of a whole answer. Only JSON has a place for the model's name.
+    media: str = "application/json"
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +59,102 @@ def embed(socket_dir: Path, embed_model: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def speech(socket_dir: Path) -> Iterator[EngineProcess]:
+    with running("speech", socket_dir, "espeak", options={"max_characters": 200_000}) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def rerank_model() -> Path:
+    return demo_model("demo-rerank")
+
+
+@pytest.fixture(scope="session")
+def rerank(socket_dir: Path, rerank_model: Path) -> Iterator[EngineProcess]:
+    with running("rerank", socket_dir, str(rerank_model)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def remote(socket_dir: Path) -> Iterator[EngineProcess]:
+    """In front of another engine, which so stands for an upstream that knows what it may refuse."""
+    with over_tcp("noop", "their-name") as url:
+        options = {"url": f"{url}/v1", "remote_model": "their-name"}
+        with running("remote", socket_dir, options=options) as engine:
+            yield engine
+
+
+@pytest.fixture(scope="session")
+def media_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="iq-media-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def video(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
+    options = {"steps": 3, "threads": 1, "max_pixels": 96 * 96, "max_steps": 1000}
+    model = str(demo_model("demo-video"))
+    with running("video", socket_dir, model, options=options, media=media_dir) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
+    model = str(demo_model("demo-vision"))
+    with running("vision", socket_dir, model, options={"threads": 1}, media=media_dir) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-@pytest.fixture(params=["noop", "text", "embed"])
+def talks(engine: EngineProcess) -> Case:
+    return Case(engine, CHAT, chat("Say hello."), chat("!tokens=1000 !interval=0.05"), streams=True)
+
+
+def generates(engine: EngineProcess) -> Case:
+    return Case(engine, CHAT, chat("Say hello."), chat("go on", ignore_eos=True), streams=True)
+
+
+def embeds(engine: EngineProcess) -> Case:
+    texts = ["a b c d e f g h " * 10] * 2000
+    return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
+
+
+def reranks(engine: EngineProcess) -> Case:
+    documents = [f"{number} a b c d e f g h " * 6 for number in range(1000)]
+    long = {"query": "a b c", "documents": documents}
+    return Case(engine, "/v1/rerank", {"query": "a", "documents": ["a", "b"]}, long, streams=False)
+
+
+def speaks(engine: EngineProcess) -> Case:
+    long = {"input": "This is one of many sentences. " * 5000, "response_format": "wav"}
+    return Case(
+        engine, "/v1/audio/speech", {"input": "Hello there."}, long, streams=False, media="audio/mpeg"
+    )
+
+
+def films(engine: EngineProcess) -> Case:
+    body = {"prompt": "a red cat", "duration": 1, "size": "64x64"}
+    long = {"prompt": "a red cat", "steps": 1000}
+    return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
+
+
+CHAT = "/v1/chat/completions"
+CASES: dict[str, Callable[[EngineProcess], Case]] = {
+    "noop": talks,
+    "text": generates,
+    "embed": embeds,
+    "rerank": reranks,
+    "remote": talks,
+    "speech": speaks,
+    "video": films,
+    "vision": generates,
+}
+
+
+@pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
-    engine = request.getfixturevalue(request.param)
-    if request.param == "embed":
-        texts = ["a b c d e f g h " * 10] * 2000
-        return Case(engine, "/v1/embeddings", {"input": "hello"}, {"input": texts}, streams=False)
-    long = chat("!tokens=1000 !interval=0.05") if request.param == "noop" else chat("go on", ignore_eos=True)
-    return Case(engine, "/v1/chat/completions", chat("Say hello."), long, streams=True)
+    return CASES[request.param](request.getfixturevalue(request.param))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from workers.engines.window import Abandoned, Batch, Window, first_fitting, near_in_length
+from workers.engines.window import Abandoned, Batch, Window, among_equals, first_fitting, near_in_length
 
 
 class Model:
@@ -117,3 +117,8 @@ def test_near_in_length_respects_the_padded_budget() -> None:
     items = ["x" * 5] * 10
     assert len(pick(items)) == 4
     assert pick(["x" * 90]) == [0]
+
+
+def test_among_equals_offers_only_what_is_like_the_oldest() -> None:
+    pick = among_equals(len, near_in_length(int, 2, 1000))
+    assert sorted(pick(["50", "9", "48", "10", "100", "49"])) == [0, 5]

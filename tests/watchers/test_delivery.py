@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import orjson
 import pytest
 
 from inferq.job import JobState
@@ -98,6 +99,21 @@ async def test_a_large_result_lies_beside_it(site: Site) -> None:
         "file": f"a.{artifact.sha256[:12]}.mp3",
     }
     assert site.result(told["artifact"]["file"]).read_bytes() == sound
+
+
+async def test_pictures_lie_beside_their_result(site: Site) -> None:
+    artifact = await site.storage.artifacts.put(b"a picture", "image/png")
+    gone = {"artifact": "0" * 64}
+    async with site.watching():
+        site.drop("a.json", {"model": "demo-image", "prompt": "a house", "seed": 1})
+        await taken(site)
+        answer = orjson.dumps({"data": [{"artifact": artifact.sha256, "seed": 1}, gone]})
+        await site.work_once(model="demo-image", result=answer)
+        await until(lambda: listed(site.folders.archive))
+    first, second = read_json(site.result("a.json"))["result"]["data"]
+    assert first["file"] == f"a.{artifact.sha256[:12]}.png"
+    assert site.result(first["file"]).read_bytes() == b"a picture"
+    assert second == gone
 
 
 async def test_a_lost_artifact_is_named_only(site: Site) -> None:

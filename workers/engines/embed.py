@@ -1,10 +1,7 @@
 """The embedding engine: `/v1/embeddings` on sentence-transformers.
 
-Options: `batch_tokens` (padded tokens per run, default 1024 on a processor, where longer rows of unequal
-texts only pad more, else 2048), `batch_items` (texts per run, default 64), `wait_ms` (how long an idle
-engine waits for company, default 2), `truncate` (cut over-long inputs instead of refusing, default
-false), `threads` (torch threads, default all cores), `dtype` (default float32), `normalize` (default
-false: as the model is built), `trust_remote_code` (default false).
+Options: those of `padded.Batching`; `truncate` (cut over-long inputs instead of refusing, default false),
+`normalize` (default false: as the model is built) and `prompts` (texts by name, beside those of the model's folder).
 
 Tokenizing and encoding the answer happen outside the model's thread.
 """
@@ -12,31 +9,61 @@ Tokenizing and encoding the answer happen outside the model's thread.
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for (seen: 6 tokens/s in place of 600).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import numpy as np
-import torch
-from sentence_transformers import SentenceTransformer
-from transformers.utils import logging as transformers_logging
-
-from workers.engines import encoding
 from workers.engines.asgi import Call, EngineApp, Handler, Reply
 from workers.engines.base import Engine, main
-from workers.engines.failures import BadRequest, ContextLengthExceeded
+from workers.engines.bgem3 import Heads
+from workers.engines.failures import BadRequest, ContextLengthExceeded, UnsupportedParameter
 from workers.engines.fields import Fields, wrong_type
 from workers.engines.launch import Launch, Options
-from workers.engines.window import Abandoned, Batch, Window, near_in_length
+from workers.engines.padded import (
+    Batching,
+    Ids,
+    PaddedRuns,
+    Row,
+    context_of,
+    distinct,
+    fast_tokenizer,
+    tokens_of,
+    vocabulary_of,
+)
+from workers.engines.prompts import Prompts
+from workers.engines.vectors import Form, Vectors, body
+
+import torch  # isort: skip  # after padded, which settles its threads
+from sentence_transformers import SentenceTransformer  # isort: skip
 
 MOST_INPUTS = 2048
-Ids = list[int]
-Vector = Any
+MOST_NUMBERS = 2**24  # in the vectors of single tokens of one request: some 200 MB of JSON
+TOKENIZED = (
+    "Texts that were made into tokens by another model's tokenizer cannot be read."
+    " LangChain's OpenAIEmbeddings sends such tokens unless it is made with check_embedding_ctx_length=False."
+)
+Input = str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Text(Row):
+    """One input as tokens, and what is wanted of it."""
+
+    prompt: int = 0  # tokens of the prompt, where the model leaves them out of its mean
+    sparse: bool = False
+    colbert: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One embeddings request."""
+
+    inputs: list[Input]
+    prompt: str
+    truncate: bool
+    form: Form
+    sparse: bool
+    colbert: bool
 
 
 class EmbedEngine(Engine):
@@ -45,163 +72,169 @@ class EmbedEngine(Engine):
     def __init__(self, launch: Launch, app: EngineApp) -> None:
         super().__init__(launch, app)
         options = Options(launch.options)
-        self.batch_tokens = options.take("batch_tokens", 1024 if launch.device.startswith("cpu") else 2048)
-        self.batch_items = options.take("batch_items", 64)
-        self.wait_s = options.take("wait_ms", 2.0) / 1000
+        self.batching = Batching.take(options, launch.device)
         self.truncate = options.take("truncate", False)
-        self.threads = options.take("threads", 0)
-        self.dtype = options.take("dtype", "float32")
         self.normalize = options.take("normalize", False)
-        self.trusted = options.take("trust_remote_code", False)
+        self.configured_prompts = options.take("prompts", {})
         options.close()
 
     def load(self) -> None:
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
         model: Any = SentenceTransformer(
-            self.launch.model,
-            device=self.launch.device,
-            local_files_only=True,
-            trust_remote_code=self.trusted,
-            model_kwargs={"dtype": getattr(torch, self.dtype)},
+            self.launch.model, device=self.launch.device, **self.batching.prepare()
         )
         self.model = model.eval()
-        self.tokenizer: Any = getattr(self.model, "tokenizer", None)
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ValueError("the model needs a transformer with a fast tokenizer")
-        self.size = int(self.model.get_embedding_dimension())
-        self.longest = int(self.model.max_seq_length)
+        self.tokenizer = fast_tokenizer(model)
+        self.size = int(model.get_embedding_dimension())
+        self.longest, self.vocabulary = context_of(model), vocabulary_of(model)
         self.head, self.tail = special_frame(self.tokenizer)
-        self.prompt = self.model.prompts.get(self.model.default_prompt_name or "", "")
-        self.running: Batch[Ids, Vector] | None = None
-        for layer in transformer_layers(self.model):
-            layer.register_forward_pre_hook(self._stop_if_abandoned)
-        pick = near_in_length(len, self.batch_items, self.batch_tokens)
-        self.window: Window[Ids, Vector] = Window(self.run_batch, pick, self.wait_s)
-        self.run_batch(Batch())
-        self.window.start()
+        self.prompts = Prompts.of(model, self.configured_prompts)
+        self.skips_prompt = not all(getattr(module, "include_prompt", True) for module in model)
+        self.heads = Heads.load(self.launch.model, self.tokenizer, model.device, model.dtype)
+        self.runs: PaddedRuns[Text, Vectors] = PaddedRuns(
+            model, self.batching, self.forward, (lambda text: text.prompt) if self.skips_prompt else None
+        )
+        self.runs.start(Text(self.head + self.tail or [0]))
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         return {("POST", "/v1/embeddings"): self.embed}
 
     def unload(self) -> None:
-        self.window.stop()
+        self.runs.stop()
 
     def details(self) -> Mapping[str, Any]:
-        counts = {
-            "batches": self.window.batches,
-            "items": self.window.items,
-            "waiting": self.window.waiting(),
-        }
-        return {"context": self.longest, "dimensions": self.size, **counts}
+        return {"context": self.longest, "dimensions": self.size, **self.runs.counts()}
 
-    def _stop_if_abandoned(self, layer: Any, inputs: Any) -> None:
-        """Between layers, so that a caller who leaves frees the model within one layer's time."""
-        if self.running is not None and self.running.tickets and self.running.abandoned():
-            raise Abandoned
-
-    def run_batch(self, batch: Batch[Ids, Vector]) -> Sequence[Vector]:
-        """One forward pass on the model's thread. An empty batch warms the model up."""
-        rows = batch.items or [self.head + self.tail or [0]]
-        self.running = batch
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id or 0
-        right = self.tokenizer.padding_side == "right"
-        ids = np.full((len(rows), width), pad, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for place, row in enumerate(rows):
-            where = slice(0, len(row)) if right else slice(width - len(row), width)
-            ids[place, where] = row
-            mask[place, where] = 1
-        features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        with torch.inference_mode():
-            moved = {name: value.to(self.launch.device) for name, value in features.items()}
-            vectors = self.model(moved)["sentence_embedding"].float()
-            if self.normalize:
-                vectors = torch.nn.functional.normalize(vectors, dim=1)
-        return list(vectors.cpu().numpy()) if batch.tickets else ()
+    def forward(self, features: dict[str, Any], rows: Sequence[Text]) -> Sequence[Vectors]:
+        if self.skips_prompt:
+            features["prompt_length"] = rows[0].prompt
+        out = self.model(features)
+        dense = out["sentence_embedding"].float()
+        if self.normalize:
+            dense = torch.nn.functional.normalize(dense, dim=1)
+        vectors = [Vectors(each) for each in dense.cpu().numpy()]
+        if self.heads is None or not any(row.sparse or row.colbert for row in rows):
+            return vectors
+        return further(self.heads, out["token_embeddings"], rows, vectors)
 
     async def embed(self, call: Call) -> Reply:
-        fields = Fields(call.json())
-        self.app.check_model(fields)
-        given = fields.raw("input")
-        form = fields.choice("encoding_format", ("float", "base64"), "float")
-        dimensions = fields.integer("dimensions", 1, self.size)
-        fields.close()
-        inputs = read_input(given, len(self.tokenizer))
-        rows = await asyncio.to_thread(self.tokenize, inputs)
-        self.check_length(rows)
+        wanted = self.read(Fields(call.json()))
+        inputs, places = distinct(wanted.inputs)
+        rows = await asyncio.to_thread(self.rows, wanted, inputs, places)
         total = len(rows)
-        vectors = await self.window.submit(rows, lambda left: call.run.report(total - left, total))
-        used = sum(map(len, rows))
-        return Reply(await asyncio.to_thread(self.body, vectors, form, dimensions, used))
+        vectors = await self.runs.submit(rows, lambda left: call.run.report(total - left, total))
+        found = [vectors[place] for place in places]
+        used = sum(len(rows[place]) for place in places)
+        return Reply(await asyncio.to_thread(body, found, wanted.form, self.app.served_name, used))
 
-    def tokenize(self, inputs: Sequence[str | Ids]) -> list[Ids]:
+    def read(self, fields: Fields) -> Wanted:
+        self.app.check_model(fields)
+        inputs = read_input(fields.raw("input"), self.vocabulary)
+        prompt, asked_by = self.prompts.read(fields)
+        if asked_by is not None and prompt and not all(isinstance(each, str) for each in inputs):
+            raise BadRequest(f"'{asked_by}' goes with texts, not with tokens.", param=asked_by)
+        form = Form(
+            packed=fields.choice("encoding_format", ("float", "base64"), "float") == "base64",
+            dimensions=fields.integer("dimensions", 1, self.size),
+            dense=fields.flag("return_dense", default=True),
+        )
+        sparse, colbert = self.read_head(fields, "sparse"), self.read_head(fields, "colbert")
+        if not (form.dense or sparse or colbert):
+            raise BadRequest("Nothing is asked for: 'return_dense' is false.", param="return_dense")
+        truncate = fields.flag("truncate", default=self.truncate)
+        fields.close()
+        return Wanted(inputs, prompt, truncate, form, sparse, colbert)
+
+    def read_head(self, fields: Fields, name: str) -> bool:
+        asked = fields.flag(f"return_{name}")
+        if asked and self.heads is None:
+            raise UnsupportedParameter(f"return_{name}", "this model has no such head")
+        return asked
+
+    def rows(self, wanted: Wanted, inputs: Sequence[Input], places: Sequence[int]) -> list[Text]:
         """Rows of tokens with the model's own first and last tokens."""
-        texts = [self.prompt + each for each in inputs if isinstance(each, str)]
-        cut = {"truncation": True, "max_length": self.longest} if self.truncate else {"truncation": False}
-        encoded = iter(self.tokenizer(texts, padding=False, **cut)["input_ids"] if texts else ())
-        return [next(encoded) if isinstance(each, str) else self.frame(each) for each in inputs]
-
-    def frame(self, ids: Ids) -> Ids:
-        """Given tokens between the special ones, unless they have them already."""
-        framed = ids[: len(self.head)] == self.head and ids[len(ids) - len(self.tail) :] == self.tail
-        if not framed:
-            room = self.longest - len(self.head) - len(self.tail)
-            ids = [*self.head, *(ids[:room] if self.truncate else ids), *self.tail]
-        return ids
-
-    def check_length(self, rows: Sequence[Ids]) -> None:
-        for place, row in enumerate(rows):
-            if len(row) > self.longest:
+        prompted = [wanted.prompt + each for each in inputs if isinstance(each, str)]
+        read = iter(tokens_of(self.tokenizer, prompted, special=True))
+        lines = [next(read) if isinstance(each, str) else self.framed(list(each)) for each in inputs]
+        for place, ids in enumerate(lines):
+            if len(ids) > self.longest and not wanted.truncate:
                 raise ContextLengthExceeded(
-                    f"Input {place} has {len(row)} tokens; this model reads {self.longest}.", param="input"
+                    f"Input {places.index(place)} has {len(ids)} tokens; this model reads {self.longest}.",
+                    param="input",
                 )
+        cut = [self.cut(ids) for ids in lines]
+        numbers = sum(map(len, cut)) * self.heads.width if self.heads and wanted.colbert else 0
+        if numbers > MOST_NUMBERS:
+            raise BadRequest(
+                f"The vectors of all tokens would be {numbers} numbers; one answer may have {MOST_NUMBERS}.",
+                param="return_colbert",
+            )
+        prompt = self.prompt_length(wanted.prompt)
+        return [Text(ids, None, prompt, wanted.sparse, wanted.colbert) for ids in cut]
 
-    def body(self, vectors: Sequence[Vector], form: str, dimensions: int | None, used: int) -> bytes:
-        """The answer, in pieces: one long call into the JSON encoder would hold up the model's thread."""
-        entries = []
-        for place, vector in enumerate(vectors):
-            short = vector if dimensions is None or dimensions == self.size else shorten(vector, dimensions)
-            shown = packed(short) if form == "base64" else encoding.numbers(short)
-            entries.append(encoding.dumps({"object": "embedding", "index": place, "embedding": shown}))
-        usage = {"prompt_tokens": used, "total_tokens": used}
-        tail = encoding.dumps({"model": self.app.served_name, "usage": usage})
-        return b'{"object":"list","data":[' + b",".join(entries) + b"]," + tail[1:]
+    def framed(self, ids: Ids) -> Ids:
+        """Given tokens between the special ones, unless they have them already."""
+        has_head = ids[: len(self.head)] == self.head
+        has_tail = ids[len(ids) - len(self.tail) :] == self.tail
+        return ids if has_head and has_tail else [*self.head, *ids, *self.tail]
+
+    def cut(self, ids: Ids) -> Ids:
+        """At most as many tokens as the model reads; the special ones at both ends stay."""
+        over = len(ids) - self.longest
+        if over <= 0:
+            return ids
+        if self.tokenizer.truncation_side == "left":
+            return ids[: len(self.head)] + ids[len(self.head) + over :]
+        end = len(ids) - len(self.tail)
+        return ids[: end - over] + ids[end:]
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of the prompt with the special ones before it, where the model leaves them out of its mean."""
+        if not prompt or not self.skips_prompt:
+            return 0
+        (ids,) = tokens_of(self.tokenizer, [prompt], special=True)
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
 
-def shorten(vector: Vector, dimensions: int) -> Vector:
-    """The first numbers, at length one again."""
-    part = vector[:dimensions]
-    norm = float(np.linalg.norm(part))
-    return part / norm if norm > 0 else part
+def further(heads: Heads, hidden: Any, rows: Sequence[Text], vectors: Sequence[Vectors]) -> list[Vectors]:
+    """The vectors of a batch with the other forms that some of its rows want."""
+    ids = [row.ids for row in rows]
+    weights = heads.weights(hidden, ids) if any(row.sparse for row in rows) else [None] * len(rows)
+    several = heads.vectors(hidden, ids) if any(row.colbert for row in rows) else [None] * len(rows)
+    return [
+        Vectors(vector.dense, weight if row.sparse else None, many if row.colbert else None)
+        for row, vector, weight, many in zip(rows, vectors, weights, several, strict=True)
+    ]
 
 
-def packed(vector: Vector) -> str:
-    """OpenAI's base64 form: 32-bit floats, little-endian."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def read_input(value: Any, vocabulary: int) -> list[str | Ids]:
+def read_input(value: Any, vocabulary: int) -> list[Input]:
     """A text, texts, tokens, or lists of tokens."""
-    inputs = [value] if isinstance(value, str) else value
-    if not isinstance(inputs, list) or not inputs:
+    given: Any = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not given:
         raise BadRequest("'input' must be a string or a non-empty array.", param="input")
-    if is_tokens(inputs, vocabulary):
-        inputs = [inputs]
-    if len(inputs) > MOST_INPUTS:
+    if all(is_whole(each) for each in given):
+        given = [given]
+    if len(given) > MOST_INPUTS:
         raise BadRequest(f"'input' may hold at most {MOST_INPUTS} entries.", param="input")
-    texts = all(isinstance(each, str) for each in inputs)
-    if not texts and not all(isinstance(each, list) and is_tokens(each, vocabulary) for each in inputs):
-        raise wrong_type("input", f"a string, strings, or arrays of tokens below {vocabulary}")
-    if not all(inputs):
+    texts = all(isinstance(each, str) for each in given)
+    if not texts and not all(isinstance(each, list) and all(map(is_whole, each)) for each in given):
+        raise wrong_type("input", "a string, strings, or arrays of tokens")
+    if not all(given):
         raise BadRequest("'input' must not hold an empty text.", param="input")
-    return inputs
+    return given if texts else [checked(each, vocabulary) for each in given]
 
 
-def is_tokens(value: list[Any], vocabulary: int) -> bool:
-    return all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < vocabulary for one in value)
+def checked(tokens: list[int], vocabulary: int) -> tuple[int, ...]:
+    for token in tokens:
+        if not 0 <= token < vocabulary:
+            raise BadRequest(
+                f"'input' holds the token {token}; this model has the tokens 0 to {vocabulary - 1}. {TOKENIZED}",
+                param="input",
+            )
+    return tuple(tokens)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def special_frame(tokenizer: Any) -> tuple[Ids, Ids]:
@@ -210,12 +243,6 @@ def special_frame(tokenizer: Any) -> tuple[Ids, Ids]:
     full = tokenizer("a")["input_ids"]
     start = next((at for at in range(len(full)) if full[at : at + len(bare)] == bare), 0)
     return list(full[:start]), list(full[start + len(bare) :])
-
-
-def transformer_layers(model: Any) -> list[Any]:
-    """The blocks of the model: the members of its longest module list."""
-    lists = [list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ class Options:
             raise ValueError(f"option {name!r} must be a {type(default).__name__}")
         return value
 
+    def given(self, name: str) -> bool:
+        return name in self._values
+
     def close(self) -> None:
         if self._values:
             raise ValueError(f"unknown options: {', '.join(sorted(self._values))}")

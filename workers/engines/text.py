@@ -38,7 +38,8 @@ from workers.engines.textgen.batching import Batcher, Capacity
 from workers.engines.textgen.guide import AnyObject, Guide, Vocabulary, Words
 from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Ask, Defaults, read_chat, read_completion
-from workers.engines.textgen.sampling import Sampling, Sequence
+from workers.engines.textgen.sampling import Sequence
+from workers.engines.textgen.settings import end_tokens, model_sampling
 from workers.engines.textgen.token import Token
 from workers.engines.textgen.tools import CLOSE, OPEN, CallParser, Delta
 
@@ -267,27 +268,6 @@ class Flow:
 def call_head(name: str) -> bytes:
     """How a call of this function begins."""
     return f'{OPEN}\n{{"name": {encoding.dumps(name).decode()}, "arguments": '.encode()
-
-
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: of the generation config, and of the tokenizer."""
-    given = model.generation_config.eos_token_id
-    ends = set(given) if isinstance(given, list) else {given}
-    return frozenset(int(token) for token in ends | {tokenizer.eos_token_id} if token is not None)
-
-
-def model_sampling(config: Any) -> Sampling:
-    """The sampling the model's authors recommend, where they asked for sampling at all."""
-    repetition = float(getattr(config, "repetition_penalty", None) or 1.0)
-    if not config.do_sample:
-        return Sampling(repetition=repetition)
-    return Sampling(
-        temperature=float(config.temperature if config.temperature is not None else 1.0),
-        top_p=float(config.top_p or 1.0),
-        top_k=int(config.top_k or 0),
-        min_p=float(config.min_p or 0.0),
-        repetition=repetition,
-    )
 
 
 if __name__ == "__main__":

@@ -230,3 +230,14 @@ def near_in_length(length: Callable[[Item], int], most: int, budget: int) -> Pic
         return ranked[low:high]
 
     return pick
+
+
+def among_equals(key: Callable[[Item], object], pick: Pick[Item]) -> Pick[Item]:
+    """A pick that offers another one only the items with the key of the oldest."""
+
+    def chosen(items: Sequence[Item]) -> Sequence[int]:
+        wanted = key(items[0])
+        places = [place for place, item in enumerate(items) if key(item) == wanted]
+        return [places[at] for at in pick([items[place] for place in places])]
+
+    return chosen

@@ -12,11 +12,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, chat, embed
+from workers.engines.demo import bench, bgem3, chat, embed, kokoro, qwen_vision, rerank, video, vision
 from workers.engines.demo.shelf import build
 
-ALWAYS = (chat.RECIPE, embed.RECIPE)
-ON_REQUEST = (bench.CHAT_RECIPE, bench.EMBED_RECIPE)
+ALWAYS = (chat.RECIPE, embed.RECIPE, rerank.RECIPE, video.RECIPE, vision.RECIPE)
+ON_REQUEST = (
+    *(bench.CHAT_RECIPE, bench.EMBED_RECIPE),
+    bgem3.RECIPE,
+    kokoro.RECIPE,
+    qwen_vision.RECIPE,
+    video.PICTURE_RECIPE,
+)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import BertConfig, BertModel, Qwen2Config, Qwen2ForCausalLM
 
 from workers.engines.demo import tokens
 from workers.engines.demo.chat import save
@@ -65,7 +65,7 @@ def make_embed(folder: Path) -> dict[str, Any]:
         intermediate_size=EMBED_SHAPE["intermediate"],
         max_position_embeddings=EMBED_SHAPE["context"],
     )
-    model = assemble(config, tokenizer, folder, "cls")
+    model = assemble(BertModel(config, add_pooling_layer=False), tokenizer, folder, "cls")
     model.eval().save(str(folder), create_model_card=False)
     return {"parameters": sum(weight.numel() for weight in model.parameters()), "tokens": len(tokenizer)}
 

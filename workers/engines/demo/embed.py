@@ -38,8 +38,8 @@ TRAINING = {"seed": 11, "steps": 120, "rate": 3e-3, "heat": 0.1, "good_enough": 
 SPECIAL = {name: f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
 
-def wordpiece(corpus: Iterable[str], size: int, context: int) -> Any:
-    """A BERT tokenizer trained on the corpus."""
+def wordpiece(corpus: Iterable[str], size: int, context: int, *, pairs: bool = False) -> Any:
+    """A BERT tokenizer trained on the corpus; for pairs it numbers the two texts with token types."""
     inner = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -56,15 +56,16 @@ def wordpiece(corpus: Iterable[str], size: int, context: int) -> Any:
         tokenizer_object=inner,
         **{f"{name}_token": token for name, token in SPECIAL.items()},
         model_max_length=context,
+        model_input_names=["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
     )
 
 
-def assemble(config: Any, tokenizer: Any, scratch: Path, pooling: str) -> Any:
-    """A sentence-transformers model around fresh weights."""
-    BertModel(config, add_pooling_layer=False).save_pretrained(scratch)
+def assemble(body: Any, tokenizer: Any, scratch: Path, pooling: str) -> Any:
+    """A sentence-transformers model around the weights of a transformer."""
+    body.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
-    transformer = Transformer(str(scratch), max_seq_length=config.max_position_embeddings)
-    pool = Pooling(config.hidden_size, pooling_mode=pooling)
+    transformer = Transformer(str(scratch), max_seq_length=tokenizer.model_max_length)
+    pool = Pooling(body.config.hidden_size, pooling_mode=pooling)
     return SentenceTransformer(modules=[transformer, pool, Normalize()], device="cpu")
 
 
@@ -108,7 +109,7 @@ def make(folder: Path) -> dict[str, Any]:
         intermediate_size=SHAPE["intermediate"],
         max_position_embeddings=SHAPE["context"],
     )
-    model = assemble(config, tokenizer, folder, "mean")
+    model = assemble(BertModel(config, add_pooling_layer=False), tokenizer, folder, "mean")
     model.train()
     loss = train(model)
     model.eval().save(str(folder), create_model_card=False)

@@ -1,0 +1,1 @@
+"""The parts of the speech engine: sentences, voices of several kinds, and encoding while the sound is made."""

@@ -1,0 +1,165 @@
+"""A voice on another server: anything that answers OpenAI's `/v1/audio/speech` (vllm-omni, CosyVoice, ...).
+
+A voice to clone travels in the body, as a `data:` URL beside what is said in it. Servers name these fields
+differently, so their names are options. What the other server refuses is the caller's fault; anything else that
+goes wrong there is tried again by the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from workers.engines.failures import BadRequest, EngineFault
+from workers.engines.launch import Options
+from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
+from workers.engines.voices.reference import NotAudio, decode
+from workers.engines.voices.sound import Sound
+
+PATH = "/audio/speech"
+LONGEST_S = 900.0
+MOST_BYTES = 128 * 1024 * 1024
+# Our configuration is wrong, not the caller's request.
+OURS = (401, 403, 404, 405, 407, 408, 429)
+
+
+@dataclass(frozen=True)
+class UpstreamOptions:
+    """Where the server is, and how it names things."""
+
+    url: str
+    model: str
+    key_env: str
+    default_voice: str
+    reference_audio_field: str
+    reference_text_field: str
+    language_field: str
+    form: str
+    extra: Mapping[str, Any]
+    voices: tuple[str, ...]
+    languages: tuple[str, ...]
+    timeout_s: float
+
+
+def read_options(options: Options, served_name: str) -> UpstreamOptions:
+    """Raises ValueError for a URL that is none."""
+    url = options.take("upstream", "")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("option 'upstream' must be the http(s) URL of a server, such as http://host:8091/v1")
+    return UpstreamOptions(
+        url=url.rstrip("/").removesuffix(PATH) + PATH,
+        model=options.take("upstream_model", served_name),
+        key_env=options.take("upstream_key_env", ""),
+        default_voice=options.take("default_voice", ""),
+        reference_audio_field=options.take("reference_audio_field", "ref_audio"),
+        reference_text_field=options.take("reference_text_field", "ref_text"),
+        language_field=options.take("language_field", "language"),
+        form=options.take("upstream_format", "wav"),
+        extra=options.take("upstream_extra", {}),
+        voices=tuple(map(str, options.take("voices", []))),
+        languages=tuple(map(str, options.take("languages", []))),
+        timeout_s=options.take("upstream_timeout_s", 300.0),
+    )
+
+
+class UpstreamVoice:
+    """The other server. Up to `slots` pieces are asked for at once; the others wait in order of arrival."""
+
+    def __init__(self, options: UpstreamOptions, slots: int) -> None:
+        """Raises ValueError when the variable that should hold the key is not set."""
+        self._options = options
+        self._turns = asyncio.Semaphore(slots)
+        self._pieces = self._waiting = 0
+        headers = {"authorization": f"Bearer {key_of(options.key_env)}"} if options.key_env else {}
+        self._client = httpx2.AsyncClient(headers=headers, timeout=options.timeout_s)
+        self.facts = Facts(
+            name="upstream",
+            voices=(DEFAULT_VOICE, *options.voices) if options.voices else (),
+            languages=options.languages,
+            speeds=(0.25, 4.0),
+            clones=True,
+            takes_instructions=True,
+        )
+
+    async def speak(self, utterance: Utterance) -> Sound:
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            self._pieces += 1
+            content = await self._ask(self.body(utterance))
+        except httpx2.HTTPError as error:
+            raise EngineFault(f"The speech server cannot be used: {type(error).__name__}: {error}") from error
+        finally:
+            self._turns.release()
+        try:
+            return await asyncio.to_thread(decode, content, LONGEST_S)
+        except NotAudio as error:
+            raise EngineFault(f"The speech server's answer cannot be used: {error}.") from error
+
+    def body(self, utterance: Utterance) -> dict[str, Any]:
+        """The request for one piece."""
+        names = self._options
+        body: dict[str, Any] = {
+            **names.extra,
+            "model": names.model,
+            "input": utterance.text,
+            "response_format": names.form,
+        }
+        voice = names.default_voice if utterance.voice == DEFAULT_VOICE else utterance.voice
+        if voice:
+            body["voice"] = voice
+        if utterance.speed != 1.0:
+            body["speed"] = utterance.speed
+        if utterance.language:
+            body[names.language_field] = utterance.language
+        if utterance.instructions:
+            body["instructions"] = utterance.instructions
+        if utterance.reference is not None:
+            wav = base64.b64encode(utterance.reference.wav).decode()
+            body[names.reference_audio_field] = f"data:audio/wav;base64,{wav}"
+            if utterance.reference.text:
+                body[names.reference_text_field] = utterance.reference.text
+        return body
+
+    def counts(self) -> Mapping[str, int]:
+        return {"pieces": self._pieces, "waiting": self._waiting}
+
+    def close(self) -> None:
+        """Nothing: its connections end with the process."""
+
+    async def _ask(self, body: dict[str, Any]) -> bytes:
+        """The bytes of the answer. Cancelling closes the connection, which tells the server to stop."""
+        async with self._client.stream("POST", self._options.url, json=body) as response:
+            parts, size = [], 0
+            async for part in response.aiter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise EngineFault(f"The speech server answered with more than {MOST_BYTES} bytes.")
+            content = b"".join(parts)
+        if response.status_code != 200:
+            raise refusal(response.status_code, content)
+        return content
+
+
+def refusal(status: int, content: bytes) -> BadRequest | EngineFault:
+    words = content[:500].decode("utf-8", "replace")
+    if 400 <= status < 500 and status not in OURS:
+        return BadRequest(f"The speech server refused the request: {words}")
+    return EngineFault(f"The speech server answered {status}: {words}")
+
+
+def key_of(variable: str) -> str:
+    key = os.environ.get(variable)
+    if not key:
+        raise ValueError(f"the environment variable {variable} (option 'upstream_key_env') is not set")
+    return key
