@@ -55,6 +55,16 @@ class Catalog:
             )
         return found, model
 
+    def endpoints_of(self, model: ModelSettings) -> list[str]:
+        """Paths below /v1 that this model can be called with; none when its engine is not installed here."""
+        try:
+            offered = find_engine(model.engine).endpoints
+        except errors.ConfigError:
+            return []
+        return [
+            path for path, endpoint in ENDPOINTS.items() if model.type in endpoint.takes and path in offered
+        ]
+
     def endpoint(self, named: Any, model: str) -> Endpoint:
         """The endpoint that a job names, with or without its version, or the one that its model is for."""
         if named is None:

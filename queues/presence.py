@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from inferq.config import ModelSettings
 from queues.connection import Client
 
 PRESENCE_TTL = 10
@@ -42,7 +43,7 @@ class ReplicaInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
-    """What is known of a model after its last load; it outlives the replica. `source` is what was loaded.
+    """What is known of a model after its last load; it outlives the replica. `source` is `loaded_as` of then.
 
     `load_seconds` and `memory_bytes` are measured, `facts` are the engine's own, `at` is when (unix seconds).
     """
@@ -53,6 +54,11 @@ class Learnt:
     load_seconds: float | None = None
     memory_bytes: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def loaded_as(model: ModelSettings) -> str:
+    """What a load is a load of: what was learnt of another engine or source says nothing about this one."""
+    return f"{model.engine} {model.source}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
