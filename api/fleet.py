@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from api.context import Context
 from inferq import errors
 from inferq.config import ModelSettings
+from inferq.config.settings import PULL_MODEL
 from inferq.lanes import Lane
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
 
@@ -69,8 +70,9 @@ class Fleet:
 
     @property
     def loaded(self) -> list[str]:
-        """Models with a replica that is ready."""
-        return sorted({replica.model for replica in self.replicas or [] if replica.state == "ready"})
+        """Configured models with a replica that is ready."""
+        ready = {replica.model for replica in self.replicas or [] if replica.state == "ready"}
+        return sorted(ready - {PULL_MODEL})
 
     @property
     def has_accelerator(self) -> bool:
