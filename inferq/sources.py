@@ -43,7 +43,10 @@ class Source:
     value: str
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.value}" if self.kind in _PREFIXES.values() else self.value
+        """For records: a URL's query may hold a signature, so it is left out."""
+        if self.kind is Kind.URL:
+            return self.value.partition("?")[0]
+        return self.value if self.kind is Kind.FOLDER else f"{self.kind}:{self.value}"
 
     @property
     def name(self) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.engines.process import EngineProcess, demo_model, over_tcp, running
+from tests.engines import hub as hubs
+from tests.engines.process import ROOT, EngineProcess, demo_model, over_tcp, running
 
 
 @dataclass
@@ -106,6 +107,15 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def pull(socket_dir: Path) -> Iterator[EngineProcess]:
+    with hubs.serving({"acme/slow": {"big.bin": bytes(2**22)}}) as hub:
+        hub.pause_s = 0.2
+        options = {"huggingface": hub.url, "reserve_bytes": 0}
+        with running("pull", socket_dir, str(socket_dir / "models"), options=options) as engine:
+            yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -142,6 +152,12 @@ def films(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
 
 
+def pulls(engine: EngineProcess) -> Case:
+    """A folder that is there, and a hub that takes its time."""
+    body = {"source": str(ROOT / "examples")}
+    return Case(engine, "/v1/models/pull", body, {"source": "acme/slow"}, streams=False)
+
+
 CHAT = "/v1/chat/completions"
 CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "noop": talks,
@@ -152,6 +168,7 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "speech": speaks,
     "video": films,
     "vision": generates,
+    "pull": pulls,
 }
 
 

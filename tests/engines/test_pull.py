@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -13,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.engines import hub as hubs
+from tests.engines import process
 from tests.engines.hub import COMMIT, Hub, sha256
 from tests.engines.process import EngineProcess, eventually, running
 
@@ -314,19 +317,28 @@ def test_a_redirect_to_a_public_hub_may_not_lead_inside(
         assert inside.requests == []
 
 
+@pytest.mark.parametrize(
+    ("source", "variable", "cookie"),
+    [(REPO, "HF_TOKEN", None), (f"modelscope:{REPO}", "MODELSCOPE_API_TOKEN", "m_session_id=secret")],
+)
 def test_a_token_goes_to_its_hub_alone(
-    start: Start, hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    hub: Hub,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    variable: str,
+    cookie: str | None,
 ) -> None:
-    from tests.engines import process
-
-    monkeypatch.setitem(process.ENVIRONMENT, "HF_TOKEN", "hf-secret")
+    monkeypatch.setitem(process.ENVIRONMENT, variable, "secret")
     with hubs.serving({REPO: FILES}) as elsewhere:
         hub.redirect = elsewhere.url + "/plain/" + REPO + "/{path}"
         with start(allow_hosts=[elsewhere.url.removeprefix("http://")]) as engine:
-            pulled(engine)
+            pulled(engine, source=source)
         assert held(models / "tiny") == FILES
-        assert {headers.get("authorization") for _, _, headers in hub.requests} == {"Bearer hf-secret"}
-        assert {headers.get("authorization") for _, _, headers in elsewhere.requests} == {None}
+        assert {headers.get("authorization") for _, _, headers in hub.requests} == {"Bearer secret"}
+        assert {headers.get("cookie") for _, _, headers in hub.requests} == {cookie}
+        assert not any({"authorization", "cookie"} & set(headers) for _, _, headers in elsewhere.requests)
 
 
 def test_a_private_url_is_refused_unless_listed(start: Start, hub: Hub, models: Path) -> None:
@@ -353,8 +365,6 @@ def test_what_is_not_there(engine: EngineProcess) -> None:
 
 
 def test_a_hub_without_an_address_says_what_to_set(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.engines import process
-
     monkeypatch.setitem(process.ENVIRONMENT, "HF_ENDPOINT", "")
     with start(huggingface="", pythons=["/nowhere/python"]) as engine:
         response = engine.post(PULL, {"source": REPO})
@@ -365,8 +375,6 @@ def test_a_hub_without_an_address_says_what_to_set(start: Start, monkeypatch: py
 def test_the_variable_names_the_hub(
     start: Start, hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.engines import process
-
     monkeypatch.setitem(process.ENVIRONMENT, "HF_ENDPOINT", hub.url)
     with start(huggingface="") as engine:
         pulled(engine)
@@ -392,6 +400,35 @@ def test_no_room_is_said_before_anything_is_fetched(start: Start, hub: Hub, mode
     assert hub.downloads() == 0
     assert visible(models) == []
     assert not list((models / ".pull").glob("*/"))
+
+
+def test_a_disk_that_fills_up_is_said_and_freed(engine: EngineProcess, hub: Hub, models: Path) -> None:
+    """No file may grow beyond a megabyte, which to a program is the same as a full disk."""
+    resource.prlimit(engine.process.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
+    assert refused(engine.post(PULL, {"source": REPO})) == "disk_full"
+    assert visible(models) == []
+    assert not list((models / ".pull").glob("*/"))
+    assert engine.health()["status"] == "ready"
+
+
+def test_a_signature_in_a_url_is_not_written_down(start: Start, hub: Hub, models: Path) -> None:
+    url = f"{hub.url}/plain/{REPO}/model.safetensors?signature=secret"
+    with start(allow_hosts=["127.0.0.1"]) as engine:
+        answer = pulled(engine, source=url)
+    assert "secret" not in json.dumps(answer)
+    assert "secret" not in (models / "model.safetensors" / ".inferq-pull.json").read_text()
+
+
+def test_what_nobody_took_up_for_a_week_is_removed(start: Start, models: Path) -> None:
+    for name, age in (("old", 8 * 86400), ("young", 6 * 86400)):
+        part = models / ".pull" / name / "parts" / "x"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"x")
+        for path in (part, part.parent):
+            os.utime(path, (time.time() - age,) * 2)
+    with start():
+        assert not (models / ".pull" / "old").exists()
+        assert (models / ".pull" / "young").exists()
 
 
 def test_two_pulls_of_one_name_wait_for_each_other(engine: EngineProcess, hub: Hub, models: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -104,11 +103,11 @@ class PullEngine(Engine):
 
     async def _pull(self, wanted: Wanted, run: Run) -> dict[str, Any]:
         run.report(0, stage="listing")
-        base, hubs = "", {}
+        base, hubs = "", dict[str, Mapping[str, str]]()
         if wanted.source.kind in HUBS:
             hub = HUBS[wanted.source.kind]
             base = await base_of(hub, self.bases[hub.kind], self.pythons)
-            hubs[base] = os.environ.get(hub.token) or None
+            hubs[base] = hub.credentials()
         web = Web(hubs, self.allowed, connections=self.connections, stall_s=self.stall_s)
         try:
             listing = choose(

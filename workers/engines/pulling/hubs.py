@@ -53,13 +53,24 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """How to reach one kind of hub. `library` and `constant` say where its library keeps the public address."""
+    """How to reach one kind of hub. `library` and `constant` say where its library keeps the public address, `token`
+    names the variable of the token, and `cookie` is where older parts of the hub look for it.
+    """
 
     kind: Kind
     variables: tuple[str, ...]
     library: str
     constant: str
     token: str
+    cookie: str | None = None
+
+    def credentials(self) -> dict[str, str]:
+        """The headers that let us in; none without a token."""
+        token = os.environ.get(self.token, "").strip()
+        if not token:
+            return {}
+        cookie = {"Cookie": f"{self.cookie}={token}"} if self.cookie else {}
+        return {"Authorization": f"Bearer {token}", **cookie}
 
 
 HUBS = {
@@ -72,6 +83,7 @@ HUBS = {
         "modelscope_hub.constants",
         "DEFAULT_ENDPOINT",
         "MODELSCOPE_API_TOKEN",
+        "m_session_id",
     ),
 }
 

@@ -37,15 +37,14 @@ class NotPublic(OSError):
 
 
 class Web:
-    """`tokens` maps the origin of a hub to its token; `allowed` are hosts, or host:port, that are trusted besides.
-
-    `stall_s` is how long a server may send nothing.
+    """`hubs` maps the address of each hub to the headers that let us in; `allowed` are hosts, or host:port, that are
+    trusted besides. `stall_s` is how long a server may send nothing.
     """
 
     def __init__(
-        self, hubs: Mapping[str, str | None], allowed: list[str], *, connections: int, stall_s: float
+        self, hubs: Mapping[str, Mapping[str, str]], allowed: list[str], *, connections: int, stall_s: float
     ) -> None:
-        self._tokens = {str(URL(base).origin()): token for base, token in hubs.items()}
+        self._credentials = {str(URL(base).origin()): headers for base, headers in hubs.items()}
         self._trusted = {_host(URL(base)) for base in hubs} | {host.lower() for host in allowed}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=stall_s)
         self._limit = connections + 2
@@ -101,8 +100,7 @@ class Web:
                 f"{_shown(url)} is not https; hub.allow_hosts may permit its host.", code="address_refused"
             )
         session = self._session(trusted)
-        token = self._tokens.get(str(url.origin()))
-        given = {**_HEADERS, **headers, **({"Authorization": f"Bearer {token}"} if token else {})}
+        given = {**_HEADERS, **headers, **self._credentials.get(str(url.origin()), {})}
         async with session.request(method, url, headers=given, allow_redirects=False) as response:
             yield response
 
