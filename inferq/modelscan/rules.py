@@ -88,7 +88,10 @@ def _diffusers(folder: Path, names: Names) -> Kind | None:
 def _adapter(folder: Path, names: Names) -> Kind | None:
     if "adapter_config.json" not in names:
         return None
-    base = files.word((files.read_json(folder / "adapter_config.json") or {}).get("base_model_name_or_path"))
+    config = files.read_json(folder / "adapter_config.json")
+    if config is None:
+        return None
+    base = files.word(config.get("base_model_name_or_path"))
     return Kind(role="lora", note=f"for {base}" if base else None)
 
 

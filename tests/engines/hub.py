@@ -24,6 +24,8 @@ class Hub:
     url: str = ""
     cut_after: int | None = None
     """Bytes after which a download's connection is cut."""
+    cut_later: int = 0
+    """By how much more each time."""
     cuts: int = 10**9
     """How many downloads are cut."""
     pause_s: float = 0.0
@@ -31,6 +33,7 @@ class Hub:
     silent_s: float = 0.0
     """Before the first byte of a download."""
     ranges: bool = True
+    head: bool = True
     corrupt: bool = False
     endless: bool = False
     status: int | None = None
@@ -95,7 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_HEAD(self) -> None:
-        self.do_GET()
+        if self.hub.head:
+            self.do_GET()
+        else:
+            self._answer(405, b"")
 
     def do_GET(self) -> None:
         hub = self.hub
@@ -171,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             piece = data[start : start + PIECE]
             if hub.cut_after is not None and hub.cuts > 0 and sent + len(piece) > hub.cut_after:
                 hub.cuts -= 1
+                hub.cut_after += hub.cut_later
                 return
             self._write(path, piece)
             sent += len(piece)
