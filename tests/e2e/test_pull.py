@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,16 +106,42 @@ def test_a_model_shows_what_was_learnt_of_it(pull_stack: Stack) -> None:
     assert info["devices"] == ["cpu:0"]
 
 
+def environment(stack: Stack) -> dict[str, str]:
+    return {**stack.environ, "INFERQ_URL": stack.url, "INFERQ_API_KEY": stack.key, "TERM": "dumb"}
+
+
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "inferq", "models", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**stack.environ, "INFERQ_URL": stack.url, "INFERQ_API_KEY": stack.key, "TERM": "dumb"},
+        env=environment(stack),
         timeout=120,
         check=False,
     )
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_pull(pull_stack: Stack, hub: Hub) -> None:
+    hub.served.clear()
+    hub.pause_s = 0.05
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "inferq", "models", "pull", REPO, "--name", "patient", "--exclude", "*.json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(pull_stack),
+    )
+    until(lambda: hub.downloads() > 2**18, "some has come")
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130, said
+    assert "the pull goes on; inferq jobs watch " in said
+    job_id = said.split("inferq jobs watch ")[1].split(",")[0]
+    assert pull_stack.job(job_id)["state"] == "running"
+    hub.pause_s = 0.0
+    assert pull_stack.ended(job_id)["state"] == "succeeded"
 
 
 def test_the_command_line_pulls_lists_shows_and_scans(pull_stack: Stack) -> None:
