@@ -8,6 +8,13 @@ from inferq.engine import Command, Launch, MediaForm
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _QUIET_VLLM = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 TEXT_ENDPOINTS = frozenset({"chat/completions", "completions"})
+REMOTE_ENDPOINTS = frozenset(
+    {
+        *("chat/completions", "completions", "responses", "messages", "embeddings", "rerank"),
+        *("images/generations", "images/edits"),
+        *("audio/speech", "audio/transcriptions", "audio/translations"),
+    }
+)
 IMAGE_ENDPOINTS = frozenset({"images/generations", "images/edits"})
 
 
@@ -88,6 +95,7 @@ IMAGE = OwnServer("workers.engines.image", IMAGE_ENDPOINTS)
 VIDEO = OwnServer("workers.engines.video", frozenset({"video/generations"}))
 ASR = OwnServer("workers.engines.asr", frozenset({"audio/transcriptions", "audio/translations"}))
 SPEECH = OwnServer("workers.engines.speech", frozenset({"audio/speech"}))
+REMOTE = OwnServer("workers.engines.remote", REMOTE_ENDPOINTS)
 COMFYUI = OwnServer("workers.engines.comfyui", IMAGE_ENDPOINTS)
 PULL = OwnServer("workers.engines.pull", frozenset({"models/pull"}))
 VLLM = Vllm()

@@ -10,7 +10,18 @@ _PROCESS = frozenset(
     {"status", "pid", "model", "running", "served", "runs", "memory_bytes", "resident_bytes", "device_bytes"}
 )
 _PASSING = frozenset(
-    {"batches", "items", "waiting", "steps", "sequences", "active", "speech_seconds", "controlnets_loaded"}
+    {
+        "batches",
+        "items",
+        "made",
+        "answered",
+        "waiting",
+        "steps",
+        "sequences",
+        "active",
+        "speech_seconds",
+        "controlnets_loaded",
+    }
 )
 """Counts that are old as soon as they are read."""
 
