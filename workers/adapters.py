@@ -97,4 +97,5 @@ ASR = OwnServer("workers.engines.asr", frozenset({"audio/transcriptions", "audio
 SPEECH = OwnServer("workers.engines.speech", frozenset({"audio/speech"}))
 REMOTE = OwnServer("workers.engines.remote", REMOTE_ENDPOINTS)
 COMFYUI = OwnServer("workers.engines.comfyui", IMAGE_ENDPOINTS)
+PULL = OwnServer("workers.engines.pull", frozenset({"models/pull"}))
 VLLM = Vllm()

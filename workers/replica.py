@@ -41,7 +41,7 @@ CPU_NICE = 10
 
 def run(settings: Settings, place: Place) -> int:
     """Be this replica until SIGTERM. Raises ConfigError."""
-    if place.model not in settings.models:
+    if place.model not in settings.served:
         raise errors.ConfigError(
             f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
         )
@@ -92,7 +92,7 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
 def _engine_maker(
     settings: Settings, place: Place
 ) -> Callable[[Path, Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
-    model = settings.models[place.model]
+    model = settings.served[place.model]
     engine = find_engine(model.engine)
     configured = settings.engines.get(model.engine)
     folder = settings.under_home(model.source)

@@ -106,7 +106,8 @@ class Endpoint:
     `fill` puts the configured defaults in, `unattended` changes a body whose caller does not wait; `streams` says
     whether an answer comes in pieces, and `stream_type` their media type where they are no server-sent events;
     `offered` marks what only some engines have; `long` makes every call a durable job; `cached` says whether the same
-    request always has the same answer.
+    request always has the same answer;
+    `built_in` is the model of inferq's own that serves it, so that callers name none; `admin` keeps it from users.
     """
 
     path: str
@@ -124,3 +125,5 @@ class Endpoint:
     offered: bool = False
     long: bool = False
     cached: Callable[[Body], bool] = never
+    built_in: str | None = None
+    admin: bool = False

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from inferq.testing import Case
-from tests.engines.process import EngineProcess, demo_model, over_tcp, running
+from tests.engines import hub as hubs
+from tests.engines.process import ROOT, EngineProcess, demo_model, over_tcp, running
 from tests.engines.voices import Voices
 
 
@@ -94,6 +95,15 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(scope="session")
+def pull(socket_dir: Path) -> Iterator[EngineProcess]:
+    with hubs.serving({"acme/slow": {"big.bin": bytes(2**22)}}) as hub:
+        hub.pause_s = 0.2
+        options = {"huggingface": hub.url, "reserve_bytes": 0}
+        with running("pull", socket_dir, str(socket_dir / "models"), options=options) as engine:
+            yield engine
+
+
+@pytest.fixture(scope="session")
 def image_media(media_dir: Path) -> Path:
     """The folder that the image engine reads its input files from."""
     return media_dir
@@ -169,6 +179,12 @@ def films(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
 
 
+def pulls(engine: EngineProcess) -> Case:
+    """A folder that is there, and a hub that takes its time."""
+    body = {"source": str(ROOT / "examples")}
+    return Case(engine, "/v1/models/pull", body, {"source": "acme/slow"}, streams=False)
+
+
 def paints(engine: EngineProcess) -> Case:
     long = {"prompt": "red", "size": "192x192", "steps": 150, "partial_images": 3}
     return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
@@ -190,6 +206,7 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "image": paints,
     "video": films,
     "vision": generates,
+    "pull": pulls,
 }
 
 
