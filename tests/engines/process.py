@@ -1,5 +1,6 @@
 """Starting a real engine process for a test, talking to it, and waiting for what it shows."""
 
+import hashlib
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +91,16 @@ def running(module: str, folder: Path, model: str = "none", **kwargs: Any) -> It
         yield engine
 
 
+@cache
 def demo_model(name: str) -> Path:
-    """A demo model, built on first use."""
-    argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
-    subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    """A demo model, built on first use. The builder is asked again only when its code has changed: it takes seconds."""
+    sources = sorted((ROOT / "workers" / "engines" / "demo").glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    seen = MODELS / name / f".checked-{digest}"
+    if not seen.exists():
+        argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
+        subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+        seen.touch()
     return MODELS / name
 
 
