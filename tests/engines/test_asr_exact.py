@@ -22,6 +22,7 @@ from workers.engines.recognition.families import load_recogniser
 from workers.engines.recognition.folders import load_folder
 from workers.engines.recognition.funasr_features import from_banks, same_banks
 from workers.engines.recognition.hearing import Mode
+from workers.engines.recognition.pipeline import Piece, alike_and_near
 
 torch.set_num_threads(1)
 asr, vad, sound = sys.argv[1:]
@@ -65,6 +66,11 @@ for mode in (Mode(itn=True), Mode(itn=False)):
                 language="auto", use_itn=mode.itn, **mine.settings,
             )
         found["texts"][1].append(answer[0]["text"].rpartition("|>")[2].strip())
+
+waiting = [Mode(itn=place % 3 == 0) for place in range(12)]
+pick = alike_and_near(8, 60.0)
+pieces = [Piece(mode, None, 1000 + 10 * place) for place, mode in enumerate(waiting)]
+found["together"] = [sorted(pick(pieces)), sorted(pick(pieces[1:])), sorted(alike_and_near(8, 3.5)(pieces))]
 print(json.dumps(found))
 """
 
@@ -97,3 +103,8 @@ def test_speech_found_in_stretches_is_that_of_the_whole(compared: dict[str, Any]
 def test_texts_of_shared_runs_are_those_of_single_ones(compared: dict[str, Any]) -> None:
     ours, theirs = compared["texts"]
     assert ours == theirs
+
+
+def test_only_segments_of_one_mode_run_together(compared: dict[str, Any]) -> None:
+    """The oldest one decides; of the others those of its mode, nearest in length, within the seconds of a run."""
+    assert compared["together"] == [[0, 3, 6, 9], [0, 1, 3, 4, 6, 7, 9, 10], [0, 3, 6]]
