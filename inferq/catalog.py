@@ -48,7 +48,10 @@ class Catalog:
                 f"use /v1/{default_for(model.type).path}.",
                 param="model",
             )
-        if endpoint.offered and endpoint.path not in find_engine(model.engine).endpoints:
+        if (
+            endpoint.offered
+            and endpoint.path not in find_engine(self._settings.kind_of(model.engine)).endpoints
+        ):
             raise errors.NotFound(
                 f"The engine {model.engine!r} of the model {name!r} does not offer /v1/{endpoint.path}.",
                 param="model",
@@ -58,7 +61,7 @@ class Catalog:
     def endpoints_of(self, model: ModelSettings) -> list[str]:
         """Paths below /v1 that this model can be called with; none when its engine is not installed here."""
         try:
-            offered = find_engine(model.engine).endpoints
+            offered = find_engine(self._settings.kind_of(model.engine)).endpoints
         except errors.ConfigError:
             return []
         return [

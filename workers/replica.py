@@ -93,7 +93,7 @@ def _engine_maker(
     settings: Settings, place: Place
 ) -> Callable[[Path, Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
     model = settings.served[place.model]
-    engine = find_engine(model.engine)
+    engine = find_engine(settings.kind_of(model.engine))
     configured = settings.engines.get(model.engine)
     folder = settings.under_home(model.source)
     launch = Launch(

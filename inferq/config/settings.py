@@ -50,6 +50,8 @@ class DeviceSettings(Section):
 class EngineSettings(Section):
     """How an engine is started."""
 
+    kind: str | None = None
+    """The engine that this is, when its name here is another one: a second environment or device of the same engine."""
     python: Path | None = None
     """Python of the environment that holds the engine's library; relative to the project's folder."""
     env: dict[str, str] = {}
@@ -197,6 +199,11 @@ class Settings(Section):
         if name in self.models:
             return name
         return next((model for model, spec in self.models.items() if name in spec.aliases), None)
+
+    def kind_of(self, engine: str) -> str:
+        """The engine, as it is installed, that a model's `engine` stands for."""
+        configured = self.engines.get(engine)
+        return configured.kind if configured and configured.kind else engine
 
     @property
     def redis_url(self) -> str:
