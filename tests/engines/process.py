@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 ENGINES_PYTHON = Path(os.environ.get("INFERQ_ENGINES_PYTHON", ROOT / ".venv-engines" / "bin" / "python"))
 MODELS = Path(os.environ.get("INFERQ_TEST_MODELS", ROOT / ".cache" / "models"))
 START_S = 90.0
-LIGHT = ("noop", "remote")  # run under the gateway's Python
+LIGHT = ("noop", "remote", "comfyui")  # run under the gateway's Python
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -91,15 +91,29 @@ class EngineProcess:
 
     def events(self, path: str, body: dict[str, Any]) -> list[Any]:
         """The events of a stream, each checked to be one whole `data:` line; the last is `[DONE]`."""
+        blocks = self.blocks(path, body)
+        assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
+        return [json.loads(block.removeprefix("data: ")) for block in blocks]
+
+    def events_named(self, path: str, body: dict[str, Any]) -> list[Any]:
+        """As `events`, where each has a line with its name before it, which its `type` repeats."""
+        found = []
+        for block in self.blocks(path, body):
+            name, data = block.split("\n")
+            found.append(json.loads(data.removeprefix("data: ")))
+            assert name == f"event: {found[-1]['type']}"
+        return found
+
+    def blocks(self, path: str, body: dict[str, Any]) -> list[str]:
+        """The events of a stream as they came, without the `[DONE]` that ends it."""
         with self.client() as client, client.stream("POST", path, json=body | {"stream": True}) as response:
             raw = response.read().decode()
             assert response.status_code == 200, raw
             assert response.headers["content-type"].startswith("text/event-stream")
         assert raw.endswith("\n\n")
         blocks = raw.removesuffix("\n\n").split("\n\n")
-        assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
         assert blocks.pop() == "data: [DONE]"
-        return [json.loads(block.removeprefix("data: ")) for block in blocks]
+        return blocks
 
 
 @contextmanager
