@@ -141,17 +141,19 @@ class Double:
         if body.get("prompt_id") in self.state.history:
             self.wrong("prompt: an id that is in the history")
         for name, node in body["prompt"].items():
-            declared = CLASSES.get(node["class_type"])
             for key, value in node["inputs"].items():
-                if declared and key not in declared.required:
-                    self.wrong(f"prompt: {name} has no input {key}")
-                if isinstance(value, list) and (len(value) != 2 or value[0] not in body["prompt"]):
-                    self.wrong(f"prompt: {name}.{key} is a list that is no link")
-                if isinstance(value, dict) and set(value) != {"__value__"}:
-                    self.wrong(f"prompt: {name}.{key} is an object")
-            image = node["inputs"].get("image")
-            if node["class_type"] == "LoadImage" and image not in {*self.uploaded, "example.png"}:
-                self.wrong(f"prompt: {image} was not uploaded")
+                self.judge_input(body["prompt"], name, key, value)
+
+    def judge_input(self, graph: Graph, name: str, key: str, value: Any) -> None:
+        kind = graph[name]["class_type"]
+        if kind in CLASSES and key not in CLASSES[kind].required:
+            self.wrong(f"prompt: {name} has no input {key}")
+        if isinstance(value, list) and (len(value) != 2 or value[0] not in graph):
+            self.wrong(f"prompt: {name}.{key} is a list that is no link")
+        if isinstance(value, dict) and set(value) != {"__value__"}:
+            self.wrong(f"prompt: {name}.{key} is an object")
+        if kind == "LoadImage" and value not in {*self.uploaded, "example.png"}:
+            self.wrong(f"prompt: {value} was not uploaded")
 
     # Routes.
 

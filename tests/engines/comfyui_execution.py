@@ -124,24 +124,27 @@ class Execution:
             raise Interrupted
 
     def compute(self, kind: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
-        if kind == "CheckpointLoaderSimple":
-            return (inputs["ckpt_name"],) * 3
-        if kind == "CLIPTextEncode":
-            return ((inputs["clip"], inputs["text"]),)
-        if kind == "JoinTexts":
-            return (" ".join(inputs["texts"]),)
-        if kind == "EmptyLatentImage":
-            return (Latent(inputs["width"] // 8 * 8, inputs["height"] // 8 * 8, inputs["batch_size"]),)
-        if kind == "LoadImage":
-            picture, mask = loaded(self.double.inputs / inputs["image"])
-            return [picture], mask
-        if kind == "VAEEncode":
-            (picture,) = inputs["pixels"]
-            return (Latent(*picture.size, base=picture),)
-        if kind == "SetLatentNoiseMask":
-            given = inputs["samples"]
-            return (Latent(given.width, given.height, base=given.base, mask=inputs["mask"]),)
-        return (inputs["samples"].pictures,)
+        match kind:
+            case "CheckpointLoaderSimple":
+                made: tuple[Any, ...] = (inputs["ckpt_name"],) * 3
+            case "CLIPTextEncode":
+                made = ((inputs["clip"], inputs["text"]),)
+            case "JoinTexts":
+                made = (" ".join(inputs["texts"]),)
+            case "EmptyLatentImage":
+                made = (Latent(inputs["width"] // 8 * 8, inputs["height"] // 8 * 8, inputs["batch_size"]),)
+            case "LoadImage":
+                picture, mask = loaded(self.double.inputs / inputs["image"])
+                made = ([picture], mask)
+            case "VAEEncode":
+                (picture,) = inputs["pixels"]
+                made = (Latent(*picture.size, base=picture),)
+            case "SetLatentNoiseMask":
+                given = inputs["samples"]
+                made = (Latent(given.width, given.height, base=given.base, mask=inputs["mask"]),)
+            case _:
+                made = (inputs["samples"].pictures,)
+        return made
 
     async def sample(self, name: str, inputs: dict[str, Any]) -> Latent:
         latent, steps = inputs["latent_image"], inputs["steps"]

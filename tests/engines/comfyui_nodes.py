@@ -147,17 +147,7 @@ def wrong_value(
 ) -> tuple[str, str, str] | None:
     kind, settings = declared[0], declared[1] if len(declared) > 1 else {}
     if isinstance(value, list):
-        if len(value) != 2 or value[0] not in graph:
-            return (
-                "bad_linked_input",
-                "Bad linked input, must be a length-2 list of [node_id, slot_index]",
-                key,
-            )
-        made = CLASSES[graph[value[0]]["class_type"]].outputs[value[1]]
-        if made != kind:
-            details = f"{key}, received_type({made}) mismatch input_type({kind})"
-            return "return_type_mismatch", "Return type mismatch between linked nodes", details
-        return None
+        return wrong_link(graph, key, value, kind)
     if settings.get("image_upload"):
         missing = not (inputs / value).is_file()
         details = f"{key} - Invalid image file: {value}"
@@ -170,6 +160,16 @@ def wrong_value(
     if "max" in settings and value > settings["max"]:
         return "value_bigger_than_max", f"Value {value} bigger than max of {settings['max']}", key
     return None
+
+
+def wrong_link(graph: Graph, key: str, value: list[Any], kind: Any) -> tuple[str, str, str] | None:
+    if len(value) != 2 or value[0] not in graph:
+        return "bad_linked_input", "Bad linked input, must be a length-2 list of [node_id, slot_index]", key
+    made = CLASSES[graph[value[0]]["class_type"]].outputs[value[1]]
+    if made == kind:
+        return None
+    details = f"{key}, received_type({made}) mismatch input_type({kind})"
+    return "return_type_mismatch", "Return type mismatch between linked nodes", details
 
 
 def noise(width: int, height: int, *facts: Any) -> Image.Image:

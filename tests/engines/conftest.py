@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.engines.comfyui_bench import bench
 from tests.engines.process import EngineProcess, demo_model, over_tcp, running
 
 
@@ -106,6 +107,12 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def comfyui(socket_dir: Path) -> Iterator[EngineProcess]:
+    with bench() as comfy, running("comfyui", socket_dir, options=comfy.options()) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -142,6 +149,12 @@ def films(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
 
 
+def paints(engine: EngineProcess) -> Case:
+    body = {"prompt": "a lighthouse", "size": "64x64", "steps": 2}
+    long = body | {"steps": 150, "partial_images": 3}
+    return Case(engine, "/v1/images/generations", body, long, streams=True)
+
+
 CHAT = "/v1/chat/completions"
 CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "noop": talks,
@@ -152,6 +165,7 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "speech": speaks,
     "video": films,
     "vision": generates,
+    "comfyui": paints,
 }
 
 

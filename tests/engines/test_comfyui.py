@@ -133,15 +133,9 @@ def test_other_formats_are_made_when_asked_for(engine: EngineProcess, form: str,
 
 
 def test_quality_makes_files_smaller(engine: EngineProcess) -> None:
-    sizes = [
-        len(
-            made(engine, SMALL | {"seed": 1, "output_format": "jpeg", "output_compression": quality})["data"][
-                0
-            ]["b64_json"]
-        )
-        for quality in (5, 95)
-    ]
-    assert sizes[0] < sizes[1] / 2
+    body = SMALL | {"seed": 1, "output_format": "jpeg"}
+    rough, fine = (made(engine, body | {"output_compression": quality}) for quality in (5, 95))
+    assert len(rough["data"][0]["b64_json"]) < len(fine["data"][0]["b64_json"]) / 2
 
 
 def test_the_workflow_stays_with_the_operator(engine: EngineProcess) -> None:
@@ -172,13 +166,13 @@ def test_a_stream_shows_pictures_on_the_way(engine: EngineProcess, comfy: Comfy)
     for old in (False, True) if comfy.double else (False,):
         if comfy.double:
             comfy.double.old_previews = old
-        events = engine.events_named(PATH, SMALL | {"steps": 8, "seed": 3, "partial_images": 2})
+        events = engine.events_named(PATH, SMALL | {"steps": 8, "seed": 3 + old, "partial_images": 2})
         *partial, last = events
         assert [event["type"] for event in partial] == ["image_generation.partial_image"] * 2
         assert [event["partial_image_index"] for event in partial] == [0, 1]
         assert {event["output_format"] for event in partial} == {"jpeg"}
         assert picture_of(partial[0]["b64_json"]).format == "JPEG"
-        assert (last["type"], last["seed"], last["size"]) == ("image_generation.completed", 3, "64x64")
+        assert (last["type"], last["seed"], last["size"]) == ("image_generation.completed", 3 + old, "64x64")
         assert picture_of(last["b64_json"]).format == "PNG"
         assert last["usage"]["total_tokens"] == 0
 
@@ -224,8 +218,8 @@ def test_a_mask_says_where(comfy: Comfy, socket_dir: Path, media: Path) -> None:
         for place, mask in enumerate((clear, drawn)):
             named = saved(mask, media / f"mask{place}.png")
             picture = picture_of(made(engine, body | {"mask": named}, EDITS)["data"][0]["b64_json"])
-            assert set(picture.crop((32, 0, 64, 64)).getdata()) == {(200, 30, 30)}
-            assert len(set(picture.crop((0, 0, 32, 64)).getdata())) > 100
+            assert picture.crop((32, 0, 64, 64)).tobytes() == bytes((200, 30, 30)) * (32 * 64)
+            assert len(set(picture.crop((0, 0, 32, 64)).tobytes())) > 100
         nothing = engine.post(EDITS, body | {"mask": saved(Image.new("L", (64, 64)), media / "none.png")})
         assert (nothing.status_code, nothing.json()["error"]["param"]) == (400, "mask")
 
@@ -258,10 +252,11 @@ def error(engine: EngineProcess, body: dict[str, Any], path: str = PATH) -> tupl
         ({"n": 2, "batch_size": 3}, "batch_size"),
         ({"guidance_scale": 20.5}, "guidance_scale"),
         ({"guidance_scale": "7"}, "guidance_scale"),
-        ({"size": "65x64"}, "width"),
-        ({"size": "8x64"}, "width"),
+        ({"size": "65x64"}, "size"),
+        ({"size": "8x64"}, "size"),
         ({"size": "huge"}, "size"),
-        ({"size": "4096x4096"}, "width"),
+        ({"size": "4096x4096"}, "size"),
+        ({"size": None, "width": 65, "height": 64}, "width"),
         ({"size": "64x64", "width": 96}, "size"),
         ({"size": None, "height": 16384}, "height"),
         ({"quality": "hd"}, "quality"),

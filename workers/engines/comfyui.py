@@ -24,6 +24,7 @@ from workers.engines.comfy.events import Ear, Pace, Progress
 from workers.engines.comfy.pictures import Sent, Shown, sendable, shown
 from workers.engines.comfy.request import Ask, Form, Limits, Reader
 from workers.engines.comfy.server import ComfyFault, Server, until_up
+from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 
@@ -212,7 +213,9 @@ class ComfyEngine(Engine):
         try:
             while (preview := await queue.get()) is not None:
                 number, picture = preview
-                yield writer.partial(number, await asyncio.to_thread(shown, picture, ask.form))
+                with contextlib.suppress(EngineFault):  # one that is broken spoils nothing
+                    event = writer.partial(number, await asyncio.to_thread(shown, picture, ask.form))
+                    yield event
             for place, made in enumerate(await work):
                 yield writer.completed(place, made)
             yield encoding.DONE

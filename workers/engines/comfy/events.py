@@ -122,7 +122,8 @@ class Ear:
             self.progress.step(data.get("node"), data.get("value"), data.get("max"))
         elif kind == "progress_state" and isinstance(data.get("nodes"), dict):
             for node, state in data["nodes"].items():
-                self.progress.step(node, state.get("value"), state.get("max"))
+                if isinstance(state, dict):
+                    self.progress.step(node, state.get("value"), state.get("max"))
         elif kind == "executing" and data.get("node") is not None:
             self.progress.begin()
         return kind in ENDS or (kind == "executing" and data.get("node") is None)

@@ -98,13 +98,14 @@ async def submit(server: Server, task: Task, client_id: str) -> None:
 
 async def follow(server: Server, task: Task, connection: Connection, ear: Ear) -> dict[str, Any]:
     """The history's entry. Raises ComfyFault when the prompt is lost, or silent for too long."""
-    patience, contact = QUIET_S, time.monotonic()
+    quiet = min(QUIET_S, task.silence_s)
+    patience, contact = quiet, time.monotonic()
     while True:
         try:
             message = await connection.message(patience)
             if message is not None and not ear.read(message):
                 contact = time.monotonic()
-                patience = min(QUIET_S, patience * 2)
+                patience = min(quiet, patience * 2)
                 continue
             place, entry = await look(server, task.prompt_id)
             contact = time.monotonic()
@@ -120,6 +121,7 @@ async def follow(server: Server, task: Task, connection: Connection, ear: Ear) -
             return entry
         if place == PENDING:
             ear.heard = time.monotonic()
+            ear.progress.tell()
         if time.monotonic() - ear.heard > task.silence_s:
             raise ComfyFault(f"ComfyUI has told nothing of this prompt for {task.silence_s:g} s.")
         patience = END_S if message is not None else DOUBT_S if connection.lost else patience

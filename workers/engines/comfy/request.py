@@ -81,6 +81,14 @@ class Reader:
 
     def read(self, fields: Fields) -> Ask:
         """Raises BadRequest."""
+        try:
+            return self._read(fields)
+        except BadRequest as error:
+            if error.param in ("width", "height") and not fields.given(error.param):
+                error.param = "size"
+            raise
+
+    def _read(self, fields: Fields) -> Ask:
         given = dict(self.given(fields))
         stream = fields.flag("stream")
         previews = fields.integer("partial_images", 0, MOST_PREVIEWS) or 0
@@ -91,6 +99,8 @@ class Reader:
         fields.choice("response_format", ("url", "b64_json"), "b64_json")
         form = output(fields)
         fields.close()
+        if "prompt" in self.workflow.parameters and "prompt" not in given:
+            raise BadRequest("'prompt' is required.", param="prompt")
         seed = self.seed(given)
         self.check_limits(given)
         uploads = tuple(self.uploads(given))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from workers.engines.comfy.inputs import ANY, Input, inputs_of
+from workers.engines.comfy.inputs import ANY, MOST_NAMED, Input, inputs_of
 
 Graph = dict[str, dict[str, Any]]
 IMAGE, MASK = "image", "mask"
@@ -88,6 +88,7 @@ def build(
     missing = sorted({node["class_type"] for node in graph.values()} - set(classes))
     if missing:
         raise ValueError(f"ComfyUI has no node class {', '.join(missing)}; install the custom nodes there")
+    check_choices(graph, classes)
     found: dict[str, tuple[Target, ...]] = {}
     for name, given in parameters.items():
         if name in RESERVED:
@@ -115,6 +116,20 @@ def checked_graph(raw: Any) -> Graph:
         if not isinstance(node.get("inputs"), dict):
             raise ValueError(f"the workflow's node {name} has no inputs")
     return {name: {**node, "inputs": dict(literals(name, node, raw))} for name, node in raw.items()}
+
+
+def check_choices(graph: Graph, classes: Mapping[str, Any]) -> None:
+    """Raises ValueError where the graph names a model, or another choice, that the server does not have."""
+    for name, node in graph.items():
+        declared = inputs_of(classes[node["class_type"]])
+        for key, value in node["inputs"].items():
+            choices = declared.get(key, Input()).choices
+            if choices is None or isinstance(value, list | dict) or value in choices:
+                continue
+            known = ", ".join(str(each) for each in choices[:MOST_NAMED]) or "none"
+            raise ValueError(
+                f"ComfyUI does not have {value!r} for {key} of the workflow's node {name}, but {known}"
+            )
 
 
 def literals(name: str, node: Mapping[str, Any], graph: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
