@@ -25,7 +25,8 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    return _spec(http, await checked_request(http, endpoint, body), durable=True, kept=True)
+    checked = await checked_request(http, endpoint, body, unattended=True)
+    return _spec(http, checked, durable=True, kept=True)
 
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
@@ -34,12 +35,16 @@ async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
     return await durable(http, endpoint, body)
 
 
-async def checked_request(http: HttpRequest, endpoint: Endpoint, body: Body) -> Request:
+async def checked_request(
+    http: HttpRequest, endpoint: Endpoint, body: Body, *, unattended: bool = False
+) -> Request:
     """The request with its files taken in and measured, and not too big for its model."""
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
     checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
     await context.media.take_all(checked)
+    if unattended:
+        endpoint.unattended(checked.body)
     checked.admit()
     return checked
 

@@ -20,7 +20,7 @@ from celery.signals import worker_shutting_down
 
 from inferq import errors
 from inferq.config import Settings
-from inferq.config.settings import EngineSettings
+from inferq.config.settings import EngineSettings, ModelSettings
 from inferq.engine import Launch, find_engine
 from inferq.scheduling.placement import Place
 from queues.attempts import Attempts
@@ -106,7 +106,7 @@ def _engine_maker(
         if configured and configured.python
         else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
-        options={**{f"max_{name}": value for name, value in model.limits.given().items()}, **model.options},
+        options=_options(model, settings.home),
     )
 
     def make(
@@ -125,6 +125,20 @@ def _engine_maker(
         )
 
     return make
+
+
+def _options(model: ModelSettings, home: Path) -> dict[str, Any]:
+    """The options of an engine: the declared limits, and those of the configuration with `{home}` filled in."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{home}", str(home))
+        if isinstance(value, dict):
+            return {name: filled(item) for name, item in value.items()}
+        return [filled(item) for item in value] if isinstance(value, list) else value
+
+    limits = {f"max_{name}": value for name, value in model.limits.given().items()}
+    return {**limits, **filled(model.options)}
 
 
 def _nice(device: str, configured: EngineSettings | None) -> int:

@@ -95,7 +95,7 @@ class ModelSettings(Section):
     description: str = ""
     """Shown to users."""
     options: dict[str, Any] = {}
-    """Passed to the engine as they are."""
+    """Passed to the engine; `{home}` in a text is INFERQ_HOME."""
 
 
 class Settings(Section):

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.engines.comfyui_double import Double, comfyui
-from tests.engines.process import ROOT
+from tests.engines.process import ROOT, EngineProcess
 
 EXAMPLE = ROOT / "examples" / "comfyui"
 REAL = os.environ.get("INFERQ_TEST_COMFYUI", "").rstrip("/")
@@ -118,3 +118,19 @@ def saved(picture: Image.Image, path: Path) -> str:
     """The `file:` URL of a picture."""
     picture.save(path, "PNG")
     return path.as_uri()
+
+
+def events(engine: EngineProcess, path: str, body: dict[str, Any]) -> list[Any]:
+    """The events of a stream of pictures: each has a line with its name, which its `type` repeats."""
+    with engine.client() as client:
+        answer = client.post(path, json=body | {"stream": True})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *blocks, done, nothing = answer.text.split("\n\n")
+    assert (done, nothing) == ("data: [DONE]", "")
+    found = []
+    for block in blocks:
+        name, data = block.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found

@@ -2,28 +2,15 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inferq.testing import Case
 from tests.engines.comfyui_bench import bench
 from tests.engines.process import EngineProcess, demo_model, over_tcp, running
-
-
-@dataclass
-class Case:
-    """One engine in the conformance suite: where it answers, and a body it answers with 200."""
-
-    engine: EngineProcess
-    path: str
-    body: dict[str, Any]
-    # A body that runs long enough to be left in the middle, and whether it can be streamed.
-    long: dict[str, Any]
-    streams: bool
-    # The media type of a whole answer. Only JSON has a place for the model's name.
-    media: str = "application/json"
+from tests.engines.voices import Voices
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +95,46 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(scope="session")
+def image_media(media_dir: Path) -> Path:
+    """The folder that the image engine reads its input files from."""
+    return media_dir
+
+
+@pytest.fixture(scope="session")
+def image(socket_dir: Path, image_media: Path) -> Iterator[EngineProcess]:
+    options = {"controlnets": {"edges": str(demo_model("demo-controlnet"))}, "guidance": 2.0, "steps": 10}
+    model = str(demo_model("demo-image"))
+    with running("image", socket_dir, model, options=options, slots=16, media=image_media) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def asr_model() -> Path:
+    return demo_model("demo-asr")
+
+
+@pytest.fixture(scope="session")
+def vad_model() -> Path:
+    return demo_model("demo-vad")
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory, asr_model: Path) -> Voices:
+    """The folder of media that the speech recognition engine may read, with some speech in it."""
+    made = Voices(tmp_path_factory.mktemp("voices"), asr_model)
+    made.say("hello.wav", "hello")
+    made.hour("hour.wav", "hello.wav")
+    return made
+
+
+@pytest.fixture(scope="session")
+def asr(socket_dir: Path, voices: Voices, asr_model: Path, vad_model: Path) -> Iterator[EngineProcess]:
+    options = {"vad_model": str(vad_model), "threads": 1}
+    with running("asr", socket_dir, str(asr_model), options=options, media=voices.folder) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def comfyui(socket_dir: Path) -> Iterator[EngineProcess]:
     with bench() as comfy, running("comfyui", socket_dir, options=comfy.options()) as engine:
         yield engine
@@ -150,9 +177,13 @@ def films(engine: EngineProcess) -> Case:
 
 
 def paints(engine: EngineProcess) -> Case:
-    body = {"prompt": "a lighthouse", "size": "64x64", "steps": 2}
-    long = body | {"steps": 150, "partial_images": 3}
-    return Case(engine, "/v1/images/generations", body, long, streams=True)
+    long = {"prompt": "red", "size": "192x192", "steps": 150, "partial_images": 3}
+    return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
+
+
+def listens(engine: EngineProcess, voices: Voices) -> Case:
+    body, long = ({"file": voices.url(name)} for name in ("hello.wav", "hour.wav"))
+    return Case(engine, "/v1/audio/transcriptions", body, long, streams=True)
 
 
 CHAT = "/v1/chat/completions"
@@ -163,12 +194,15 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "rerank": reranks,
     "remote": talks,
     "speech": speaks,
+    "image": paints,
     "video": films,
     "vision": generates,
     "comfyui": paints,
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, "asr"])
 def case(request: pytest.FixtureRequest) -> Case:
+    if request.param == "asr":
+        return listens(request.getfixturevalue("asr"), request.getfixturevalue("voices"))
     return CASES[request.param](request.getfixturevalue(request.param))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.engines.comfyui_bench import Comfy, begins_with_a_picture, bench, picture_of, saved
+from tests.engines.comfyui_bench import Comfy, begins_with_a_picture, bench, events, picture_of, saved
 from tests.engines.process import EngineProcess, eventually, running
 
 PATH, EDITS = "/v1/images/generations", "/v1/images/edits"
@@ -166,8 +166,8 @@ def test_a_stream_shows_pictures_on_the_way(engine: EngineProcess, comfy: Comfy)
     for old in (False, True) if comfy.double else (False,):
         if comfy.double:
             comfy.double.old_previews = old
-        events = engine.events_named(PATH, SMALL | {"steps": 8, "seed": 3 + old, "partial_images": 2})
-        *partial, last = events
+        seen = events(engine, PATH, SMALL | {"steps": 8, "seed": 3 + old, "partial_images": 2})
+        *partial, last = seen
         assert [event["type"] for event in partial] == ["image_generation.partial_image"] * 2
         assert [event["partial_image_index"] for event in partial] == [0, 1]
         assert {event["output_format"] for event in partial} == {"jpeg"}
@@ -178,8 +178,8 @@ def test_a_stream_shows_pictures_on_the_way(engine: EngineProcess, comfy: Comfy)
 
 
 def test_a_stream_of_several_pictures_numbers_them(engine: EngineProcess) -> None:
-    events = engine.events_named(PATH, SMALL | {"n": 2})
-    assert [(event["type"], event["index"]) for event in events] == [
+    seen = events(engine, PATH, SMALL | {"n": 2})
+    assert [(event["type"], event["index"]) for event in seen] == [
         ("image_generation.completed", 0),
         ("image_generation.completed", 1),
     ]
@@ -200,8 +200,8 @@ def test_it_paints_over_a_picture(painter: EngineProcess, comfy: Comfy, media: P
     assert pixels(made(painter, body | {"strength": 0.9}, EDITS)) != pixels(whole)
     assert pixels(made(painter, {**body, "image": [url], "denoise_strength": 0}, EDITS)) == pixels(whole)
     assert made(painter, body | {"image_url": url, "image": None})["size"] == "80x48"
-    events = painter.events_named(EDITS, body)
-    assert events[-1]["type"] == "image_edit.completed"
+    seen = events(painter, EDITS, body)
+    assert seen[-1]["type"] == "image_edit.completed"
 
 
 def test_a_mask_says_where(comfy: Comfy, socket_dir: Path, media: Path) -> None:

@@ -253,6 +253,11 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert refusal(vision, ask("Say hello.") | more) == (400, param)
 
 
+def test_a_text_that_spells_the_mark_of_a_picture_is_refused_in_plain_words(vision: EngineProcess) -> None:
+    error = vision.post(PATH, ask("what is <image>?")).json()["error"]
+    assert "must not hold '<image>'" in error["message"]
+
+
 def test_the_limit_of_pixels_is_for_all_pictures_together(short_dir: Path, media_dir: Path) -> None:
     one = shelve(media_dir, "hundred.png", plain(COLOURS["red"], 100, 100))
     options = {"max_input_pixels": 15_000, "max_model_len": 64, "threads": 1}

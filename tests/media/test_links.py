@@ -58,7 +58,7 @@ def test_a_link_is_for_one_artifact_and_one_secret():
     assert not verify(SHA, query, b"t" * 32, now=0)
     assert not verify(SHA, {}, SECRET, now=0)
     # No digits may wander from one to the other.
-    assert not verify(SHA + " 1", fields(sign(SHA, 11, SECRET)), SECRET, now=0)
+    assert not verify(SHA + "1", fields(sign(SHA, 11, SECRET)) | {"expires": "1"}, SECRET, now=0)
 
 
 @given(st.text(), st.text())

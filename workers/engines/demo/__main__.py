@@ -12,14 +12,35 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from transformers.utils import logging as transformers_logging
 
-from workers.engines.demo import bench, bgem3, chat, embed, kokoro, qwen_vision, rerank, video, vision
+from workers.engines.demo import (
+    asr,
+    bench,
+    bgem3,
+    chat,
+    embed,
+    image,
+    kokoro,
+    paraformer,
+    punc,
+    qwen_vision,
+    rerank,
+    vad,
+    video,
+    vision,
+)
 from workers.engines.demo.shelf import build
 
-ALWAYS = (chat.RECIPE, embed.RECIPE, rerank.RECIPE, video.RECIPE, vision.RECIPE)
+ALWAYS = (
+    *(chat.RECIPE, embed.RECIPE, rerank.RECIPE, vision.RECIPE),
+    *(image.RECIPE, image.CONTROLNET_RECIPE, video.RECIPE),
+    *(asr.RECIPE, vad.RECIPE, punc.RECIPE),
+)
 ON_REQUEST = (
     *(bench.CHAT_RECIPE, bench.EMBED_RECIPE),
     bgem3.RECIPE,
+    image.SINGLE_RECIPE,
     kokoro.RECIPE,
+    paraformer.RECIPE,
     qwen_vision.RECIPE,
     video.PICTURE_RECIPE,
 )

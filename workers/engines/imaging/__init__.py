@@ -1,0 +1,1 @@
+"""The parts of the image engine: reading requests, pictures and prompts, running pipelines, writing answers."""
