@@ -43,7 +43,12 @@ class State:
 
 
 class Double:
-    """Settings may be changed while it runs: `step_s`, `cancels_jobs`, `old_previews`, `failing` classes."""
+    """Settings may be changed while it runs.
+
+    `step_s` is how long a step takes, `cancels_jobs` whether it is new enough for that, `old_previews` which kind it
+    sends; `deaf` refuses websockets, `mute` says nothing on them, `refuses` fails on every prompt, `ignores_ids` gives
+    prompts ids of its own; nodes of the classes in `failing` fail.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.inputs, self.results = folder / "input", {"output": folder / "output", "temp": folder / "temp"}
@@ -62,7 +67,7 @@ class Double:
 
     def reset(self) -> None:
         self.step_s, self.cancels_jobs, self.old_previews = 0.01, True, False
-        self.deaf = self.refuses = self.ignores_ids = False
+        self.deaf = self.mute = self.refuses = self.ignores_ids = False
         self.failing: set[str] = set()
 
     # Called by tests, from another thread.
@@ -320,7 +325,7 @@ class Double:
 
     async def send(self, client: str, message: str | bytes) -> None:
         socket = self.sockets.get(client)
-        if socket is None or socket.closed:
+        if socket is None or socket.closed or self.mute:
             return
         try:
             await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))

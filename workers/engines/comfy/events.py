@@ -5,6 +5,7 @@ A message is a hint and no more: what a prompt came to stands in the server's hi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from workers.engines.comfy.server import Server
+from workers.engines.comfy.server import ComfyFault, Server
 from workers.engines.comfy.workflow import Graph
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
@@ -166,11 +167,12 @@ class Connection:
         self.socket = await self.server.listen(self.client_id)
 
     async def message(self, patience_s: float) -> aiohttp.WSMessage | None:
-        """The next message; None when none came in time, and when the connection broke or was made again.
-
-        Raises ComfyFault when it cannot be made again."""
+        """The next message; None when none came in time, and while there is no connection."""
         if self.socket is None:
-            await self.connect()
+            try:
+                await self.connect()
+            except ComfyFault:
+                await asyncio.sleep(patience_s)
             return None
         try:
             message = await self.socket.receive(patience_s)

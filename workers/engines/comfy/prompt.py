@@ -113,7 +113,6 @@ async def follow(server: Server, task: Task, connection: Connection, ear: Ear) -
             if time.monotonic() - contact > GONE_S:
                 raise
             patience = DOUBT_S
-            await asyncio.sleep(END_S * 10)
             continue
         if place == GONE:
             raise ComfyFault("ComfyUI does not know this prompt any more; was it restarted?", code=LOST)
