@@ -264,6 +264,7 @@ def error(engine: EngineProcess, body: dict[str, Any], path: str = PATH) -> tupl
         ({"output_compression": 50}, "output_compression"),
         ({"partial_images": 4}, "partial_images"),
         ({"image": "file:///etc/hostname"}, "image"),
+        ({"mask": "file:///etc/hostname"}, "mask"),
         ({"denoise_strength": 0.5}, "denoise_strength"),
         ({"controlnet_units": [{"model": "canny"}]}, "controlnet_units"),
         ({"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}}, "workflow"),

@@ -178,6 +178,8 @@ def test_seeds_that_nobody_mapped_are_set_all_the_same(comfy: Comfy, socket_dir:
         body = {"prompt": "a", "size": "64x64"}
         answers = [engine.post(PATH, body | more).json()["data"][0] for more in ({}, {}, {"seed": 9})]
         again = engine.post(PATH, body | {"seed": answers[0]["seed"]}).json()["data"][0]
+        assert engine.post(PATH, body | {"n": 1}).status_code == 200
+        assert engine.post(PATH, body | {"n": 2}).json()["error"]["param"] == "n"
     assert answers[0]["seed"] != answers[1]["seed"]
     assert answers[2]["seed"] == 9
     assert again == answers[0]

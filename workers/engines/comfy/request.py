@@ -30,6 +30,9 @@ HARMLESS = {
     "moderation": ("auto", "low"),
 }
 UNIT = "controlnet_units"
+NESTED = ("image", UNIT)
+# Fields of every image model; refused by name where a workflow has no place for them.
+ORDINARY = ("prompt", "width", "height", "seed", *(names[0] for names in SYNONYMS))
 
 
 @dataclass(frozen=True)
@@ -109,19 +112,9 @@ class Reader:
 
     def given(self, fields: Fields) -> Iterator[tuple[str, Any]]:
         """The values of the caller by parameter; nested ones as `image[1]` and `controlnet_units[0].weight`."""
-        nested = ("image", UNIT)
         size = self.size(fields)
-        for name in dict.fromkeys(
-            [
-                *self.workflow.parameters,
-                *(names[0] for names in SYNONYMS),
-                "prompt",
-                "width",
-                "height",
-                "seed",
-            ]
-        ):
-            if name.partition("[")[0] in nested:
+        for name in dict.fromkeys([*self.workflow.parameters, *ORDINARY]):
+            if name.partition("[")[0] in NESTED:
                 continue
             value = size.get(name) if size and name in size else self.one(fields, name)
             if value is not None and self.asks(name, value):

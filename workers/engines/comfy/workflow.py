@@ -29,7 +29,10 @@ SYNONYMS = (
 )
 CANONICAL = {name: names[0] for names in SYNONYMS for name in names}
 # Fields that the engine reads itself; a caller's `workflow` is never run, so nothing may have that name.
-RESERVED = ("model", "size", "stream", "partial_images", "response_format", "output_format", "workflow")
+RESERVED = (
+    *("model", "size", "stream", "partial_images", "workflow"),
+    *("response_format", "output_format", "output_compression"),
+)
 
 
 @dataclass(frozen=True)
