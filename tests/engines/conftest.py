@@ -9,6 +9,7 @@ import pytest
 
 from inferq.testing import Case
 from tests.engines import hub as hubs
+from tests.engines.comfyui_bench import bench
 from tests.engines.process import ROOT, EngineProcess, demo_model, over_tcp, running
 from tests.engines.voices import Voices
 
@@ -143,6 +144,12 @@ def asr(socket_dir: Path, voices: Voices, asr_model: Path, vad_model: Path) -> I
         yield engine
 
 
+@pytest.fixture(scope="session")
+def comfyui(socket_dir: Path) -> Iterator[EngineProcess]:
+    with bench() as comfy, running("comfyui", socket_dir, options=comfy.options()) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -207,6 +214,7 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "video": films,
     "vision": generates,
     "pull": pulls,
+    "comfyui": paints,
 }
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 ENGINES_PYTHON = Path(os.environ.get("INFERQ_ENGINES_PYTHON", ROOT / ".venv-engines" / "bin" / "python"))
 MODELS = Path(os.environ.get("INFERQ_TEST_MODELS", ROOT / ".cache" / "models"))
 START_S = 90.0
-LIGHT = ("noop", "pull", "remote")  # run under the gateway's Python
+LIGHT = ("noop", "pull", "remote", "comfyui")  # run under the gateway's Python
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
