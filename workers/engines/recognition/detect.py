@@ -20,7 +20,7 @@ from workers.engines.recognition.funasr_features import Listening
 STRETCH = 60 * RATE
 SHORTEST = 400  # samples of one frame of features
 HOP = 160  # samples from frame to frame
-KEPT = 3  # stretches
+KEPT = 3 * STRETCH // HOP  # frames: a span may have begun before the stretch
 SILENT = 10 ** (-60 / 20)
 
 
@@ -100,7 +100,7 @@ class FsmnFinder:
 class FsmnSession:
     finder: FsmnFinder
     cache: dict[str, Any] = field(default_factory=dict)
-    heard: list[Any] = field(default_factory=list)  # filter banks of the last stretches
+    heard: Any = None  # filter banks of the last stretches
     first: int = 0  # the frame that `heard` begins with
 
     def feed(self, samples: Any, last: bool) -> Sequence[Span]:
@@ -121,15 +121,16 @@ class FsmnSession:
         return [Span(int(start) * unit, int(end) * unit) for start, end in results[0]["value"] if end > start]
 
     def _keep(self, banks: Sequence[Any]) -> None:
-        self.heard += banks
-        while len(self.heard) > KEPT:
-            self.first += len(self.heard.pop(0))
+        whole = torch.cat([*([] if self.heard is None else [self.heard]), *banks]) if banks else self.heard
+        if whole is not None:
+            self.heard = whole[-KEPT:]
+            self.first += len(whole) - len(self.heard)
 
     def banks(self, span: Span) -> Any | None:
-        if span.start % HOP or not self.heard:
+        if span.start % HOP or self.heard is None:
             return None
         start, count = span.start // HOP - self.first, (span.end - span.start - SHORTEST) // HOP + 1
-        found = torch.cat(self.heard)[max(start, 0) : start + count]
+        found = self.heard[max(start, 0) : start + count]
         return found if start >= 0 and len(found) == count else None
 
 
