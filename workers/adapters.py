@@ -47,7 +47,8 @@ class OwnServer:
             *("--options", json.dumps(dict(launch.options))),
             *launch.args,
         )
-        return Command(argv, _hygiene(launch.source))
+        # What a killed engine leaves behind goes with the folder of its socket.
+        return Command(argv, _hygiene(launch.source) | {"TMPDIR": str(launch.socket.parent)})
 
 
 @dataclass(frozen=True, slots=True)
