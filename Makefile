@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install up test check format bench lock clean
+.PHONY: help install up test test-gpu check format bench lock clean
 
 # Relative on purpose: make cannot handle a checkout whose path has a space in it, a shell can.
 BIN := .venv/bin
@@ -10,7 +10,7 @@ SOURCES := inferq api queues storage workers watchers
 
 help: ## Show this list
 	@echo "inferq: a scheduler for AI-model jobs"
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo "  PYTHON=/path/to/python3.11 chooses the interpreter of new environments"
 
 install: ## Install the gateway and the engines (and vLLM with VLLM=1)
@@ -26,6 +26,9 @@ test: ## Run all tests; ARGS="-k name" goes to pytest
 	@scripts/install-engines
 	@scripts/install-vllm
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: ## Run the tests that need an NVIDIA device; PYTHON= has torch, transformers and diffusers
+	@scripts/test-gpu $(ARGS)
 
 check: ## Formatting, lint, types and import rules
 	@scripts/install-gateway check

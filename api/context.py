@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from api.auth import Caller, KeyCache
+from api.local_models import LocalModels
 from api.telemetry import Telemetry
 from inferq.catalog import Catalog
 from inferq.config import Settings
@@ -27,6 +28,7 @@ class Context:
     telemetry: Telemetry
     link_secret: bytes
     started: float = field(default_factory=time.time)
+    local_models: LocalModels = field(default_factory=LocalModels)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: streams that could go on for hours end, and their readers come back elsewhere."""
 

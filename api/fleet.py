@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from api.context import Context
 from inferq import errors
 from inferq.config import ModelSettings
+from inferq.config.settings import PULL_MODEL
 from inferq.lanes import Lane
-from queues.presence import NodeInfo, ReplicaInfo
+from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Fleet:
     replicas: list[ReplicaInfo] | None
     nodes: list[NodeInfo] | None
     depths: dict[str, dict[str, int]] | None
+    learnt: dict[str, Learnt] | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -56,10 +58,21 @@ class Fleet:
         depths = self.depths.get(model, {})
         return {lane.value: depths.get(lane.value, 0) for lane in Lane}
 
+    def of(self, model: str) -> list[ReplicaInfo]:
+        """The replicas of a model, those that can take work first."""
+        mine = [replica for replica in self.replicas or [] if replica.model == model]
+        return sorted(mine, key=lambda r: _ORDER.index(r.state) if r.state in _ORDER else len(_ORDER))
+
+    def knowledge_of(self, name: str, model: ModelSettings) -> Learnt | None:
+        """What the last load of this model showed, whether it is loaded now or not."""
+        found = (self.learnt or {}).get(name)
+        return found if found and found.source == loaded_as(model) else None
+
     @property
     def loaded(self) -> list[str]:
-        """Models with a replica that is ready."""
-        return sorted({replica.model for replica in self.replicas or [] if replica.state == "ready"})
+        """Configured models with a replica that is ready."""
+        ready = {replica.model for replica in self.replicas or [] if replica.state == "ready"}
+        return sorted(ready - {PULL_MODEL})
 
     @property
     def has_accelerator(self) -> bool:
@@ -70,10 +83,14 @@ class Fleet:
 
 async def read_fleet(context: Context) -> Fleet:
     queue = context.gateway.queue
-    replicas, nodes, depths = await asyncio.gather(
-        _reading(queue.replicas()), _reading(queue.nodes()), _reading(queue.depths())
+    return Fleet(
+        *await asyncio.gather(
+            _reading(queue.replicas()),
+            _reading(queue.nodes()),
+            _reading(queue.depths()),
+            _reading(queue.learnt(context.catalog.models)),
+        )
     )
-    return Fleet(replicas, nodes, depths)
 
 
 async def read_parts(context: Context) -> tuple[Part, Part]:
@@ -92,13 +109,31 @@ def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings
             "type": model.type,
             "engine": model.engine,
             "state": fleet.state_of(name),
-            "context": model.context,
+            "device": model.device,
+            "endpoints": [f"/v1/{path}" for path in context.catalog.endpoints_of(model)],
+            "limits": model.limits.given(),
             "slots": model.slots,
             "warm": model.warm,
             "aliases": model.aliases,
             "description": model.description,
             "waiting": fleet.waiting(name),
+            **_measured(fleet, name, model),
         },
+    }
+
+
+def _measured(fleet: Fleet, name: str, model: ModelSettings) -> dict[str, Any]:
+    """What loads have shown: of the replica that is there, else of the last one that was."""
+    replicas = fleet.of(name)
+    seen = next((replica for replica in replicas if replica.state == "ready"), None)
+    known: ReplicaInfo | Learnt | None = seen or fleet.knowledge_of(name, model)
+    facts = known.facts if known else {}
+    return {
+        "devices": [replica.device for replica in replicas],
+        "load_seconds": known.load_seconds if known else None,
+        "memory_bytes": known.memory_bytes if known else None,
+        "context": model.context or facts.get("context"),
+        "facts": facts,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
-from api.auth import Caller
+from api.auth import Access, Caller
 from api.context import Context, caller_of, context_of, text_header
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
@@ -25,7 +25,8 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    return _spec(http, await checked_request(http, endpoint, body), durable=True, kept=True)
+    checked = await checked_request(http, endpoint, body, unattended=True)
+    return _spec(http, checked, durable=True, kept=True)
 
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
@@ -34,14 +35,25 @@ async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
     return await durable(http, endpoint, body)
 
 
-async def checked_request(http: HttpRequest, endpoint: Endpoint, body: Body) -> Request:
+async def checked_request(
+    http: HttpRequest, endpoint: Endpoint, body: Body, *, unattended: bool = False
+) -> Request:
     """The request with its files taken in and measured, and not too big for its model."""
+    permit(http, endpoint)
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
     checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
     await context.media.take_all(checked)
+    if unattended:
+        endpoint.unattended(checked.body)
     checked.admit()
     return checked
+
+
+def permit(http: HttpRequest, endpoint: Endpoint) -> None:
+    """Raise Forbidden for an endpoint that is not for this caller, whichever way its jobs are made."""
+    if endpoint.admin and caller_of(http).access < Access.ADMIN:
+        raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
 async def edited_body(context: Context, job: Job, model: str, body: Body) -> bytes:

@@ -67,15 +67,8 @@ class Telemetry:
             registry=registry,
         )
         self.streams = Gauge("inferq_sse_streams_open", "Streams being sent.", registry=registry)
-        self.departures = Counter(
-            "inferq_client_disconnects", "Callers that hung up before their answer.", registry=registry
-        )
-        self._cache = Counter(
-            "inferq_cache_lookups",
-            "Pure requests looked up in the cache.",
-            ("model", "outcome"),
-            registry=registry,
-        )
+        self.departures = departures_of(registry)
+        self._cache = lookups_of(registry)
         self._refused = Counter(
             "inferq_auth_failures", "Calls refused for their key.", ("reason",), registry=registry
         )
@@ -118,3 +111,18 @@ class Telemetry:
 
     def auth_failed(self, reason: str) -> None:
         self._refused.labels(reason).inc()
+
+
+def lookups_of(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "inferq_cache_lookups",
+        "Pure requests looked up in the cache.",
+        ("model", "outcome"),
+        registry=registry,
+    )
+
+
+def departures_of(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "inferq_client_disconnects", "Callers that hung up before their answer.", registry=registry
+    )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cancel, embed, noop, streams
+from benchmarks import asr, cancel, embed, image, noop, speech, streams
 from benchmarks.bars import BARS, Result
 from benchmarks.plan import FULL, QUICK, Scale
 from benchmarks.stack import Broken, say
@@ -24,6 +24,9 @@ QUIET_LOAD = 1.0
 GROUPS: dict[str, tuple[Sequence[str], Callable[[set[str], Scale], Iterator[Result]]]] = {
     "noop": (noop.BARS, noop.measure),
     "embed": (embed.BARS, embed.measure),
+    "asr": (asr.BARS, asr.measure),
+    "image": (image.BARS, image.measure),
+    "speech": (speech.BARS, speech.measure),
     "text": (cancel.BARS, cancel.measure),
     "small": (streams.SMALL_BARS, streams.measure_small),
     "big": (streams.BIG_BARS, streams.measure_big),

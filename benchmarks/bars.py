@@ -54,5 +54,11 @@ _ALL = (
     Bar("cancel_vllm_s", 1, False, "s from a lost client to an idle engine (vLLM)"),
     Bar("cancel_text_s", 1, False, "s from a lost client to an idle engine (text)"),
     Bar("embed_ratio", 0.85, True, "of sentence-transformers' own texts/s"),
+    Bar("embed_gain", 0.8, True, "of the library's own gain from batches of 64; 64 clients, one text each"),
+    Bar("asr_many_ratio", 1.5, True, "of AutoModel's files/s, many short files"),
+    Bar("asr_long_ratio", 1.1, False, "of AutoModel's time, one long file"),
+    Bar("asr_texts_differ", 0, False, "texts that differ from AutoModel's"),
+    Bar("image_batch_gain", 1.3, True, "times as fast: 8 pictures at once against one by one"),
+    Bar("speech_first_share", 0.25, False, "of the whole time until the first sound, ten sentences"),
 )
 BARS = {bar.name: bar for bar in _ALL}

@@ -16,9 +16,11 @@ from benchmarks.plan import Scale
 from benchmarks.processes import Meter
 from benchmarks.stack import ENGINES_PYTHON, ROOT, Broken, environment, load, model_folder, running, say
 
-BARS = ("embed_ratio",)
+BARS = ("embed_ratio", "embed_gain")
 MODEL = "bench-embed-small"
 CLIENTS = 16
+MANY = 64
+"""Callers with one text each, and texts of the library's own batches."""
 TEXTS_PER_REQUEST = 8
 SYLLABLES = [first + second for first in "bcdfghklmnprstvwz" for second in "aeiou"]
 
@@ -37,7 +39,7 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
         "engine": "embed",
         "source": str(folder),
         "type": "embedding",
-        "slots": CLIENTS,
+        "slots": MANY,
         "options": options,
     }
     texts = texts_of(scale.texts)
@@ -47,6 +49,7 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
     ]
     with encoder(folder, threads) as encode, running({MODEL: model}) as stack:
         target = dataclasses.asdict(stack.through("/v1/embeddings"))
+        target["headers"]["cache-control"] = "no-store"
         plan = {"kind": "shared", "target": target, "clients": CLIENTS}
         load({**plan, "bodies": bodies[:8]})
         encode(texts[:64])
@@ -61,12 +64,25 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
             speeds = f"{len(texts) / alone:.1f} alone, {len(texts) / figures['seconds']:.1f} through, texts/s"
             say(f"  round {number + 1}: {ratio:.3f} ({speeds})")
             rounds.append({"ratio": ratio, "alone_s": alone, "through": figures, "cpu_ms_per_text": cost})
-    details = {"texts": len(texts), "threads": threads, "clients": CLIENTS, "rounds": rounds}
+        gains = [gain(encode, plan, texts[: scale.singles]) for _ in range(scale.rounds)]
+    details = {"texts": len(texts), "threads": threads, "clients": CLIENTS, "rounds": rounds, "gains": gains}
     yield Result("embed_ratio", statistics.median(each["ratio"] for each in rounds), details)
+    yield Result("embed_gain", statistics.median(each["share"] for each in gains), details)
+
+
+def gain(encode: Callable[..., float], plan: dict[str, Any], texts: list[str]) -> dict[str, float]:
+    """How much of the library's gain from batches 64 callers with one text each have, in one round."""
+    single = encode(texts, one_by_one=True)
+    bodies = [{"model": MODEL, "input": text, "encoding_format": "base64"} for text in texts]
+    ours = load({**plan, "clients": MANY, "bodies": bodies})["seconds"]
+    batched = encode(texts)
+    figures = {"single_s": single, "batched_s": batched, "through_s": ours, "share": batched / ours}
+    say(f"  one by one {single:.2f} s, in batches {batched:.2f} s, {MANY} callers {ours:.2f} s")
+    return figures
 
 
 @contextlib.contextmanager
-def encoder(folder: Path, threads: int) -> Iterator[Callable[[list[str]], float]]:
+def encoder(folder: Path, threads: int) -> Iterator[Callable[..., float]]:
     """A process that holds the model; calling it with texts gives the seconds that `encode` took."""
     argv = [str(ENGINES_PYTHON), "-m", "benchmarks.encode", str(folder), str(threads)]
     # As our engine has it. With OpenMP's own default a machine with anything else to do would make `encode` crawl.
@@ -78,8 +94,8 @@ def encoder(folder: Path, threads: int) -> Iterator[Callable[[list[str]], float]
         assert process.stdout is not None
         ask, answers = process.stdin, process.stdout
 
-        def encode(texts: list[str]) -> float:
-            ask.write(json.dumps(texts) + "\n")
+        def encode(texts: list[str], *, one_by_one: bool = False) -> float:
+            ask.write(json.dumps({"texts": texts, "batch": 1 if one_by_one else MANY}) + "\n")
             ask.flush()
             answer = answers.readline()
             if not answer:

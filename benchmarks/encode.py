@@ -1,6 +1,7 @@
 """The other side of `embed_ratio`: sentence-transformers' own `encode`, in the engines' environment.
 
-Runs as a program there: a list of texts per line of JSON on stdin, the seconds it took per line on stdout.
+Runs as a program there: per line of JSON on stdin, `{texts, batch}`, the seconds it took on stdout. A batch of 1 is one
+call per text.
 """
 
 import json
@@ -16,9 +17,11 @@ def main() -> None:
     torch.set_num_threads(threads)
     model = SentenceTransformer(folder, device="cpu", local_files_only=True)
     for line in sys.stdin:
-        texts = json.loads(line)
+        asked = json.loads(line)
+        batches = [asked["texts"]] if asked["batch"] > 1 else [[text] for text in asked["texts"]]
         began = time.perf_counter()
-        model.encode(texts, show_progress_bar=False)
+        for texts in batches:
+            model.encode(texts, batch_size=asked["batch"], show_progress_bar=False)
         print(time.perf_counter() - began, flush=True)
 
 

@@ -9,7 +9,10 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
+
+BORDER = "inferq-benchmark-border"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +24,28 @@ class Target:
     headers: Mapping[str, str]
 
     def request(self, body: Mapping[str, Any]) -> bytes:
-        content = json.dumps(body).encode()
-        lines = [f"POST {self.path} HTTP/1.1", "host: bench", "content-type: application/json"]
+        """JSON, or with `form` alone in it a form, in which `@path` is a file."""
+        media_type, content = "application/json", b""
+        if set(body) == {"form"}:
+            media_type, content = f"multipart/form-data; boundary={BORDER}", form(body["form"])
+        else:
+            content = json.dumps(body).encode()
+        lines = [f"POST {self.path} HTTP/1.1", "host: bench", f"content-type: {media_type}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         lines.append(f"content-length: {len(content)}")
         return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def form(fields: Mapping[str, str]) -> bytes:
+    """The body of a form."""
+    parts = []
+    for name, value in fields.items():
+        head, content = f'form-data; name="{name}"', value.encode()
+        if value.startswith("@"):
+            path = Path(value[1:])
+            head, content = f'{head}; filename="{path.name}"', path.read_bytes()
+        parts.append(f"--{BORDER}\r\ncontent-disposition: {head}\r\n\r\n".encode() + content + b"\r\n")
+    return b"".join(parts) + f"--{BORDER}--\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,20 +142,24 @@ async def pairs(plan: Plan) -> Figures:
 
 
 async def shared(plan: Plan) -> Figures:
-    """`clients` share a list of bodies until it is empty."""
+    """`clients` share a list of bodies until it is empty; with `keep` the figures hold the answers, in their order."""
     target = Target(**plan["target"])
-    wanted = iter([target.request(body) for body in plan["bodies"]])
+    wanted = iter(list(enumerate(target.request(body) for body in plan["bodies"])))
     connections = [await Connection.open(target.address) for _ in range(plan["clients"])]
-    answers: list[Answer] = []
+    answers: dict[int, Answer] = {}
     began = time.perf_counter()
 
     async def client(connection: Connection) -> None:
-        while request := next(wanted, b""):
-            answers.append(await connection.ask(request))
+        for number, request in wanted:
+            answers[number] = await connection.ask(request)
         connection.close()
 
     await asyncio.gather(*map(client, connections))
-    return summary(answers, time.perf_counter() - began)
+    figures = summary(list(answers.values()), time.perf_counter() - began)
+    if plan.get("keep"):
+        bodies = [answers[number].raw.partition(b"\r\n\r\n")[2] for number in sorted(answers)]
+        figures["answers"] = [body.decode() for body in bodies]
+    return figures
 
 
 KINDS: dict[str, Callable[[Plan], Awaitable[Figures]]] = {

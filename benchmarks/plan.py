@@ -13,8 +13,33 @@ class Scale:
     tokens: int
     pairs: int
     texts: int
+    singles: int
     cancels: int
+    sounds: int
+    minutes: float
 
 
-FULL = Scale(rounds=5, warm_seconds=5, noop_seconds=10, tokens=256, pairs=100, texts=384, cancels=5)
-QUICK = Scale(rounds=2, warm_seconds=2, noop_seconds=4, tokens=64, pairs=15, texts=96, cancels=2)
+FULL = Scale(
+    rounds=5,
+    warm_seconds=5,
+    noop_seconds=10,
+    tokens=256,
+    pairs=100,
+    texts=384,
+    singles=192,
+    cancels=5,
+    sounds=96,
+    minutes=5,
+)
+QUICK = Scale(
+    rounds=2,
+    warm_seconds=2,
+    noop_seconds=4,
+    tokens=64,
+    pairs=15,
+    texts=96,
+    singles=64,
+    cancels=2,
+    sounds=24,
+    minutes=0.5,
+)

@@ -130,7 +130,10 @@ class Stack:
             "api": {"port": self.port},
             "monitoring": {"flower_enabled": False},
             "processing": {"drain_timeout": 2},
-            "engines": {"text": ours, "embed": ours, "vllm": {"python": str(VLLM_PYTHON)}},
+            "engines": {
+                **dict.fromkeys(("text", "embed", "asr", "image", "speech"), ours),
+                "vllm": {"python": str(VLLM_PYTHON)},
+            },
             "models": {name: {"warm": True, **model} for name, model in self._models.items()},
         }
 

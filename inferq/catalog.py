@@ -39,6 +39,8 @@ class Catalog:
 
     def for_endpoint(self, name: str, endpoint: Endpoint) -> tuple[str, ModelSettings]:
         """Like `resolve`, and the model must be of a type that the endpoint takes, on an engine that offers it."""
+        if endpoint.built_in:
+            return endpoint.built_in, self._settings.served[endpoint.built_in]
         found, model = self.resolve(name)
         if model.type not in endpoint.takes:
             raise errors.InvalidRequest(
@@ -46,22 +48,35 @@ class Catalog:
                 f"use /v1/{default_for(model.type).path}.",
                 param="model",
             )
-        if endpoint.offered and endpoint.path not in find_engine(model.engine).endpoints:
+        if (
+            endpoint.offered
+            and endpoint.path not in find_engine(self._settings.kind_of(model.engine)).endpoints
+        ):
             raise errors.NotFound(
                 f"The engine {model.engine!r} of the model {name!r} does not offer /v1/{endpoint.path}.",
                 param="model",
             )
         return found, model
 
+    def endpoints_of(self, model: ModelSettings) -> list[str]:
+        """Paths below /v1 that this model can be called with; none when its engine is not installed here."""
+        try:
+            offered = find_engine(self._settings.kind_of(model.engine)).endpoints
+        except errors.ConfigError:
+            return []
+        return [
+            path for path, endpoint in ENDPOINTS.items() if model.type in endpoint.takes and path in offered
+        ]
+
     def endpoint(self, named: Any, model: str) -> Endpoint:
         """The endpoint that a job names, with or without its version, or the one that its model is for."""
         if named is None:
             return default_for(self.resolve(model)[1].type)
         path = named.strip("/").removeprefix("openai/").removeprefix("v1/") if isinstance(named, str) else ""
-        if path not in ENDPOINTS:
+        if path not in ENDPOINTS or ENDPOINTS[path].built_in:
+            legal = ", ".join(path for path, endpoint in ENDPOINTS.items() if not endpoint.built_in)
             raise errors.InvalidRequest(
-                f"Invalid value for 'endpoint': {named!r}. Legal values: {', '.join(ENDPOINTS)}.",
-                param="endpoint",
+                f"Invalid value for 'endpoint': {named!r}. Legal values: {legal}.", param="endpoint"
             )
         return ENDPOINTS[path]
 

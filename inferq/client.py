@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NotRequired, Self, TypedDict
+from urllib.parse import quote
 
 import httpx2
 
@@ -195,8 +196,18 @@ class Client:
 
     # Models, status, keys
 
-    def models(self) -> list[dict[str, Any]]:
-        return list(self._json("GET", "/v1/models")["data"])
+    def models(self, *, local: bool = False) -> list[dict[str, Any]]:
+        """The configured models; with `local` also those that lie on the server and are not configured."""
+        return list(self._json("GET", "/v1/models", params={"local": "true"} if local else None)["data"])
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One model, by its name or an alias."""
+        return dict(self._json("GET", f"/v1/models/{quote(name)}"))
+
+    def pull(self, wanted: Mapping[str, Any]) -> JobJson:
+        """Bring a model to the server: `{source, name?, revision?, files?, include?, exclude?, sha256?}`."""
+        accepted: JobJson = self._json("POST", "/v1/models/pull", wanted)
+        return accepted
 
     def status(self) -> dict[str, Any]:
         return dict(self._json("GET", "/status"))

@@ -86,7 +86,9 @@ def check(
     catalog: Catalog, endpoint: Endpoint, body: Body, *, lane: str | None = None, proxy: Proxy | None = None
 ) -> Request:
     """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound."""
-    if proxy is not None:
+    if endpoint.built_in:
+        body["model"] = endpoint.built_in
+    elif proxy is not None:
         body["model"] = proxy.model
     tables.verify({"model": body.get("model")}, {"model": MODEL})
     name, model = catalog.for_endpoint(body["model"], endpoint)

@@ -49,7 +49,7 @@ def make_app(settings: Settings) -> Celery:
         task_default_priority=0,
         task_default_queue="bell",
         task_create_missing_queues=True,
-        task_queues=[CeleryQueue(bell_queue(model)) for model in settings.models] or None,  # type: ignore[no-untyped-call]
+        task_queues=[CeleryQueue(bell_queue(model)) for model in settings.served] or None,  # type: ignore[no-untyped-call]
         task_send_sent_event=False,
         task_acks_late=False,
         worker_prefetch_multiplier=1,

@@ -47,7 +47,7 @@ class Placement:
                 idle_timeout=model.idle_timeout,
                 waiting=waiting.get(name, 0),
             )
-            for name, model in self._settings.models.items()
+            for name, model in self._settings.served.items()
         ]
 
 

@@ -1,10 +1,12 @@
 """Who is there: replicas, nodes and api processes, each a Redis record that lapses when its owner is gone."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 import orjson
 
+from inferq.config import ModelSettings
 from queues.connection import Client
 
 PRESENCE_TTL = 10
@@ -15,7 +17,8 @@ PRESENCE_TTL = 10
 class ReplicaInfo:
     """One resident copy of a model. `state` is the engine's: stopped, starting, ready, stopping or failed.
 
-    `load_seconds` is the measured time from start to ready, `memory_bytes` the engine's resident memory.
+    `load_seconds` is the measured time from start to ready, `memory_bytes` the engine's resident memory, `facts` what
+    the engine said of its model when it became ready.
     """
 
     name: str
@@ -35,6 +38,27 @@ class ReplicaInfo:
     restarts: int = 0
     draining: bool = False
     error: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What is known of a model after its last load; it outlives the replica. `source` is `loaded_as` of then.
+
+    `load_seconds` and `memory_bytes` are measured, `facts` are the engine's own, `at` is when (unix seconds).
+    """
+
+    source: str
+    device: str
+    at: float
+    load_seconds: float | None = None
+    memory_bytes: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def loaded_as(model: ModelSettings) -> str:
+    """What a load is a load of: what was learnt of another engine or source says nothing about this one."""
+    return f"{model.engine} {model.source}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +74,7 @@ class NodeInfo:
     devices: list[dict[str, Any]] = field(default_factory=list)
 
 
-Info = TypeVar("Info", ReplicaInfo, NodeInfo)
+Info = TypeVar("Info", ReplicaInfo, NodeInfo, Learnt)
 
 
 def _known(kind: type[Info], record: dict[str, Any]) -> Info:
@@ -80,6 +104,27 @@ class Presence:
         pipe.delete(f"{self._prefix}{kind}:{name}")
         pipe.srem(f"{self._prefix}{kind}s", name)
         await pipe.execute()
+
+    async def learn(self, model: str, learnt: Learnt) -> None:
+        """Keep what the last load showed; a hash per model, each field JSON."""
+        record = {name: orjson.dumps(value) for name, value in asdict(learnt).items()}
+        await self._redis.hset(self._learnt_key(model), mapping=record)
+
+    async def learnt(self, models: Iterable[str]) -> dict[str, Learnt]:
+        """What is known of these models; those never loaded are missing."""
+        names = list(models)
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(self._learnt_key(name))
+        records = await pipe.execute() if names else []
+        return {
+            name: _known(Learnt, {key.decode(): orjson.loads(value) for key, value in record.items()})
+            for name, record in zip(names, records, strict=True)
+            if record
+        }
+
+    def _learnt_key(self, model: str) -> str:
+        return f"{self._prefix}learnt:{model}"
 
     async def replicas(self) -> list[ReplicaInfo]:
         return [_known(ReplicaInfo, record) for record in await self._read("replica")]

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from queues import records
 from queues.connection import Client, translated
-from queues.presence import NodeInfo, Presence, ReplicaInfo
+from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
 
 EVENTS_EVERY = 0.1
@@ -169,6 +169,11 @@ class JobQueue:
     async def replicas(self) -> list[ReplicaInfo]:
         async with translated():
             return await self._presence.replicas()
+
+    async def learnt(self, models: Iterable[str]) -> dict[str, Learnt]:
+        """What the last load of each model showed."""
+        async with translated():
+            return await self._presence.learnt(models)
 
     async def nodes(self) -> list[NodeInfo]:
         async with translated():

@@ -57,7 +57,17 @@ class Blobs:
         blobs = cls(fs, root, spool)
         fs.makedirs(blobs.temp, exist_ok=True)
         blobs.drafts.mkdir(parents=True, exist_ok=True)
+        if blobs.local:
+            blobs._make_folders()
         return blobs
+
+    def _make_folders(self) -> None:
+        """All folders of blobs, safe on the disk, so that storing a blob has one folder to bring there."""
+        new = [path for number in range(256) if not (path := Path(self.root, f"{number:02x}")).exists()]
+        for path in new:
+            path.mkdir(exist_ok=True)
+        if new:
+            self.sync_folder(self.root)
 
     @property
     def temp(self) -> str:
@@ -147,15 +157,17 @@ class Draft:
 
     def commit(self, media_type: str) -> Artifact:
         """Give the bytes their name. If the store has them already, it keeps those, with their media type."""
-        self._finish(self._file)
         artifact = Artifact(self.sha256, self.size, media_type)
         existing = self._blobs.stat(artifact.sha256)
         if existing is not None:
+            self._file.close()
             self.path.unlink()
             self.ended = True
             return existing
+        self._finish(self._file)
         folder = self._blobs.folder(artifact.sha256)
-        self._blobs.fs.makedirs(folder, exist_ok=True)
+        if not self._blobs.local:
+            self._blobs.fs.makedirs(folder, exist_ok=True)
         self._put_sidecar(artifact)
         if not self._blobs.local:
             self._blobs.fs.put_file(str(self.path), self._temporary)
@@ -163,7 +175,6 @@ class Draft:
         self._blobs.fs.mv(self._temporary, self._blobs.path(artifact.sha256))
         self.ended = True
         self._blobs.sync_folder(folder)
-        self._blobs.sync_folder(self._blobs.root)
         return artifact
 
     def abandon(self) -> None:

@@ -62,6 +62,7 @@ class Inbox:
         try:
             asked = jobfile.understand(_parse(name, drop, sight), self._catalog)
             await self._media.take_all(asked)
+            asked.endpoint.unattended(asked.body)
             asked.admit()
         except drops.Unsettled:
             return Verdict.LATER

@@ -47,7 +47,8 @@ class OwnServer:
             *("--options", json.dumps(dict(launch.options))),
             *launch.args,
         )
-        return Command(argv, _hygiene(launch.source))
+        # What a killed engine leaves behind goes with the folder of its socket.
+        return Command(argv, _hygiene(launch.source) | {"TMPDIR": str(launch.socket.parent)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +98,5 @@ ASR = OwnServer("workers.engines.asr", frozenset({"audio/transcriptions", "audio
 SPEECH = OwnServer("workers.engines.speech", frozenset({"audio/speech"}))
 REMOTE = OwnServer("workers.engines.remote", REMOTE_ENDPOINTS)
 COMFYUI = OwnServer("workers.engines.comfyui", IMAGE_ENDPOINTS)
+PULL = OwnServer("workers.engines.pull", frozenset({"models/pull"}))
 VLLM = Vllm()

@@ -27,6 +27,7 @@ import psutil
 
 from inferq import shim
 from inferq.engine import Engine, Launch, MediaForm
+from workers.facts import facts_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ PAUSES = (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)
 HEALTH_EVERY = 5.0
 HEALTH_TIMEOUT = 10.0
 HEALTH_FAILURES = 6
+LONGEST_HEALTH = 256 * 1024
+"""Bytes that are read of what an engine says of itself."""
 STOP_GRACE = 10
 KEEP_ALIVE = 2.0
 """Seconds for which an idle connection is used again; less than any server keeps one (vLLM: 5)."""
@@ -50,7 +53,10 @@ class EngineState(StrEnum):
 
 
 class EngineProcess:
-    """Keeps one engine running. `session` speaks to it while it is ready; `restarts` counts its further starts."""
+    """Keeps one engine running. `session` speaks to it while it is ready; `restarts` counts its further starts.
+
+    `facts` are what the engine said of its model when it became ready.
+    """
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class EngineProcess:
         self.restarts = 0
         self.error: str | None = None
         self.session: aiohttp.ClientSession | None = None
+        self.facts: dict[str, Any] = {}
         self._engine = engine
         self._launch = launch
         self._env = dict(env)
@@ -172,6 +179,7 @@ class EngineProcess:
                 return False
         self.load_seconds = time.monotonic() - began
         self.error = None
+        self.facts = await self._ask_facts()
         self._doubted.clear()
         self._become(EngineState.READY)
         log.info("the engine is ready after %.1f s", self.load_seconds)
@@ -242,6 +250,17 @@ class EngineProcess:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+
+    async def _ask_facts(self) -> dict[str, Any]:
+        """What the engine says of its model; an engine of somebody else's need not say anything."""
+        assert self.session is not None
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
+            async with self.session.get(self._engine.health, timeout=timeout) as response:
+                said = b"".join([part async for part in _bounded(response.content)])
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return {}
+        return facts_of(said)
 
     async def _watch(self) -> None:
         """Return when the child has ended, hangs, or a stop is asked for."""
@@ -324,3 +343,11 @@ class EngineProcess:
         except OSError:
             return "no log"
         return lines[-1].strip()[:500] if lines else "it said nothing"
+
+
+async def _bounded(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The beginning of a body."""
+    left = LONGEST_HEALTH
+    while left > 0 and (part := await content.read(left)):
+        left -= len(part)
+        yield part

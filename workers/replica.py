@@ -41,7 +41,7 @@ CPU_NICE = 10
 
 def run(settings: Settings, place: Place) -> int:
     """Be this replica until SIGTERM. Raises ConfigError."""
-    if place.model not in settings.models:
+    if place.model not in settings.served:
         raise errors.ConfigError(
             f"no model {place.model!r} is configured; known: {', '.join(settings.models)}"
         )
@@ -92,8 +92,8 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
 def _engine_maker(
     settings: Settings, place: Place
 ) -> Callable[[Path, Callable[[], Awaitable[None]], Callable[[str], Awaitable[None]]], EngineProcess]:
-    model = settings.models[place.model]
-    engine = find_engine(model.engine)
+    model = settings.served[place.model]
+    engine = find_engine(settings.kind_of(model.engine))
     configured = settings.engines.get(model.engine)
     folder = settings.under_home(model.source)
     launch = Launch(
@@ -106,7 +106,7 @@ def _engine_maker(
         if configured and configured.python
         else Path(sys.executable),
         args=tuple(configured.args) if configured else (),
-        options=_options(model, settings.home),
+        options=options_of(model, settings.home),
     )
 
     def make(
@@ -127,7 +127,7 @@ def _engine_maker(
     return make
 
 
-def _options(model: ModelSettings, home: Path) -> dict[str, Any]:
+def options_of(model: ModelSettings, home: Path) -> dict[str, Any]:
     """The options of an engine: the declared limits, and those of the configuration with `{home}` filled in."""
 
     def filled(value: Any) -> Any:

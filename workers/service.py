@@ -21,7 +21,7 @@ from inferq.job import Failure
 from inferq.scheduling.placement import Place
 from queues.attempts import LINGER, Attempts, Outcome
 from queues.connection import BLOCK_MS, Client, connect, translated
-from queues.presence import Presence, ReplicaInfo
+from queues.presence import Learnt, Presence, ReplicaInfo, loaded_as
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
@@ -86,7 +86,7 @@ class ReplicaService:
         self._attempts = Attempts(self._redis, settings, place.model, place.name)
         self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
         self._engine = make_engine(self._on_ready, self._on_failed)
-        self._slots = settings.models[place.model].slots
+        self._slots = settings.served[place.model].slots
         limit = settings.processing.max_workers
         self._slots = self._slots if limit == "auto" else min(self._slots, limit)
         self._taken: dict[str, _Slot] = {}
@@ -194,8 +194,26 @@ class ReplicaService:
 
     async def _on_ready(self) -> None:
         """The engine can take jobs, for the first time or again."""
+        await self._learn()
         await self._show_quietly()
         await self._look_quietly()
+
+    async def _learn(self) -> None:
+        """Keep what this load has shown, for when the model is unloaded again."""
+        model = self._settings.served[self._place.model]
+        learnt = Learnt(
+            source=loaded_as(model),
+            device=self._place.device,
+            at=time.time(),
+            load_seconds=self._engine.load_seconds,
+            memory_bytes=self._engine.memory(),
+            facts=self._engine.facts,
+        )
+        try:
+            async with translated():
+                await self._presence.learn(self._place.model, learnt)
+        except errors.QueueUnavailable as error:
+            log.warning("%s", error.message)
 
     async def _on_failed(self, why: str) -> None:
         """The model cannot be loaded: what waits for it fails with the engine's last words."""
@@ -320,6 +338,7 @@ class ReplicaService:
             restarts=engine.restarts,
             draining=self._draining,
             error=engine.error,
+            facts=engine.facts if engine.state is EngineState.READY else {},
         )
         async with translated():
             await self._presence.show_replica(info)

@@ -138,7 +138,8 @@ async def retry_job(request: Request) -> ASGIApp:
     """As it was asked, with fresh attempts. It becomes durable if it was not."""
     job = await find_job(request)
     context = context_of(request)
-    context.catalog.resolve(job.spec.model)
+    submission.permit(request, ENDPOINTS[job.spec.endpoint])
+    context.catalog.for_endpoint(job.spec.model, ENDPOINTS[job.spec.endpoint])
     return accepted_response(await context.gateway.intake.requeue(job.id), request)
 
 
@@ -162,6 +163,7 @@ async def requeue_job(request: Request) -> ASGIApp:
     fields.refuse_unknown(wanted, REQUEUE)
     fields.verify(wanted, REQUEUE)
     job = await find_job(request)
+    submission.permit(request, ENDPOINTS[job.spec.endpoint])
     edits = await _edits(request, job, wanted)
     return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits), request)
 

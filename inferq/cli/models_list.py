@@ -1,4 +1,4 @@
-"""`inferq models`."""
+"""`inferq models list` and `inferq models show`."""
 
 from typing import Annotated, Any
 
@@ -11,15 +11,20 @@ from inferq.client import Client
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
-@app.command()
-def models(json: Annotated[bool, output.JSON] = False) -> None:
+@app.command("list")
+def list_models(
+    local: Annotated[
+        bool, typer.Option("--local", help="Also those that lie on the server and are not configured.")
+    ] = False,
+    json: Annotated[bool, output.JSON] = False,
+) -> None:
     """Show the models: what they do, whether they are loaded, and how much work waits for each.
 
     [bold]Example[/bold]
-      [cyan]inferq models --json | jq -r '.[].id'[/cyan]
+      [cyan]inferq models list --json | jq -r '.[].id'[/cyan]
     """
     with Client.from_environment() as client:
-        found = client.models()
+        found = client.models(local=local)
     if json:
         output.show_json(found)
         return
@@ -28,7 +33,7 @@ def models(json: Annotated[bool, output.JSON] = False) -> None:
         info = model.get("info", {})
         table.add_row(
             escape(model["id"]),
-            str(info.get("type", "-")),
+            str(info.get("type") or info.get("role") or "-"),
             escape(str(info.get("engine", "-"))),
             output.state(str(info.get("state", "-"))),
             str(info.get("slots", "-")),

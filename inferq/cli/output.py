@@ -79,3 +79,14 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def count(number: float | None) -> str:
+    """``950``, ``12.3 K``, ``7.6 M``, ``1.1 B``."""
+    if number is None:
+        return "-"
+    for unit in ("", " K", " M"):
+        if number < 1000:
+            return f"{number:.1f}{unit}" if unit else f"{number:.0f}"
+        number /= 1000
+    return f"{number:.1f} B"

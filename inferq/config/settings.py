@@ -15,6 +15,7 @@ from inferq.config.sections import (
     Cache,
     Deployment,
     Directories,
+    Hub,
     IntelligentRouting,
     Media,
     Monitoring,
@@ -25,7 +26,10 @@ from inferq.config.sections import (
 )
 from inferq.config.units import Duration, Size
 
-ModelType = Literal["chat", "completion", "embedding", "rerank", "image", "video", "asr", "tts"]
+ModelType = Literal["chat", "completion", "embedding", "rerank", "image", "video", "asr", "tts", "pull"]
+
+PULL_MODEL = "inferq-pull"
+"""The model of inferq's own whose jobs bring other models here."""
 
 
 REQUEST_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -46,6 +50,8 @@ class DeviceSettings(Section):
 class EngineSettings(Section):
     """How an engine is started."""
 
+    kind: str | None = None
+    """The engine that this is, when its name here is another one: a second environment or device of the same engine."""
     python: Path | None = None
     """Python of the environment that holds the engine's library; relative to the project's folder."""
     env: dict[str, str] = {}
@@ -123,6 +129,8 @@ class Settings(Section):
     """Answers that are given again."""
     media: Media = Media()
     """Files that callers name."""
+    hub: Hub = Hub()
+    """Where models are pulled from."""
     devices: dict[str, DeviceSettings] = {}
     """Devices beyond what detection finds; the name is kind:index."""
     engines: dict[str, EngineSettings] = {}
@@ -139,6 +147,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         seen: dict[str, str] = {name: name for name in self.models}
+        if PULL_MODEL in seen:
+            raise ValueError(f"models.{PULL_MODEL}: this name belongs to inferq itself")
+        seen[PULL_MODEL] = PULL_MODEL
         for name, model in self.models.items():
             for alias in model.aliases:
                 if alias in seen:
@@ -150,6 +161,35 @@ class Settings(Section):
             )
         return self
 
+    @property
+    def served(self) -> dict[str, ModelSettings]:
+        """Every model that jobs can run on: the configured ones, and inferq's own, which no list shows."""
+        return {**self.models, PULL_MODEL: self._pull_model()}
+
+    @property
+    def models_dir(self) -> Path:
+        """Where pulled models go, and where local ones are looked for."""
+        return self.home / "models"
+
+    def _pull_model(self) -> ModelSettings:
+        """Moves bytes on the processor of whichever host has room; its engine resumes what was cut off."""
+        pythons = [self.root / engine.python for engine in self.engines.values() if engine.python]
+        return ModelSettings(
+            engine="pull",
+            source=str(self.models_dir),
+            type="pull",
+            device="cpu:0",
+            slots=2,
+            idle_timeout=60.0,
+            load_timeout=60.0,
+            run_timeout=self.hub.timeout,
+            memory=128 * 2**20,
+            options={
+                **self.hub.model_dump(exclude={"timeout"}, exclude_none=True),
+                "pythons": [str(python) for python in dict.fromkeys(pythons)],
+            },
+        )
+
     def under_home(self, path: str | Path) -> Path:
         """An absolute path: relative ones lie under INFERQ_HOME."""
         return self.home / path
@@ -159,6 +199,11 @@ class Settings(Section):
         if name in self.models:
             return name
         return next((model for model, spec in self.models.items() if name in spec.aliases), None)
+
+    def kind_of(self, engine: str) -> str:
+        """The engine, as it is installed, that a model's `engine` stands for."""
+        configured = self.engines.get(engine)
+        return configured.kind if configured and configured.kind else engine
 
     @property
     def redis_url(self) -> str:

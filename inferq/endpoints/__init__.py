@@ -1,5 +1,6 @@
 """The endpoints that make jobs, one row per path. Pure: knows no HTTP, no Redis and no engine's library."""
 
+from inferq.endpoints.catalogue import PULL
 from inferq.endpoints.endpoint import Answer, Body, Endpoint, FileFacts, FileKind, FilePlace, Files
 from inferq.endpoints.images import EDITS, GENERATIONS
 from inferq.endpoints.sound import SPEECH, TRANSCRIPTIONS, TRANSLATIONS
@@ -26,6 +27,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         *(EMBEDDINGS, RERANK),
         *(GENERATIONS, EDITS, VIDEO),
         *(SPEECH, TRANSCRIPTIONS, TRANSLATIONS),
+        PULL,
     )
 }
 

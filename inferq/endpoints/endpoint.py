@@ -78,6 +78,10 @@ def no_type(_body: Body) -> str | None:
     return None
 
 
+def unchanged(_body: Body) -> None:
+    """Nothing is different when nobody waits for the answer."""
+
+
 def asks_for_events(body: Body) -> bool:
     return bool(body.get("stream"))
 
@@ -99,9 +103,11 @@ class Endpoint:
 
     `units` is the size of the work in the model's own measure; `admit` raises InvalidRequest for what the model can
     never serve; `files` finds the files that a body names, and `uploads` are the fields of a form that take one;
-    `fill` puts the configured defaults in; `streams` says whether an answer comes in pieces, and `stream_type` their
-    media type where they are no server-sent events; `offered` marks what only some engines have; `long` makes every
-    call a durable job; `cached` says whether the same request always has the same answer.
+    `fill` puts the configured defaults in, `unattended` changes a body whose caller does not wait; `streams` says
+    whether an answer comes in pieces, and `stream_type` their media type where they are no server-sent events;
+    `offered` marks what only some engines have; `long` makes every call a durable job; `cached` says whether the same
+    request always has the same answer;
+    `built_in` is the model of inferq's own that serves it, so that callers name none; `admin` keeps it from users.
     """
 
     path: str
@@ -112,9 +118,12 @@ class Endpoint:
     files: Callable[[Body], Iterator[FilePlace]] = no_files
     uploads: Mapping[str, FileKind] = field(default_factory=dict)
     fill: Callable[[Body, Mapping[str, Any], ModelSettings], None] = fill_in
+    unattended: Callable[[Body], None] = unchanged
     streams: Callable[[Body], bool] = asks_for_events
     stream_type: Callable[[Body], str | None] = no_type
     answer: Answer = Answer.BODY
     offered: bool = False
     long: bool = False
     cached: Callable[[Body], bool] = never
+    built_in: str | None = None
+    admin: bool = False

@@ -138,6 +138,17 @@ def _sound_type(body: Body) -> str | None:
     return None if body.get("stream_format") == "sse" else SOUND_TYPES[body.get("response_format") or "mp3"]
 
 
+def _with_partials(body: Body) -> None:
+    """Who follows a long transcription reads the text so far."""
+    if "file" in body:
+        body["stream"] = True
+
+
+def _whole(body: Body) -> None:
+    """Speech that nobody listens to while it is made is one file."""
+    body.pop("stream_format", None)
+
+
 def _pure(body: Body) -> bool:
     return not body.get("stream")
 
@@ -151,6 +162,7 @@ SPEECH = Endpoint(
     files=_reference,
     uploads={"reference_audio": FileKind.AUDIO},
     answer=Answer.FILE,
+    unattended=_whole,
     streams=lambda body: True,
     stream_type=_sound_type,
 )
@@ -162,6 +174,7 @@ TRANSCRIPTIONS = Endpoint(
     admit=_admit_heard,
     files=_sources,
     uploads={"file": FileKind.AUDIO, "files": FileKind.AUDIO},
+    unattended=_with_partials,
     cached=_pure,
 )
 TRANSLATIONS = Endpoint(

@@ -2,7 +2,12 @@
 
 import asyncio
 import base64
+import hashlib
+import io
 import json
+import math
+import struct
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -266,3 +271,91 @@ async def test_a_text_of_another_type_keeps_it(stack: Stack, settings: Settings)
     await replica.fail(await replica.claim())
     assert (await refused).status_code == 500
     await replica.close()
+
+
+def recording() -> bytes:
+    """A second of a tone."""
+    samples = (round(9000 * math.sin(number / 9)) for number in range(16_000))
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes(struct.pack("<16000h", *samples))
+    return file.getvalue()
+
+
+async def test_a_form_with_a_sound_reaches_the_engine_as_an_artifact(
+    stack: Stack, settings: Settings
+) -> None:
+    replica = Replica(settings, "hear")
+    sound = recording()
+    form = {"model": "hear", "response_format": "verbose_json", "timestamp_granularities[]": "word"}
+    call = asyncio.create_task(
+        stack.http.post(
+            "/v1/audio/transcriptions",
+            data=form,
+            files={"file": ("a.wav", sound, "audio/x-wav")},
+            headers=stack.headers(),
+        )
+    )
+    attempt = await replica.answer_one(b'{"text":"beep"}')
+    assert (await call).json() == {"text": "beep"}
+    body = json.loads(attempt.job.spec.body)
+    digest = hashlib.sha256(sound).hexdigest()
+    assert body == {
+        "model": "hear",
+        "response_format": "verbose_json",
+        "timestamp_granularities": ["word"],
+        "file": f"artifact:{digest}",
+        "filename": "a.wav",
+    }
+    assert attempt.job.spec.units == pytest.approx(1.0, abs=0.01)
+    await replica.close()
+
+
+async def test_a_background_transcription_is_a_job_with_partial_texts(
+    stack: Stack, settings: Settings
+) -> None:
+    replica = Replica(settings, "hear")
+    answer = await stack.http.post(
+        "/v1/audio/transcriptions",
+        data={"model": "hear", "background": "true"},
+        files={"file": ("a.wav", recording(), "audio/wav")},
+        headers=stack.headers(),
+    )
+    assert answer.status_code == 202, answer.text
+    spec = (await replica.claim()).job.spec
+    assert (spec.durable, spec.stream, json.loads(spec.body)["stream"]) == (True, True, True)
+    await replica.close()
+
+
+async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settings) -> None:
+    replica = Replica(settings, "hear")
+    sounds = [("files", (f"{name}.wav", recording(), "audio/wav")) for name in "ab"]
+    answer = await stack.http.post(
+        "/v1/audio/transcriptions",
+        data={"model": "hear", "background": "true"},
+        files=sounds,
+        headers=stack.headers(),
+    )
+    assert answer.status_code == 202, answer.text
+    body = json.loads((await replica.claim()).job.spec.body)
+    assert [each["filename"] for each in body["files"]] == ["a.wav", "b.wav"]
+    assert all(each["file"].startswith("artifact:") for each in body["files"])
+    await replica.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "empty"), (b"no sound at all", "expected a sound"), (recording()[:30], "expected a sound")],
+)
+async def test_what_is_no_sound_is_refused_at_the_door(stack: Stack, content: bytes, said: str) -> None:
+    answer = await stack.http.post(
+        "/v1/audio/transcriptions",
+        data={"model": "hear"},
+        files={"file": ("a.wav", content, "audio/wav")},
+        headers=stack.headers(),
+    )
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "file"
+    assert said in error["message"], error

@@ -49,6 +49,7 @@ NEEDS = {
     "GET /artifacts/{sha256}": Access.READONLY,
     "GET /models": Access.READONLY,
     "GET /models/{model:path}": Access.READONLY,
+    "POST /models/pull": Access.ADMIN,
     "GET /running_models": Access.READONLY,
     "POST /keys": Access.ADMIN,
     "GET /keys": Access.ADMIN,

@@ -71,7 +71,17 @@ def test_help_lists_commands_and_exit_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "jobs list", "jobs watch", "keys create", "config check", "demo tour"]
+    "command",
+    [
+        *COMMANDS,
+        "jobs list",
+        "jobs watch",
+        "models scan",
+        "models pull",
+        "keys create",
+        "config check",
+        "demo tour",
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     done = inferq(*command.split(), "--help")
@@ -137,3 +147,19 @@ def test_doctor_sees_a_key_that_others_can_read(tmp_path: Path) -> None:
     findings = json.loads(inferq("doctor", "--json", "--home", str(tmp_path)).stdout)
     (finding,) = (each for each in findings if each["subject"] == "permissions")
     assert (finding["level"], finding["advice"]) == ("fail", f"chmod 600 '{tmp_path / 'admin.key'}'")
+
+
+def test_a_scan_needs_no_server_and_its_yaml_is_a_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["XForSequenceClassification"]}')
+    (folder / "model.bin").write_text("weights")
+    (found,) = json.loads(inferq("models", "scan", "--home", str(tmp_path), "--json").stdout)
+    assert (found["id"], found["type"], found["engine"]) == ("mine", "rerank", "rerank")
+    config = tmp_path / "config.yaml"
+    config.write_text(inferq("models", "scan", "--home", str(tmp_path), "--yaml").stdout)
+    where = ("--home", str(tmp_path), "--config", str(config))
+    assert json.loads(inferq("models", "scan", *where, "--json").stdout) == []
+    assert [
+        each["id"] for each in json.loads(inferq("models", "scan", *where, "--all", "--json").stdout)
+    ] == ["mine"]

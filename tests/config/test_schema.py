@@ -23,7 +23,9 @@ def test_committed_schema_is_fresh() -> None:
 
 def test_shipped_configuration_is_accepted() -> None:
     settings = load_settings(ROOT / "scheduler_config.yaml", environ={})
-    assert set(settings.models) == {"demo-chat", "demo-embed"}
+    kinds = {model.type for model in settings.models.values()}
+    assert kinds == {"chat", "embedding", "rerank", "image", "video", "asr", "tts"}
+    assert [name for name, model in settings.models.items() if model.warm] == ["demo-chat", "demo-embed"]
 
 
 def test_shipped_configuration_names_its_schema() -> None:

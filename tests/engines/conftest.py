@@ -2,28 +2,16 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engines.process import EngineProcess, demo_model, over_tcp, running
+from inferq.testing import Case
+from tests.engines import hub as hubs
+from tests.engines.comfyui_bench import bench
+from tests.engines.process import ROOT, EngineProcess, demo_model, over_tcp, running
 from tests.engines.voices import Voices
-
-
-@dataclass
-class Case:
-    """One engine in the conformance suite: where it answers, and a body it answers with 200."""
-
-    engine: EngineProcess
-    path: str
-    body: dict[str, Any]
-    # A body that runs long enough to be left in the middle, and whether it can be streamed.
-    long: dict[str, Any]
-    streams: bool
-    # The media type of a whole answer. Only JSON has a place for the model's name.
-    media: str = "application/json"
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +96,15 @@ def vision(socket_dir: Path, media_dir: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(scope="session")
+def pull(socket_dir: Path) -> Iterator[EngineProcess]:
+    with hubs.serving({"acme/slow": {"big.bin": bytes(2**22)}}) as hub:
+        hub.pause_s = 0.2
+        options = {"huggingface": hub.url, "reserve_bytes": 0}
+        with running("pull", socket_dir, str(socket_dir / "models"), options=options) as engine:
+            yield engine
+
+
+@pytest.fixture(scope="session")
 def image_media(media_dir: Path) -> Path:
     """The folder that the image engine reads its input files from."""
     return media_dir
@@ -147,6 +144,12 @@ def asr(socket_dir: Path, voices: Voices, asr_model: Path, vad_model: Path) -> I
         yield engine
 
 
+@pytest.fixture(scope="session")
+def comfyui(socket_dir: Path) -> Iterator[EngineProcess]:
+    with bench() as comfy, running("comfyui", socket_dir, options=comfy.options()) as engine:
+        yield engine
+
+
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -183,6 +186,12 @@ def films(engine: EngineProcess) -> Case:
     return Case(engine, "/v1/video/generations", body, long, streams=False, media="video/mp4")
 
 
+def pulls(engine: EngineProcess) -> Case:
+    """A folder that is there, and a hub that takes its time."""
+    body = {"source": str(ROOT / "examples")}
+    return Case(engine, "/v1/models/pull", body, {"source": "acme/slow"}, streams=False)
+
+
 def paints(engine: EngineProcess) -> Case:
     long = {"prompt": "red", "size": "192x192", "steps": 150, "partial_images": 3}
     return Case(engine, "/v1/images/generations", {"prompt": "red", "steps": 2}, long, streams=True)
@@ -204,6 +213,8 @@ CASES: dict[str, Callable[[EngineProcess], Case]] = {
     "image": paints,
     "video": films,
     "vision": generates,
+    "pull": pulls,
+    "comfyui": paints,
 }
 
 

@@ -1,25 +1,31 @@
 """Starting a real engine process for a test, talking to it, and waiting for what it shows."""
 
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from inferq.testing import RunningEngine as EngineProcess
+from inferq.testing import eventually
+from inferq.testing.process import started
+
+__all__ = ["EngineProcess", "eventually"]
+
 ROOT = Path(__file__).parents[2]
 ENGINES_PYTHON = Path(os.environ.get("INFERQ_ENGINES_PYTHON", ROOT / ".venv-engines" / "bin" / "python"))
 MODELS = Path(os.environ.get("INFERQ_TEST_MODELS", ROOT / ".cache" / "models"))
 START_S = 90.0
-LIGHT = ("noop", "remote")  # run under the gateway's Python
+LIGHT = ("noop", "pull", "remote", "comfyui")  # run under the gateway's Python
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -31,75 +37,6 @@ def engines_python() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return str(ENGINES_PYTHON)
-
-
-def eventually(look: Callable[[], Any], what: str, within: float = 10.0) -> Any:
-    """The first truthy value of `look`, asked again and again until the deadline."""
-    deadline = time.monotonic() + within
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.01)
-
-
-@dataclass
-class EngineProcess:
-    """A running engine."""
-
-    process: subprocess.Popen[str]
-    address: Path
-    name: str
-
-    def client(self, timeout: float = 60.0) -> httpx2.Client:
-        return httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=str(self.address)), base_url="http://engine", timeout=timeout
-        )
-
-    def get(self, path: str) -> httpx2.Response:
-        with self.client() as client:
-            return client.get(path)
-
-    def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> httpx2.Response:
-        with self.client() as client:
-            return client.post(path, json=body, headers=headers)
-
-    def health(self) -> dict[str, Any]:
-        return dict(self.get("/health").json())
-
-    def ready(self) -> bool:
-        assert self.process.poll() is None, f"the engine ended: {self.process.communicate()[1]}"
-        return self.listens() and self.get("/health").status_code == 200
-
-    def listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.address)) == 0
-
-    @contextmanager
-    def sent(self, path: str, body: dict[str, Any], name: str) -> Iterator[socket.socket]:
-        """A request that was sent and whose answer nobody has read; leaving the block closes the connection."""
-        content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: engine\r\nx-request-id: {name}\r\n"
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.address))
-            connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
-            yield connection
-
-    def running(self) -> set[str]:
-        return {run["id"] for run in self.get("/runs").json()["runs"]}
-
-    def events(self, path: str, body: dict[str, Any]) -> list[Any]:
-        """The events of a stream, each checked to be one whole `data:` line; the last is `[DONE]`."""
-        with self.client() as client, client.stream("POST", path, json=body | {"stream": True}) as response:
-            raw = response.read().decode()
-            assert response.status_code == 200, raw
-            assert response.headers["content-type"].startswith("text/event-stream")
-        assert raw.endswith("\n\n")
-        blocks = raw.removesuffix("\n\n").split("\n\n")
-        assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
-        assert blocks.pop() == "data: [DONE]"
-        return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
 @contextmanager
@@ -120,11 +57,8 @@ def spawn(
     argv += ["--uds", str(address), "--slots", str(slots), "--options", json.dumps(options or {})]
     argv += [] if media is None else ["--media", str(media)]
     everything = ENVIRONMENT | (env or {})
-    with subprocess.Popen(argv, cwd=ROOT, env=everything, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield EngineProcess(process, address, name)
-        finally:
-            process.kill()
+    with started(argv, address, name, everything, ROOT) as engine:
+        yield engine
 
 
 @contextmanager
@@ -157,10 +91,16 @@ def running(module: str, folder: Path, model: str = "none", **kwargs: Any) -> It
         yield engine
 
 
+@cache
 def demo_model(name: str) -> Path:
-    """A demo model, built on first use."""
-    argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
-    subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    """A demo model, built on first use. The builder is asked again only when its code has changed: it takes seconds."""
+    sources = sorted((ROOT / "workers" / "engines" / "demo").glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    seen = MODELS / name / f".checked-{digest}"
+    if not seen.exists():
+        argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
+        subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+        seen.touch()
     return MODELS / name
 
 

@@ -94,6 +94,7 @@ HOSTILE: dict[str, Callable[[Voices], bytes]] = {
         b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
     ),
     "concat": lambda voices: b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "a list of another sound": lambda voices: b"ffconcat version 1.0\nfile tea.wav\n",
     "zeros": lambda voices: bytes(100_000),
     "only a header": lambda voices: header(1 << 20),
     "cut wav": lambda voices: half((voices.folder / "tea.wav").read_bytes()),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ import pytest
 from PIL import ImageChops
 
 from tests.engines.pictures import furthest, one, refused, scene, stored
-from tests.engines.process import EngineProcess, demo_model, eventually, running, spawn
+from tests.engines.process import (
+    ENVIRONMENT,
+    ROOT,
+    EngineProcess,
+    demo_model,
+    engines_python,
+    eventually,
+    running,
+    spawn,
+)
 from workers.engines.imaging.parts import in_parts
 
 QUICK = {"guidance": 2.0, "steps": 10}
@@ -29,6 +39,27 @@ def test_one_file_paints_what_the_folder_paints(
     with running("image", short_dir, str(path), options=QUICK) as other:
         for seed, prompt in enumerate(("a red picture", "a picture in blue")):
             assert furthest(one(image, prompt, seed=seed), one(other, prompt, seed=seed)) <= 1
+
+
+WEIGHTS = """
+import sys
+from pathlib import Path
+import torch
+from workers.engines.imaging.sources import Source, load
+folder, single = (load(Source(Path(path), torch.float32)) for path in sys.argv[1:])
+for name in ("unet", "vae", "text_encoder"):
+    left, right = getattr(folder, name).state_dict(), getattr(single, name).state_dict()
+    assert left.keys() == right.keys(), name
+    wrong = [key for key in left if not torch.equal(left[key], right[key])]
+    assert not wrong, wrong
+"""
+
+
+def test_every_weight_of_the_file_is_that_of_the_folder(single: Path) -> None:
+    """Pictures alone would hide some mistakes: the innermost blocks hardly show in small ones."""
+    argv = [engines_python(), "-c", WEIGHTS, str(demo_model("demo-image")), str(single)]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_in_a_folder_of_its_own_name_finds_its_configuration_by_option(

@@ -38,6 +38,10 @@ class Voices:
             engines_run(*argv, "--voice", str(voice), "--speed", str(speed), *phrases)
         return self.url(name)
 
+    def samples_of(self, name: str, *phrases: str, gap: float = 1.2, voice: int = 0) -> bytes:
+        self.say(name, *phrases, gap=gap, voice=voice)
+        return self.samples(name)
+
     def encode(self, source: str, target: str, codec: str, rate: int = 44_100, layout: str = "stereo") -> str:
         """The file once more in another format, made by PyAV; its URL."""
         if not (self.folder / target).exists():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from inferq.config import Settings
 from inferq.config.settings import EngineSettings
 from inferq.engine import Command, Launch, find_engine
 from workers import adapters
@@ -107,3 +108,9 @@ def test_an_engine_on_the_processor_runs_below_normal_priority() -> None:
     assert _nice("cpu:0", EngineSettings(nice=0)) == 0
     assert _nice("cuda:1", EngineSettings(nice=3)) == 3
     assert _nice("cuda:1", EngineSettings()) == 0
+
+
+def test_an_engine_may_have_a_second_environment() -> None:
+    tree = {"engines": {"vllm-gcu": {"kind": "vllm"}, "text": {}}}
+    settings = Settings.model_validate(tree)
+    assert [settings.kind_of(name) for name in ("vllm-gcu", "text", "noop")] == ["vllm", "text", "noop"]

@@ -133,6 +133,13 @@ async def test_the_log_of_the_life_before_is_kept(make: Make, short_dir: Path) -
     assert "last words" in before.read_text()
 
 
+async def test_what_an_engine_says_of_its_model_is_read_once_it_is_ready(make: Make) -> None:
+    watched = make(tokens=7)
+    assert watched.engine.facts == {}
+    await watched.becomes(EngineState.READY)
+    assert watched.engine.facts == {"tokens": 7}
+
+
 async def test_from_start_to_stop(make: Make, short_dir: Path) -> None:
     watched = make(load_s=0.3)
     engine = watched.engine

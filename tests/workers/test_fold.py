@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inferq.streams import fold_chunks
+from inferq.streams import fold, fold_chunks
 
 
 def chunk(choices: list[Any], **more: Any) -> bytes:
@@ -141,3 +141,41 @@ def test_a_tool_call_whose_turn_comes_late() -> None:
     answer = folded(chunk([delta(tool_calls=calls)]), chunk([delta(tool_calls=late)]))
     found = answer["choices"][0]["message"]["tool_calls"]
     assert [call["function"]["name"] for call in found] == ["a", "b", "c"]
+
+
+def lines(*events: dict[str, Any]) -> bytes:
+    parts = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+    return b"".join(parts) + b"data: [DONE]\n\n"
+
+
+def test_a_transcription_is_what_its_last_event_carries() -> None:
+    delta = {"type": "transcript.text.delta", "delta": "he"}
+    done = {"type": "transcript.text.done", "text": "he", "response": {"text": "he"}}
+    assert fold("audio/transcriptions", lines(delta, done)) == (b'{"text": "he"}', "application/json")
+    subtitles = {**done, "response": "WEBVTT\n", "media_type": "text/vtt"}
+    assert fold("audio/transcriptions", lines(delta, subtitles)) == (b"WEBVTT\n", "text/vtt")
+
+
+def test_pictures_are_those_that_were_finished() -> None:
+    partial = {"type": "image_generation.partial_image", "b64_json": "cGFydA=="}
+    one = {
+        "type": "image_generation.completed",
+        "b64_json": "b25l",
+        "seed": 1,
+        "created_at": 5,
+        "size": "8x8",
+    }
+    two = {**one, "b64_json": "dHdv", "seed": 2}
+    data, media_type = fold("images/generations", lines(partial, one, two))
+    assert media_type == "application/json"
+    assert json.loads(data) == {
+        "created": 5,
+        "size": "8x8",
+        "data": [{"b64_json": "b25l", "seed": 1}, {"b64_json": "dHdv", "seed": 2}],
+    }
+
+
+def test_the_newer_forms_are_what_their_last_event_carries() -> None:
+    begun = {"type": "response.created", "response": {"status": "in_progress"}}
+    done = {"type": "response.completed", "response": {"status": "completed"}}
+    assert json.loads(fold("responses", lines(begun, done))[0]) == {"status": "completed"}

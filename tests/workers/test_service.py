@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ async def site(redis_url: str, short_dir: Path, monkeypatch: pytest.MonkeyPatch)
     signals = Signals(make_app(settings), place.name)
     signals.start()
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
-    subject = ReplicaService(settings, place, signals, artifacts, replica._engine_maker(settings, place))
+    make_engine = partial(replica._engine_maker(settings, place), short_dir)
+    subject = ReplicaService(settings, place, signals, artifacts, make_engine)
     running = asyncio.create_task(subject.run())
     await until(_ready(subject))
     yield Site(redis, JobQueue(redis, settings), subject)
@@ -197,3 +199,14 @@ async def test_an_engine_that_is_not_installed(redis_url: str, short_dir: Path, 
     if job.error:
         assert (job.error.code, "no engine 'invented'" in job.error.message) == ("engine_load_failed", True)
     await redis.aclose()
+
+
+async def test_a_ready_replica_keeps_what_its_load_has_shown(site: Site) -> None:
+    async def look() -> bool:
+        return "m" in await site.queue.learnt(["m", "other"])
+
+    await until(look)
+    learnt = (await site.queue.learnt(["m"]))["m"]
+    assert (learnt.source, learnt.device, learnt.facts) == ("noop noop", "cpu:0", {"tokens": 4})
+    assert learnt.load_seconds is not None and learnt.load_seconds > 0
+    assert learnt.memory_bytes is not None and learnt.memory_bytes > 10_000_000

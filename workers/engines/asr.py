@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
@@ -40,6 +41,7 @@ from workers.engines.recognition.sound import Decoders, Limits
 from workers.engines.recognition.transcript import Transcript
 
 FILES_AT_ONCE = 8
+SWITCH_S = 0.0005
 
 
 class AsrEngine(Engine):
@@ -68,6 +70,9 @@ class AsrEngine(Engine):
 
     def load(self) -> None:
         torch.set_num_threads(self.threads)
+        # The detector's loop is Python, and the model's thread asks for the interpreter again after every operation:
+        # at the default of 5 ms each of those would wait longer than the operation takes.
+        sys.setswitchinterval(SWITCH_S)
         device = self.launch.device
         self.recogniser = load_recogniser(self.launch.model, device, self.threads, self.languages)
         punctuator = None

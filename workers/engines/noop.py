@@ -71,6 +71,9 @@ class NoopEngine(Engine):
         if self.fail_load:
             raise RuntimeError(self.fail_load)
 
+    def details(self) -> Mapping[str, Any]:
+        return {"tokens": self.tokens}
+
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         return {
             ("POST", "/v1/chat/completions"): self.chat,

@@ -6,6 +6,8 @@ decoder, the answer is a BadRequest that names its field. Must not know what a p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,35 @@ MOST_ASPECT = 50
 
 def read_picture(path: Path, param: str, max_pixels: int) -> Any:
     """The picture in a file as RGB, upright, on white where it was transparent. Raises BadRequest."""
+    with decoding(param):
+        return flatten(opened(path, param, max_pixels))
+
+
+def open_picture(path: Path, param: str, max_pixels: int) -> Any:
+    """The picture in a file, decoded and upright, with its transparency. Raises BadRequest."""
+    with decoding(param):
+        return opened(path, param, max_pixels)
+
+
+@contextmanager
+def decoding(param: str) -> Iterator[None]:
+    """Work on a caller's picture. Decoders meet hostile bytes with whatever exception comes first."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_header(image, param, max_pixels)
-            image.load()
-            return flatten(ImageOps.exif_transpose(image))
+        yield
     except BadRequest:
         raise
     except Exception as error:
-        # Decoders meet hostile bytes with whatever exception comes first.
         raise BadRequest(
             f"'{param}' is no picture that can be read ({', '.join(FORMATS)}): {type(error).__name__}.",
             param=param,
         ) from error
+
+
+def opened(path: Path, param: str, max_pixels: int) -> Any:
+    with Image.open(path, formats=FORMATS) as image:
+        check_header(image, param, max_pixels)
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def check_header(image: Any, param: str, max_pixels: int) -> None:

@@ -1,65 +1,88 @@
-"""Command line of the demo models: builds what is missing."""
+"""Command line of the demo models: builds what is missing, two at a time."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
 # spinning wait costs a hundred times what it waits for.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from transformers.utils import logging as transformers_logging
+from workers.engines.demo.shelf import Recipe, build
 
-from workers.engines.demo import (
-    asr,
-    bench,
-    bgem3,
-    chat,
-    embed,
-    image,
-    kokoro,
-    paraformer,
-    punc,
-    qwen_vision,
-    rerank,
-    vad,
-    video,
-    vision,
-)
-from workers.engines.demo.shelf import build
+ALWAYS = {
+    # The longest first, so that the last ones end together.
+    "demo-asr": "asr:RECIPE",
+    "demo-image": "image:RECIPE",
+    "demo-chat": "chat:RECIPE",
+    "demo-vision": "vision:RECIPE",
+    "demo-rerank": "rerank:RECIPE",
+    "demo-punc": "punc:RECIPE",
+    "demo-embed": "embed:RECIPE",
+    "demo-controlnet": "image:CONTROLNET_RECIPE",
+    "demo-vad": "vad:RECIPE",
+    "demo-video": "video:RECIPE",
+}
+"""The models of the shipped configuration: name to module and recipe. Only what is built is imported."""
+ON_REQUEST = {
+    "bench-chat-130m": "bench:CHAT_RECIPE",
+    "bench-embed-small": "bench:EMBED_RECIPE",
+    "demo-bge-m3": "bgem3:RECIPE",
+    "demo-image-single": "image:SINGLE_RECIPE",
+    "demo-image-video": "video:PICTURE_RECIPE",
+    "demo-kokoro": "kokoro:RECIPE",
+    "demo-paraformer": "paraformer:RECIPE",
+    "demo-qwen-vision": "qwen_vision:RECIPE",
+}
+EVERY = {**ALWAYS, **ON_REQUEST}
 
-ALWAYS = (
-    *(chat.RECIPE, embed.RECIPE, rerank.RECIPE, vision.RECIPE),
-    *(image.RECIPE, image.CONTROLNET_RECIPE, video.RECIPE),
-    *(asr.RECIPE, vad.RECIPE, punc.RECIPE),
-)
-ON_REQUEST = (
-    *(bench.CHAT_RECIPE, bench.EMBED_RECIPE),
-    bgem3.RECIPE,
-    image.SINGLE_RECIPE,
-    kokoro.RECIPE,
-    paraformer.RECIPE,
-    qwen_vision.RECIPE,
-    video.PICTURE_RECIPE,
-)
+
+def recipe_of(name: str) -> Recipe:
+    module, _, attribute = EVERY[name].partition(":")
+    found: Recipe = getattr(importlib.import_module(f"workers.engines.demo.{module}"), attribute)
+    assert found.name == name
+    return found
+
+
+def build_one(name: str, out: Path) -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    build(recipe_of(name), out)
+
+
+def build_all(names: list[str], out: Path, jobs: int) -> int:
+    """Each in a process of its own; 0 when all of them are built."""
+
+    def one(name: str) -> int:
+        argv = [sys.executable, "-m", "workers.engines.demo", "--out", str(out), "--only", name]
+        return subprocess.run(argv, check=False).returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return max(pool.map(one, names))
 
 
 def main() -> None:
-    recipes = {recipe.name: recipe for recipe in (*ALWAYS, *ON_REQUEST)}
     parser = argparse.ArgumentParser(
         prog="workers.engines.demo", description="Build small models for demos and tests."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that holds the models")
     parser.add_argument(
-        "--only", action="append", choices=sorted(recipes), help="just this one; may be repeated"
+        "--only", action="append", choices=sorted(EVERY), help="just this one; may be repeated"
     )
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     given = parser.parse_args()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    for recipe in [recipes[name] for name in given.only] if given.only else ALWAYS:
-        build(recipe, given.out)
+    names = given.only or list(ALWAYS)
+    if len(names) > 1:
+        sys.exit(build_all(names, given.out, given.jobs))
+    build_one(names[0], given.out)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,12 @@ def delta(text: str) -> bytes:
 def done(transcript: Transcript, ask: Ask, model: str) -> bytes:
     """The last event; `response` is the answer that a request without `stream` gets."""
     answer = content(transcript, ask, model)
-    last = {"type": "transcript.text.done", "text": transcript.text, "response": answer}
+    last = {
+        "type": "transcript.text.done",
+        "text": transcript.text,
+        "response": answer,
+        "media_type": MEDIA[ask.format],
+    }
     return event(last) + b"data: [DONE]\n\n"
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from workers.engines.recognition.banks import Banks
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -34,7 +36,10 @@ def load_folder(folder: str, device: str, threads: int) -> Loaded:
     if not (place / "config.yaml").is_file() and not (place / "configuration.json").is_file():
         raise ValueError(f"{place} is not the folder of a FunASR model: it has no config.yaml")
     from funasr import AutoModel
+    from funasr.frontends import wav_frontend
 
+    if not isinstance(wav_frontend.kaldi, Banks):
+        wav_frontend.kaldi = Banks(wav_frontend.kaldi.fbank)
     with silenced():
         model, settings = AutoModel.build_model(
             model=str(place),

@@ -1,0 +1,110 @@
+"""What we do faster than FunASR must give what FunASR gives: features, segments, texts."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.process import ENVIRONMENT, ROOT, engines_python
+from tests.engines.voices import Voices
+
+pytestmark = pytest.mark.timeout(400)
+COMPARE = """
+import json, sys, wave
+import numpy as np, torch
+from funasr.frontends import wav_frontend
+from funasr.utils.fbank import fbank as library
+from workers.engines.recognition.banks import fbank
+from workers.engines.recognition.detect import STRETCH, FsmnFinder
+from workers.engines.recognition.families import load_recogniser
+from workers.engines.recognition.folders import load_folder
+from workers.engines.recognition.funasr_features import from_banks, same_banks
+from workers.engines.recognition.hearing import Mode
+from workers.engines.recognition.pipeline import Piece, alike_and_near
+
+torch.set_num_threads(1)
+asr, vad, sound = sys.argv[1:]
+with wave.open(sound) as file:
+    samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+found = {}
+
+settings = {"num_mel_bins": 80, "frame_length": 25, "frame_shift": 10, "dither": 0.0, "energy_floor": 0.0}
+settings |= {"window_type": "hamming", "sample_frequency": 16000}
+scaled = torch.from_numpy(samples)[None] * 32768
+found["banks"] = float((fbank(scaled, None, **settings) - library(scaled, **settings)).abs().max())
+
+finder = FsmnFinder(load_folder(vad, "cpu", 1), 800, 30.0)
+session, spans, features = finder.session(), [], []
+recogniser = load_recogniser(asr, "cpu", 1, [])
+assert same_banks(finder.frontend, recogniser.frontend)
+for start in range(0, len(samples), STRETCH):
+    for span in session.feed(samples[start : start + STRETCH], start + STRETCH >= len(samples)):
+        spans.append([span.start // 16, span.end // 16])
+        features.append(from_banks(recogniser.frontend, session.banks(span)))
+        direct = recogniser.features(samples[span.start : span.end])
+        assert torch.equal(features[-1], direct)
+
+# The same through FunASR's own code: its features, its detector on the whole sound, its inference one by one.
+plain, mine = load_folder(vad, "cpu", 1), load_folder(asr, "cpu", 1)
+wav_frontend.kaldi = type("Library", (), {"fbank": staticmethod(library)})
+plain.model.vad_opts.max_single_segment_time = 30000
+whole, _ = plain.model.inference(
+    [torch.from_numpy(samples)], key=["k"], frontend=plain.frontend, cache={}, is_final=True,
+    **(plain.settings | {"max_end_silence_time": 800}),
+)
+found["spans"] = [spans, whole[0]["value"]]
+found["texts"] = [[], []]
+for mode in (Mode(itn=True), Mode(itn=False)):
+    for at in range(0, len(features), 16):
+        found["texts"][0] += [one.text for one in recogniser.recognise(features[at : at + 16], mode)]
+    for start, end in spans:
+        with torch.no_grad():
+            answer, _ = mine.model.inference(
+                [samples[start * 16 : end * 16]], key=["k"], tokenizer=mine.tokenizer, frontend=mine.frontend,
+                language="auto", use_itn=mode.itn, **mine.settings,
+            )
+        found["texts"][1].append(answer[0]["text"].rpartition("|>")[2].strip())
+
+waiting = [Mode(itn=place % 3 == 0) for place in range(12)]
+pick = alike_and_near(8, 60.0)
+pieces = [Piece(mode, None, 1000 + 10 * place) for place, mode in enumerate(waiting)]
+found["together"] = [sorted(pick(pieces)), sorted(pick(pieces[1:])), sorted(alike_and_near(8, 3.5)(pieces))]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def compared(asr_model: Path, vad_model: Path, voices: Voices) -> dict[str, Any]:
+    """All phrases in every voice, long enough for several stretches."""
+    parts = [
+        voices.samples_of(f"all-{voice}-{gap}.wav", *voices.phrases, voice=voice, gap=gap)
+        for voice in range(3)
+        for gap in (0.5, 1.2)
+    ]
+    voices.wav("all.wav", b"".join(parts))
+    argv = [engines_python(), "-c", COMPARE, str(asr_model), str(vad_model), str(voices.folder / "all.wav")]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_filter_banks_are_kaldis(compared: dict[str, Any]) -> None:
+    assert compared["banks"] < 0.01
+
+
+def test_speech_found_in_stretches_is_that_of_the_whole(compared: dict[str, Any]) -> None:
+    ours, theirs = compared["spans"]
+    assert len(ours) > 30
+    assert ours == theirs
+
+
+def test_texts_of_shared_runs_are_those_of_single_ones(compared: dict[str, Any]) -> None:
+    ours, theirs = compared["texts"]
+    assert ours == theirs
+
+
+def test_only_segments_of_one_mode_run_together(compared: dict[str, Any]) -> None:
+    """The oldest one decides; of the others those of its mode, nearest in length, within the seconds of a run."""
+    assert compared["together"] == [[0, 3, 6, 9], [0, 1, 3, 4, 6, 7, 9, 10], [0, 3, 6]]

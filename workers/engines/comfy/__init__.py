@@ -1,0 +1,1 @@
+"""The parts of the ComfyUI engine. Only `workers.engines.comfyui` uses them."""
