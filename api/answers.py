@@ -110,6 +110,7 @@ class Answer(Response):
         match frame.kind:
             case FrameKind.RESULT | FrameKind.TYPED:
                 data, media_type = frame.result
+                self.context.telemetry.answer_told(self.spec.model, data, time.perf_counter() - self.began)
                 if self.keep is not None:
                     await self.keep(data, media_type)
                 if self.shape is not None:

@@ -8,12 +8,25 @@ from api import errors as wire
 from api.boundary import Boundary
 from api.context import Context
 from api.proxy import ProxyMode
-from api.routers import artifacts, audio, health, images, jobs, keys, models, pages, text, vectors, video
+from api.routers import (
+    artifacts,
+    audio,
+    health,
+    images,
+    jobs,
+    keys,
+    models,
+    nodes,
+    pages,
+    text,
+    vectors,
+    video,
+)
 from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, artifacts.routes, models.routes, keys.routes, health.routes, pages.routes),
+    *(jobs.routes, artifacts.routes, models.routes, nodes.routes, keys.routes, health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""
 

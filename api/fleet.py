@@ -85,10 +85,10 @@ async def read_fleet(context: Context) -> Fleet:
     queue = context.gateway.queue
     return Fleet(
         *await asyncio.gather(
-            _reading(queue.replicas()),
-            _reading(queue.nodes()),
-            _reading(queue.depths()),
-            _reading(queue.learnt(context.catalog.models)),
+            read_or_none(queue.replicas()),
+            read_or_none(queue.nodes()),
+            read_or_none(queue.depths()),
+            read_or_none(queue.learnt(context.catalog.models)),
         )
     )
 
@@ -141,7 +141,14 @@ def replica_object(replica: ReplicaInfo) -> dict[str, Any]:
     return asdict(replica)
 
 
-async def _reading(question: Awaitable[T]) -> T | None:
+def node_object(node: NodeInfo, replicas: list[ReplicaInfo]) -> dict[str, Any]:
+    """A node as `GET /v1/nodes` shows it, with what runs there."""
+    here = [replica_object(each) for each in replicas if each.node == node.name]
+    return {"id": node.name, "object": "node", **asdict(node), "replicas": here}
+
+
+async def read_or_none(question: Awaitable[T]) -> T | None:
+    """The answer, or None when it does not come in time."""
     try:
         async with asyncio.timeout(PATIENCE):
             return await question

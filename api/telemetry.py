@@ -4,6 +4,8 @@ Numbers of the whole installation (queues, replicas, devices) are read when aske
 bounded: handler templates, models, lanes, outcomes; never a job, a key or a path.
 """
 
+import re
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 import inferq
@@ -13,6 +15,9 @@ _FIRST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400)
 _COUNTED = ("/v1/", "/openai/v1/")
 _SERVER_ERROR = 500
+_USAGE = re.compile(rb'"completion_tokens" ?: ?([0-9]{1,9})')
+_TAIL = 2048
+"""Bytes at the end of an answer among which its usage is."""
 
 
 class Telemetry:
@@ -75,6 +80,7 @@ class Telemetry:
         build = Gauge("inferq_build_info", "The version that runs.", ("version",), registry=registry)
         build.labels(inferq.__version__).set(1)
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._told: dict[str, tuple[int, float]] = {}
         self.total = 0
         self.failed = 0
 
@@ -102,6 +108,18 @@ class Telemetry:
     def job_finished(self, model: str, outcome: str, seconds: float) -> None:
         self._finished.labels(model, outcome).inc()
         self._job_seconds.labels(model).observe(seconds)
+
+    def answer_told(self, model: str, data: bytes, seconds: float) -> None:
+        """A whole answer, or the piece of a stream that ends it: its tokens are noted if it tells them."""
+        found = _USAGE.search(data, max(0, len(data) - _TAIL))
+        if found:
+            tokens, so_far = self._told.get(model, (0, 0.0))
+            self._told[model] = (tokens + int(found[1]), so_far + seconds)
+
+    def tokens_per_second(self, model: str) -> float | None:
+        """Mean over the answers whose tokens are known; None when there are none."""
+        tokens, seconds = self._told.get(model, (0, 0.0))
+        return tokens / seconds if seconds else None
 
     def first_bytes(self, model: str, seconds: float) -> None:
         self._first_seconds.labels(model).observe(seconds)

@@ -166,6 +166,15 @@ class JobQueue:
             for name, row in zip(names, rows, strict=True)
         }
 
+    async def rates(self, names: list[str]) -> dict[str, float]:
+        """Device seconds that a unit of work has taken, as learnt, of those of the models that have run a job."""
+        async with translated():
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hget(f"{self.prefix}order:{name}", "rate")
+            found = await pipe.execute()
+        return {name: float(rate) for name, rate in zip(names, found, strict=True) if rate}
+
     async def replicas(self) -> list[ReplicaInfo]:
         async with translated():
             return await self._presence.replicas()

@@ -24,7 +24,7 @@ from storage.tables import OFFLINE, UNDELIVERED, UNFINISHED, jobs, offsets
 START = "0-0"
 """The position of a stream of which nothing was recorded."""
 COUNTED = 10_000
-"""At most so many of the newest jobs are counted for metrics."""
+"""At most so many of the newest jobs are looked at for metrics."""
 _IDS_AT_ONCE = 500
 
 
@@ -33,6 +33,17 @@ class Recorded:
     """One event: the whole job as it stood then. `spec.body` is b"" when it is not to be kept."""
 
     job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a job that has ended was queued, started and finished; None for what never happened."""
+
+    model: str
+    state: JobState
+    queued_at: float | None
+    started_at: float | None
+    finished_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +261,18 @@ class Ledger:
         def work(connection: Connection) -> dict[tuple[str, JobState], int]:
             rows = (connection.execute(statement)).all()
             return {(model, JobState(state)): count for model, state, count in rows}
+
+        return await self.database.read(work)
+
+    async def spans(self, since: float) -> list[Span]:
+        """Jobs among the newest COUNTED ones that have ended since then."""
+        columns = (jobs.c.model, jobs.c.state, jobs.c.queued_at, jobs.c.started_at, jobs.c.finished_at)
+        newest = select(*columns).order_by(jobs.c.id.desc()).limit(COUNTED).subquery()
+        statement = select(newest).where(newest.c.finished_at >= since)
+
+        def work(connection: Connection) -> list[Span]:
+            rows = connection.execute(statement).all()
+            return [Span(model, JobState(state), *times) for model, state, *times in rows]
 
         return await self.database.read(work)
 

@@ -51,6 +51,8 @@ NEEDS = {
     "GET /models/{model:path}": Access.READONLY,
     "POST /models/pull": Access.ADMIN,
     "GET /running_models": Access.READONLY,
+    "GET /nodes": Access.READONLY,
+    "GET /profiler": Access.READONLY,
     "POST /keys": Access.ADMIN,
     "GET /keys": Access.ADMIN,
     "DELETE /keys/{key}": Access.ADMIN,

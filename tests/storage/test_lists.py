@@ -3,7 +3,7 @@
 import pytest
 
 from inferq import errors
-from inferq.job import JobState
+from inferq.job import JobState, new_job_id
 from inferq.lanes import Lane
 from storage.ledger import Ledger
 from tests.storage.builders import event, spec
@@ -88,3 +88,23 @@ async def test_counts_see_only_the_newest(ledger: Ledger, monkeypatch: pytest.Mo
     for model in ("old", "new"):
         await ledger.accept(spec(model=model))
     assert await ledger.counts() == {("new", JobState.QUEUED): 1}
+
+
+async def test_spans_of_what_has_ended_since(ledger: Ledger):
+    """Jobs that wait have no end, and those that ended before are left out."""
+    late, early, waits = spec(model="late"), spec(model="early"), spec()
+    await ledger.accept(waits)
+    events = [event(late, finished_at=50.0), event(early, JobState.FAILED, finished_at=49.0)]
+    await ledger.record(events, stream="s", old="0-0", new="1-0")
+    (span,) = await ledger.spans(50.0)
+    assert (span.model, span.state, span.finished_at) == ("late", JobState.SUCCEEDED, 50.0)
+    assert (span.queued_at, span.started_at) == (0.0, 0.125)
+    assert {each.model for each in await ledger.spans(0.0)} == {"late", "early"}
+
+
+async def test_spans_are_those_of_the_newest(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("storage.ledger.COUNTED", 1)
+    ids = sorted(new_job_id() for _ in range(2))
+    events = [event(spec(id=job_id, model=model)) for job_id, model in zip(ids, ("old", "new"), strict=True)]
+    await ledger.record(events, stream="s", old="0-0", new="1-0")
+    assert [span.model for span in await ledger.spans(0.0)] == ["new"]

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
         (lambda ledger: ledger.undelivered("watch:"), "ix_jobs_undelivered"),
         (lambda ledger: ledger.accept(spec(), bound=9), "ix_jobs_offline"),
         (lambda ledger: ledger.counts(), "sqlite_autoindex_jobs_1"),
+        (lambda ledger: ledger.spans(0.0), "sqlite_autoindex_jobs_1"),
     ],
 )
 async def test_each_often_run_query_has_its_index(ledger: Ledger, call, index: str):
