@@ -122,14 +122,18 @@ def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings
     }
 
 
+def last_load(fleet: Fleet, name: str, model: ModelSettings) -> ReplicaInfo | Learnt | None:
+    """What the latest load that went well has shown; None when none has."""
+    ready = next((replica for replica in fleet.of(name) if replica.state == "ready"), None)
+    return ready or fleet.knowledge_of(name, model)
+
+
 def _measured(fleet: Fleet, name: str, model: ModelSettings) -> dict[str, Any]:
     """What loads have shown: of the replica that is there, else of the last one that was."""
-    replicas = fleet.of(name)
-    seen = next((replica for replica in replicas if replica.state == "ready"), None)
-    known: ReplicaInfo | Learnt | None = seen or fleet.knowledge_of(name, model)
+    known = last_load(fleet, name, model)
     facts = known.facts if known else {}
     return {
-        "devices": [replica.device for replica in replicas],
+        "devices": [replica.device for replica in fleet.of(name)],
         "load_seconds": known.load_seconds if known else None,
         "memory_bytes": known.memory_bytes if known else None,
         "context": model.context or facts.get("context"),

@@ -11,9 +11,9 @@ from typing import Any
 
 from api import operations
 from api.context import Context
-from api.fleet import Fleet, read_fleet, read_or_none
+from api.fleet import Fleet, last_load, read_fleet, read_or_none
 from inferq import errors
-from inferq.config.settings import ModelType
+from inferq.config.settings import ModelSettings, ModelType
 from inferq.job import JobState
 from storage.ledger import COUNTED, Span
 
@@ -113,7 +113,7 @@ async def profile(context: Context, window: int) -> list[dict[str, Any]]:
     return [
         {
             "model": name,
-            **_residence(fleet, name),
+            **_residence(fleet, name, model),
             **_times(None if spans is None else [span for span in spans if span.model == name]),
             "unit": UNITS[model.type],
             "units_per_second": 1 / rates[name] if rates and rates.get(name) else None,
@@ -123,14 +123,12 @@ async def profile(context: Context, window: int) -> list[dict[str, Any]]:
     ]
 
 
-def _residence(fleet: Fleet, model: str) -> dict[str, Any]:
-    mine = [each for each in fleet.replicas or [] if each.model == model]
-    loaded = [each for each in mine if each.load_seconds is not None]
-    latest = max(loaded, key=lambda each: each.since, default=None)
+def _residence(fleet: Fleet, name: str, model: ModelSettings) -> dict[str, Any]:
+    known = last_load(fleet, name, model)
     return {
-        "state": fleet.state_of(model),
-        "replicas": None if fleet.replicas is None else len(mine),
-        "load_seconds": latest.load_seconds if latest else None,
+        "state": fleet.state_of(name),
+        "replicas": None if fleet.replicas is None else len(fleet.of(name)),
+        "load_seconds": known.load_seconds if known else None,
     }
 
 

@@ -51,8 +51,9 @@ def noop(**more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def stack_of(tree: dict[str, Any], folder: Path) -> Iterator[Stack]:
+def stack_of(tree: dict[str, Any], folder: Path, environ: dict[str, str] | None = None) -> Iterator[Stack]:
     stack = Stack(folder / "home", tree)
+    stack.environ |= environ or {}
     try:
         stack.boot()
         yield stack

@@ -146,9 +146,8 @@ class Stack:
             return client.post(path, json=body)
 
     def openai(self, **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(
-            api_key=self.key, base_url=f"{self.url}/v1", **({"max_retries": 0, "timeout": 90} | more)
-        )
+        usual: dict[str, Any] = {"base_url": f"{self.url}/v1", "max_retries": 0, "timeout": 90}
+        return openai.OpenAI(api_key=self.key, **(usual | more))
 
     def answers(self) -> bool:
         try:
