@@ -8,7 +8,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from api.auth import Caller, KeyCache
+from api.room import Room
 from api.telemetry import Telemetry
+from inferq.admission import Admission
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.media.links import load_secret
@@ -26,6 +28,8 @@ class Context:
     keys: KeyCache
     telemetry: Telemetry
     link_secret: bytes
+    admission: Admission
+    room: Room
     started: float = field(default_factory=time.time)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: streams that could go on for hours end, and their readers come back elsewhere."""
@@ -42,6 +46,8 @@ class Context:
             keys=KeyCache(storage.keys.find),
             telemetry=telemetry,
             link_secret=load_secret(settings.home, secret.get_secret_value() if secret else None),
+            admission=Admission(settings),
+            room=Room(gateway),
         )
 
     @property

@@ -8,6 +8,8 @@ from inferq.engine import Command, Launch, MediaForm
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _QUIET_VLLM = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 TEXT_ENDPOINTS = frozenset({"chat/completions", "completions"})
+# Which of them a vLLM really serves depends on its model. Its transcriptions take forms only, so they are not here.
+VLLM_ENDPOINTS = TEXT_ENDPOINTS | {"responses", "messages", "embeddings", "rerank"}
 IMAGE_ENDPOINTS = frozenset({"images/generations", "images/edits"})
 
 
@@ -50,7 +52,7 @@ class Vllm:
     ``enable_prefix_caching: false`` is ``--no-enable-prefix-caching``: what is on by default must be turned off.
     """
 
-    endpoints: frozenset[str] = TEXT_ENDPOINTS
+    endpoints: frozenset[str] = VLLM_ENDPOINTS
     health: str = "/health"
     media: MediaForm = MediaForm.DATA
 

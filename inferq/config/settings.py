@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from inferq.config.fim import FimTemplate
 from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
@@ -88,6 +89,9 @@ class ModelSettings(Section):
     """Other names that callers may use."""
     context: int | None = Field(default=None, ge=1)
     """Context length in tokens; longer requests are refused before they wait."""
+    fim: FimTemplate | None = None
+    """How `suffix` is put before the model: qwen, deepseek, starcoder, codellama, or a text with {prefix} and
+    {suffix}. Unset: a suffix is refused."""
     limits: Limits = Limits()
     """What one request may ask for at most."""
     request_defaults: dict[str, dict[str, Any]] = {}
