@@ -141,3 +141,15 @@ def test_a_tool_call_whose_turn_comes_late() -> None:
     answer = folded(chunk([delta(tool_calls=calls)]), chunk([delta(tool_calls=late)]))
     found = answer["choices"][0]["message"]["tool_calls"]
     assert [call["function"]["name"] for call in found] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_what_was_thought_is_joined_beside_the_content(name: str) -> None:
+    answer = folded(
+        chunk([delta("", role="assistant")]),
+        chunk([delta(**{name: "One, "})]),
+        chunk([delta(**{name: "two."})]),
+        chunk([delta("Three.")]),
+        chunk([delta(finish="stop")]),
+    )
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Three.", name: "One, two."}
