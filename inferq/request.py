@@ -52,6 +52,10 @@ ENVELOPE = {
 """A job as `POST /v1/jobs` and job files describe it."""
 
 
+LEAST_CONTEXT = 2048
+"""Tokens that every model of text is taken to have, where its configuration does not say."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Request:
     """A checked request. `body` is the engine's, its files still named as the caller did, until they are taken."""
@@ -104,8 +108,8 @@ def check(
     chosen = _lane(body, lane)
     metadata = body.pop("metadata", None) or {}
     body["model"] = name
-    prompts = () if model.context is None else tuple(endpoint.prompts(body, model))
-    endpoint.fill(body, catalog.defaults(endpoint, model), _room(model.context, prompts))
+    prompts = tuple(endpoint.prompts(body, model))
+    endpoint.fill(body, catalog.defaults(endpoint, model), _room(model, prompts))
     return Request(
         endpoint=endpoint,
         model=name,
@@ -118,9 +122,9 @@ def check(
     )
 
 
-def _room(context: int | None, prompts: Sequence[Prompt]) -> int | None:
+def _room(model: ModelSettings, prompts: Sequence[Prompt]) -> int:
     """Tokens that the context leaves for certain; less than none where that cannot be said without a tokenizer."""
-    return None if context is None else context - max((prompt.most for prompt in prompts), default=0)
+    return (model.context or LEAST_CONTEXT) - max((prompt.most for prompt in prompts), default=0)
 
 
 def _bounded(endpoint: Endpoint, body: Body) -> bool:

@@ -134,7 +134,8 @@ class Settings(Section):
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
     request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
-    """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room."""
+    """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room.
+    A context that is not given counts as 2,048 tokens."""
     home: Path = Field(default=Path("data"), exclude=True)
     """INFERQ_HOME, absolute."""
     root: Path = Field(default=Path("."), exclude=True)

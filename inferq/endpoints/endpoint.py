@@ -72,7 +72,7 @@ def as_it_is(_body: Body, _model: ModelSettings) -> None:
     """The engine gets the body as its caller wrote it."""
 
 
-def fill_in(body: Body, defaults: Mapping[str, Any], _room: int | None) -> None:
+def fill_in(body: Body, defaults: Mapping[str, Any], _room: int) -> None:
     """Give a body the fields that it leaves out."""
     for name, value in defaults.items():
         if value is not None and body.get(name) is None:
@@ -124,7 +124,7 @@ class Endpoint:
     prepare: Callable[[Body, ModelSettings], None] = as_it_is
     prompts: Callable[[Body, ModelSettings], Iterator[Prompt]] = no_prompts
     length: tuple[str, ...] = ()
-    fill: Callable[[Body, Mapping[str, Any], int | None], None] = fill_in
+    fill: Callable[[Body, Mapping[str, Any], int], None] = fill_in
     streams: Callable[[Body], bool] = asks_for_events
     stream_type: Callable[[Body], str | None] = no_type
     answer: Answer = Answer.BODY

@@ -202,13 +202,13 @@ def units_of(prompt: str, *answer: str) -> Any:
     return units
 
 
-def _fill(body: Body, defaults: Mapping[str, Any], room: int | None) -> None:
+def _fill(body: Body, defaults: Mapping[str, Any], room: int) -> None:
     """A default for the length of the answer must not make a prompt too long that would have fitted without it.
 
     Where there may be no room for it the engine takes what its context leaves.
     """
     most = defaults.get("max_tokens") or 0
-    if body.get("max_completion_tokens") is not None or (room is not None and room < most):
+    if body.get("max_completion_tokens") is not None or room < most:
         defaults = {name: value for name, value in defaults.items() if name != "max_tokens"}
     fill_in(body, defaults, room)
 

@@ -134,6 +134,9 @@ async def test_a_default_length_never_refuses_a_prompt(home: Path) -> None:
         assert "max_tokens" not in checked.body
     short = await admitted(home, "completions", {"prompt": "word"}, context=200)
     assert short.body["max_tokens"] == 128
+    unknown = await admitted(home, "completions", {"prompt": "word"}, context=None)
+    assert unknown.body["max_tokens"] == 128
+    assert "max_tokens" not in (await admitted(home, "chat/completions", said("word"), context=None)).body
 
 
 async def test_a_model_without_a_context_takes_everything(home: Path) -> None:
