@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from inferq.config.sections import Media
 from inferq.job import JobState
 from queues.celery_app import make_app
 from queues.intake import Intake

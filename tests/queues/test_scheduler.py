@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from inferq.config.sections import Media
 from queues.scheduler import Scheduler
 from storage import migrate
 from storage.artifacts import LEFTOVER_AGE, ArtifactStore
