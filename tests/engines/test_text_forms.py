@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.textgen.demand import demanded
-from workers.engines.textgen.forms import ANY_OBJECT, Repeat, Stack, State, Text, Until, after, opened
+from workers.engines.textgen.forms import (
+    ANY_OBJECT,
+    LONGEST_NUMBER,
+    Repeat,
+    Stack,
+    State,
+    Text,
+    Until,
+    after,
+    opened,
+)
 from workers.engines.textgen.schema import value_of
 
 PERSON = {
@@ -98,6 +108,15 @@ def test_numbers_stay_within_bounds(value: Any, low: float, width: float, exclus
     schema = {"type": "number", words[0]: low, words[1]: low + width}
     held = low < float(value) < low + width if exclusive else low <= float(value) <= low + width
     assert accepts(schema, f"{value:f}") == held
+
+
+def test_a_number_of_the_longest_length_lies_within_bounds() -> None:
+    state = state_of({"type": "number", "exclusiveMinimum": 0})
+    zeros = "0." + "0" * (LONGEST_NUMBER - 3)
+    assert () in run(state, f"{zeros}1")
+    assert run(state, zeros)
+    assert not run(state, f"{zeros}0")
+    assert not run(state, f"{zeros}11")
 
 
 def wander(state: State, rng: random.Random) -> bytes:
@@ -187,12 +206,22 @@ def nested(depth: int) -> Any:
         {"anyOf": [{"$ref": "#"}]},
         nested(100),
         {"anyOf": [{"type": "null"}] * 3000},
+        {"enum": list(range(3000))},
     ],
 )
 def test_a_schema_without_sense_is_refused(schema: Any) -> None:
     with pytest.raises(BadRequest) as refused:
         state_of(schema)
     assert str(refused.value.param).startswith("schema")
+
+
+def test_every_value_of_a_long_list_can_be_said() -> None:
+    values = ["", "a", "ab", 1, 12, 1.5, None, True, *(f"value {number}" for number in range(1000))]
+    schema = {"enum": values}
+    assert all(accepts(schema, json.dumps(value)) for value in values)
+    assert not any(accepts(schema, text) for text in ("", '"b"', "2", "123", '"value 1000"', '"value'))
+    optional = {"properties": {f"p{number}": {"type": "null"} for number in range(400)}}
+    assert all(accepts(optional, f'{{"p{number}": null}}') for number in (0, 17, 399))
 
 
 def test_alternatives_that_exclude_each_other() -> None:

@@ -15,7 +15,7 @@ from workers.engines.textgen.jsonform import ANY, NUMBER, NUMBER_MAY_END, OBJECT
 
 LONGEST_BLANK = 12
 LONGEST_NUMBER = 24
-MOST_WAYS = 256
+MOST_WAYS = 512
 BLANKS = b" \t\r\n"
 
 Stack = tuple["Frame", ...]
@@ -47,6 +47,23 @@ class Text(Frame):
         if byte != self.rest[0]:
             return None
         return (*below, Text(self.rest[1:])) if len(self.rest) > 1 else below
+
+
+@dataclass(frozen=True)
+class OneOf(Frame):
+    """One of these texts."""
+
+    rests: frozenset[bytes]
+
+    def open(self, below: Stack) -> Iterable[Stack] | None:
+        if len(self.rests) == 1:
+            (rest,) = self.rests
+            return ((*below, Text(rest)),) if rest else (below,)
+        return (below, (*below, OneOf(self.rests - {b""}))) if b"" in self.rests else None
+
+    def step(self, below: Stack, byte: int) -> Stack | None:
+        rests = frozenset(rest[1:] for rest in self.rests if rest[0] == byte)
+        return (*below, OneOf(rests)) if rests else None
 
 
 @dataclass(frozen=True)

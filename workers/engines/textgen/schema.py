@@ -18,6 +18,7 @@ from workers.engines.textgen.forms import (
     Members,
     Node,
     Number,
+    OneOf,
     Pairs,
     Shape,
     Stack,
@@ -27,7 +28,8 @@ from workers.engines.textgen.forms import (
 )
 
 DEEPEST = 64
-MOST_NODES = 2000
+MOST_NODES = 500
+MOST_VALUES = 2000
 LARGEST = 1e15
 ANNOTATIONS = frozenset(
     ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default")
@@ -79,7 +81,7 @@ class Reader:
         """Keywords that say all about a value."""
         return {
             "$ref": self._reference,
-            "const": lambda value, where, depth: Node([(literal(value),)]),
+            "const": lambda value, where, depth: Node([(Text(encoded(value)),)]),
             "enum": self._enum,
             "anyOf": self._any,
             "oneOf": self._one,
@@ -112,7 +114,9 @@ class Reader:
         return found
 
     def _enum(self, values: Any, where: str, _depth: int) -> Node:
-        return Node([(literal(value),) for value in listed(values, where)])
+        if len(listed(values, where)) > MOST_VALUES:
+            raise BadRequest(f"'{where}' may hold at most {MOST_VALUES} values.", param=where)
+        return Node([(OneOf(frozenset(map(encoded, values))),)])
 
     def _any(self, schemas: Any, where: str, depth: int) -> Node:
         nodes = [
@@ -277,10 +281,6 @@ def fixed(schema: dict[str, Any]) -> dict[str, set[str]]:
             values = [inner["const"]] if "const" in inner else inner["enum"]
             found[name] = {json.dumps(value, sort_keys=True) for value in values}
     return found
-
-
-def literal(value: Any) -> Text:
-    return Text(encoded(value))
 
 
 def encoded(value: Any) -> bytes:
