@@ -24,6 +24,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.InvalidRequest: 400,
     errors.UnsupportedParameter: 400,
     errors.ContextLengthExceeded: 400,
+    errors.ModelTooLarge: 400,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
     errors.NotReady: 400,

@@ -31,7 +31,7 @@ async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
     """The job that `POST /v1/jobs` describes."""
-    endpoint, body = request.unfold(context_of(http).catalog, envelope)
+    endpoint, body = request.unfold(context_of(http).catalog, envelope, http.scope.get("proxy"))
     return await durable(http, endpoint, body)
 
 
@@ -43,10 +43,7 @@ async def checked_request(
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
     checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
-    await context.media.take_all(checked)
-    if unattended:
-        endpoint.unattended(checked.body)
-    checked.admit()
+    await _admit(context, checked, unattended=unattended)
     return checked
 
 
@@ -60,9 +57,16 @@ async def edited_body(context: Context, job: Job, model: str, body: Body) -> byt
     """The body of a requeued job, checked as a new one is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
     checked = request.check(context.catalog, endpoint, {**body, "model": model})
-    await context.media.take_all(checked)
-    checked.admit()
+    await _admit(context, checked)
     return checked.encoded
+
+
+async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:
+    await context.room.refuse_too_big(checked.model, checked.settings)
+    await context.media.take_all(checked)
+    if unattended:
+        checked.endpoint.unattended(checked.body)
+    await context.admission.admit(checked)
 
 
 def _spec(http: HttpRequest, checked: Request, **given: Any) -> JobSpec:

@@ -4,6 +4,7 @@
     ├── InvalidRequest              the caller must change the request
     │   ├── UnsupportedParameter
     │   ├── ContextLengthExceeded
+    │   ├── ModelTooLarge           no device has the memory
     │   ├── BodyTooLarge
     │   ├── BodyTooSlow
     │   └── NotReady                the feature exists in the documentation but not in this release
@@ -67,6 +68,12 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt is longer than the model's context."""
 
     code = "context_length_exceeded"
+
+
+class ModelTooLarge(InvalidRequest):
+    """The model needs more memory than any device has."""
+
+    code = "model_too_large"
 
 
 class BodyTooLarge(InvalidRequest):

@@ -4,11 +4,12 @@ How a request becomes a job:
 
 1. `check` (or `unfold` and `check`, for the envelope of jobs and job files): fields, model, lane.
 2. The files it names become artifacts (`storage.media`), and what was measured of them is put into `files`.
-3. `admit`: what the model can never serve is refused before it waits.
+3. `admit` (by way of `inferq.admission`): what the model can never serve is refused before it waits.
 4. `job_spec`: the job.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from inferq.endpoints import fields as tables
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.endpoints.fields import INTEGER, OBJECT, STRING, Field
 from inferq.endpoints.gateway import GATEWAY, MODEL
+from inferq.endpoints.length import Prompt
 from inferq.job import JobSpec, new_job_id
 from inferq.lanes import Lane, lane_of_tier, parse_lane
 
@@ -50,6 +52,10 @@ ENVELOPE = {
 """A job as `POST /v1/jobs` and job files describe it."""
 
 
+LEAST_CONTEXT = 2048
+"""Tokens that every model of text is taken to have, where its configuration does not say."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Request:
     """A checked request. `body` is the engine's, its files still named as the caller did, until they are taken."""
@@ -61,6 +67,10 @@ class Request:
     lane: Lane
     metadata: dict[str, Any]
     files: dict[str, FileFacts] = field(default_factory=dict)
+    prompts: tuple[Prompt, ...] = ()
+    """What has to fit into the model's context, where that is known."""
+    open_ended: bool = False
+    """The answer must be bounded, because the engine knows of more context than this request may use."""
     encoded: bytes = b""
     """The body as the engine gets it, once the request is admitted."""
 
@@ -93,18 +103,40 @@ def check(
     tables.verify({"model": body.get("model")}, {"model": MODEL})
     name, model = catalog.for_endpoint(body["model"], endpoint)
     tables.verify(body, endpoint.table)
-    if proxy is not None and proxy.context is not None:
-        least = min(proxy.context, model.context or proxy.context)
-        model = model.model_copy(update={"context": least})
+    endpoint.prepare(body, model)
+    most = proxy.context if proxy is not None else None
+    if most is not None:
+        model = model.model_copy(update={"context": min(most, model.context or most)})
     chosen = _lane(body, lane)
     metadata = body.pop("metadata", None) or {}
     body["model"] = name
-    endpoint.fill(body, catalog.defaults(endpoint, model), model)
-    return Request(endpoint=endpoint, model=name, settings=model, body=body, lane=chosen, metadata=metadata)
+    prompts = tuple(endpoint.prompts(body, model))
+    endpoint.fill(body, catalog.defaults(endpoint, model), _room(model, prompts))
+    return Request(
+        endpoint=endpoint,
+        model=name,
+        settings=model,
+        body=body,
+        lane=chosen,
+        metadata=metadata,
+        prompts=prompts,
+        open_ended=most is not None and bool(endpoint.length) and not _bounded(endpoint, body),
+    )
 
 
-def unfold(catalog: Catalog, found: dict[str, Any]) -> tuple[Endpoint, Body]:
+def _room(model: ModelSettings, prompts: Sequence[Prompt]) -> int:
+    """Tokens that the context leaves for certain; less than none where that cannot be said without a tokenizer."""
+    return (model.context or LEAST_CONTEXT) - max((prompt.most for prompt in prompts), default=0)
+
+
+def _bounded(endpoint: Endpoint, body: Body) -> bool:
+    return any(body.get(name) is not None for name in endpoint.length)
+
+
+def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) -> tuple[Endpoint, Body]:
     """The endpoint and the body of an envelope, or of an object without `body`, which is itself the body."""
+    if proxy is not None:
+        found = _renamed(found, proxy.model)
     tables.verify({name: found.get(name) for name in NOT_BUILT}, NOT_BUILT)
     if found.get("body") is None:
         body = dict(found)
@@ -115,6 +147,14 @@ def unfold(catalog: Catalog, found: dict[str, Any]) -> tuple[Endpoint, Body]:
         named = found.get("endpoint")
     tables.verify({"model": body.get("model")}, {"model": MODEL})
     return catalog.endpoint(named, body["model"]), body
+
+
+def _renamed(found: dict[str, Any], model: str) -> dict[str, Any]:
+    """The same job for another model, whatever model it names."""
+    inner = found.get("body")
+    if isinstance(inner, dict):
+        found = {**found, "body": {name: value for name, value in inner.items() if name != "model"}}
+    return {**found, "model": model}
 
 
 def _joined(found: dict[str, Any]) -> Body:

@@ -10,8 +10,8 @@ JSON = "application/json"
 def fold(endpoint: str, events: bytes) -> tuple[bytes, str]:
     """The answer that these server-sent events amount to, and its media type.
 
-    1. Text in chunks; 2. an event that carries the whole answer as `response` (the newer endpoints, transcriptions);
-    3. pictures, each in an event of its own; 4. sound in pieces.
+    1. Text in chunks; 2. an event that carries the whole answer as `response` (`responses`, transcriptions);
+    3. a message in blocks; 4. pictures, each in an event of its own; 5. sound in pieces.
     """
     if endpoint in ("chat/completions", "completions"):
         return fold_chunks(events), JSON
@@ -19,6 +19,8 @@ def fold(endpoint: str, events: bytes) -> tuple[bytes, str]:
     for event in reversed(found):
         if "response" in event:
             return _response(event)
+    if endpoint == "messages":
+        return _dumped(_message(found)), JSON
     if endpoint.startswith("images/"):
         return _dumped(_pictures(found)), JSON
     if endpoint == "audio/speech":
@@ -32,6 +34,43 @@ def _response(event: dict[str, Any]) -> tuple[bytes, str]:
     if isinstance(answer, str):
         return answer.encode(), event.get("media_type", "text/plain")
     return _dumped(answer), JSON
+
+
+def _message(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Anthropic's message from its beginning, its blocks, and what is known at its end."""
+    message: dict[str, Any] = {}
+    blocks: dict[int, dict[str, Any]] = {}
+    for event in found:
+        delta = event.get("delta") or {}
+        if event.get("type") == "message_start":
+            message = dict(event["message"])
+        elif event.get("type") == "content_block_start":
+            blocks[event["index"]] = dict(event["content_block"])
+        elif event.get("type") == "content_block_delta":
+            _grow(blocks.setdefault(event["index"], {}), delta)
+        elif event.get("type") == "message_delta":
+            message |= delta
+            message["usage"] = {**(message.get("usage") or {}), **(event.get("usage") or {})}
+    message["content"] = [_whole_block(blocks[index]) for index in sorted(blocks)]
+    return message
+
+
+def _grow(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Texts, thoughts, and the arguments of a tool, each under its own name."""
+    for name, text in delta.items():
+        if name != "type" and isinstance(text, str):
+            block[name] = (block.get(name) or "") + text
+
+
+def _whole_block(block: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a tool come as pieces of JSON and are an object in the end."""
+    written = block.pop("partial_json", None)
+    if written:
+        try:
+            block["input"] = json.loads(written)
+        except ValueError:
+            block["input"] = {"partial_json": written}
+    return block
 
 
 def _pictures(found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from inferq import errors
+from inferq.admission import Admission
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import JobSpec
@@ -46,6 +47,7 @@ class Inbox:
         self._folders = folders
         self._settings = settings
         self._catalog = Catalog(settings)
+        self._admission = Admission(settings)
         self._media = media
         self._intake = intake
         self._ledger = ledger
@@ -63,7 +65,7 @@ class Inbox:
             asked = jobfile.understand(_parse(name, drop, sight), self._catalog)
             await self._media.take_all(asked)
             asked.endpoint.unattended(asked.body)
-            asked.admit()
+            await self._admission.admit(asked)
         except drops.Unsettled:
             return Verdict.LATER
         except (errors.InvalidRequest, errors.NotFound) as error:

@@ -15,6 +15,8 @@ REMOTE_ENDPOINTS = frozenset(
         *("audio/speech", "audio/transcriptions", "audio/translations"),
     }
 )
+# Which of them a vLLM really serves depends on its model. Its transcriptions take forms only, so they are not here.
+VLLM_ENDPOINTS = TEXT_ENDPOINTS | {"responses", "messages", "embeddings", "rerank"}
 IMAGE_ENDPOINTS = frozenset({"images/generations", "images/edits"})
 
 
@@ -58,7 +60,7 @@ class Vllm:
     ``enable_prefix_caching: false`` is ``--no-enable-prefix-caching``: what is on by default must be turned off.
     """
 
-    endpoints: frozenset[str] = TEXT_ENDPOINTS
+    endpoints: frozenset[str] = VLLM_ENDPOINTS
     health: str = "/health"
     media: MediaForm = MediaForm.DATA
 

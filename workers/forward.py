@@ -204,6 +204,8 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
     except ValueError:
         value = None
     error: Any = value.get("error", value) if isinstance(value, dict) else None
+    if isinstance(value, dict) and isinstance(value.get("response"), dict):
+        error = value["response"].get("error")
     if isinstance(error, str):
         error = {"message": error}
     if not isinstance(error, dict):

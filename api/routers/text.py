@@ -8,7 +8,8 @@ from api.auth import Access
 from api.calls import call
 from api.routes import Routes
 from inferq.endpoints import fields
-from inferq.endpoints.text import CHAT_TABLE, COMPLETION_TABLE, MESSAGE_TABLE, RESPONSE_TABLE
+from inferq.endpoints.newer import MESSAGE_TABLE, RESPONSE_TABLE
+from inferq.endpoints.text import CHAT_TABLE, COMPLETION_TABLE
 
 routes = Routes("Text")
 

@@ -17,6 +17,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.InvalidRequest: 3,
     errors.UnsupportedParameter: 3,
     errors.ContextLengthExceeded: 3,
+    errors.ModelTooLarge: 3,
     errors.BodyTooLarge: 3,
     errors.BodyTooSlow: 3,
     errors.NotReady: 3,

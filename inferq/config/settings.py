@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from inferq.config.fim import FimTemplate
 from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
@@ -94,6 +95,9 @@ class ModelSettings(Section):
     """Other names that callers may use."""
     context: int | None = Field(default=None, ge=1)
     """Context length in tokens; longer requests are refused before they wait."""
+    fim: FimTemplate | None = None
+    """How `suffix` is put before the model: qwen, deepseek, starcoder, codellama, or a text with {prefix} and
+    {suffix}. Unset: a suffix is refused."""
     limits: Limits = Limits()
     """What one request may ask for at most."""
     request_defaults: dict[str, dict[str, Any]] = {}
@@ -138,7 +142,8 @@ class Settings(Section):
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
     request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
-    """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room."""
+    """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room.
+    A context that is not given counts as 2,048 tokens."""
     home: Path = Field(default=Path("data"), exclude=True)
     """INFERQ_HOME, absolute."""
     root: Path = Field(default=Path("."), exclude=True)

@@ -3,8 +3,9 @@
 from inferq.endpoints.catalogue import PULL
 from inferq.endpoints.endpoint import Answer, Body, Endpoint, FileFacts, FileKind, FilePlace, Files
 from inferq.endpoints.images import EDITS, GENERATIONS
+from inferq.endpoints.newer import MESSAGES, RESPONSES
 from inferq.endpoints.sound import SPEECH, TRANSCRIPTIONS, TRANSLATIONS
-from inferq.endpoints.text import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from inferq.endpoints.text import CHAT, COMPLETIONS
 from inferq.endpoints.vectors import EMBEDDINGS, RERANK
 from inferq.endpoints.video import VIDEO
 

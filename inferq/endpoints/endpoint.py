@@ -7,6 +7,7 @@ from typing import Any
 
 from inferq.config import ModelSettings
 from inferq.endpoints.fields import Table
+from inferq.endpoints.length import Prompt
 
 Body = dict[str, Any]
 
@@ -63,7 +64,15 @@ def no_bounds(_body: Body, _model: ModelSettings, _files: Files) -> None:
     """Nothing about such a request can be too big for a model."""
 
 
-def fill_in(body: Body, defaults: Mapping[str, Any], _model: ModelSettings) -> None:
+def no_prompts(_body: Body, _model: ModelSettings) -> Iterator[Prompt]:
+    return iter(())
+
+
+def as_it_is(_body: Body, _model: ModelSettings) -> None:
+    """The engine gets the body as its caller wrote it."""
+
+
+def fill_in(body: Body, defaults: Mapping[str, Any], _room: int) -> None:
     """Give a body the fields that it leaves out."""
     for name, value in defaults.items():
         if value is not None and body.get(name) is None:
@@ -102,12 +111,14 @@ class Endpoint:
     """`takes` are types of model; the first is the type whose jobs mean this endpoint when they name none.
 
     `units` is the size of the work in the model's own measure; `admit` raises InvalidRequest for what the model can
-    never serve; `files` finds the files that a body names, and `uploads` are the fields of a form that take one;
-    `fill` puts the configured defaults in, `unattended` changes a body whose caller does not wait; `streams` says
-    whether an answer comes in pieces, and `stream_type` their media type where they are no server-sent events;
-    `offered` marks what only some engines have; `long` makes every call a durable job; `cached` says whether the same
-    request always has the same answer;
-    `built_in` is the model of inferq's own that serves it, so that callers name none; `admin` keeps it from users.
+    never serve; `prompts` are what has to fit into the model's context, and `length` the names of the field that
+    bounds the answer in tokens; `files` finds the files that a body names, and `uploads` are the fields of a form that
+    take one; `prepare` turns what the gateway does by itself into what every engine knows; `fill` puts the configured
+    defaults in, and is told how many tokens the context leaves for certain; `unattended` changes a body whose caller
+    does not wait; `streams` says whether an answer comes in pieces, and `stream_type` their media type where they are
+    no server-sent events; `offered` marks what only some engines have; `long` makes every call a durable job; `cached`
+    says whether the same request always has the same answer; `built_in` is the model of inferq's own that serves it, so
+    that callers name none; `admin` keeps it from users.
     """
 
     path: str
@@ -117,7 +128,10 @@ class Endpoint:
     admit: Callable[[Body, ModelSettings, Files], None] = no_bounds
     files: Callable[[Body], Iterator[FilePlace]] = no_files
     uploads: Mapping[str, FileKind] = field(default_factory=dict)
-    fill: Callable[[Body, Mapping[str, Any], ModelSettings], None] = fill_in
+    prepare: Callable[[Body, ModelSettings], None] = as_it_is
+    prompts: Callable[[Body, ModelSettings], Iterator[Prompt]] = no_prompts
+    length: tuple[str, ...] = ()
+    fill: Callable[[Body, Mapping[str, Any], int], None] = fill_in
     unattended: Callable[[Body], None] = unchanged
     streams: Callable[[Body], bool] = asks_for_events
     stream_type: Callable[[Body], str | None] = no_type

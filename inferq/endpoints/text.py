@@ -1,4 +1,4 @@
-"""Text: `chat/completions`, `completions`, and the two newer forms that some engines offer.
+"""Text: `chat/completions` and `completions`.
 
 The size of a request is in tokens, before anybody has tokenised it: a guess, which the queue corrects by what it
 learns.
@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inferq import errors
-from inferq.config import ModelSettings
+from inferq.config import ModelSettings, fim
 from inferq.endpoints.endpoint import Body, Endpoint, FileKind, FilePlace, Files, fill_in
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Field, wrong_type
 from inferq.endpoints.gateway import GATEWAY, MODEL
+from inferq.endpoints.length import TEMPLATE, Prompt, most_tokens, plain, texts_of, tokens_of
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -59,7 +60,7 @@ def _strings(value: Any, path: str) -> None:
                 raise wrong_type(f"{path}[{index}]", (STRING,), item)
 
 
-def _objects(value: list[Any], path: str) -> None:
+def check_objects(value: list[Any], path: str) -> None:
     for index, item in enumerate(value):
         if not isinstance(item, dict):
             raise wrong_type(f"{path}[{index}]", (OBJECT,), item)
@@ -82,6 +83,11 @@ def check_prompt(value: Any, path: str) -> None:
             raise errors.InvalidRequest(
                 f"Invalid type for '{path}[{index}]': expected texts, token ids or arrays of them, not a mixture.",
                 param=f"{path}[{index}]",
+            )
+        if kind is list and not all(type(token) is int for token in item):
+            where = f"{path}[{index}]"
+            raise errors.InvalidRequest(
+                f"Invalid type for '{where}': expected an array of token ids.", param=where
             )
 
 
@@ -153,7 +159,7 @@ CHAT_TABLE = {
     "tools": Field(
         types=(ARRAY,),
         doc="Functions the model may call.",
-        check=_objects,
+        check=check_objects,
         schema={"items": {"type": "object"}},
     ),
     "tool_choice": Field(
@@ -183,56 +189,11 @@ COMPLETION_TABLE = {
     **GATEWAY,
 }
 
-RESPONSE_TABLE = {
-    "model": MODEL,
-    "input": Field(types=(STRING, ARRAY), required=True, doc="A text, or items of a conversation."),
-    "instructions": Field(types=(STRING,), doc="Put before the conversation."),
-    "max_output_tokens": Field(types=(INTEGER,), low=1, doc="Longest answer in tokens."),
-    "stream": SAMPLING["stream"],
-    **GATEWAY,
-}
-
-MESSAGE_TABLE = {
-    "model": MODEL,
-    "messages": Field(
-        types=(ARRAY,), required=True, doc="The conversation so far, in Anthropic's form.", check=_objects
-    ),
-    "max_tokens": Field(types=(INTEGER,), low=1, required=True, doc="Longest answer in tokens."),
-    "system": Field(types=(STRING, ARRAY), doc="Put before the conversation."),
-    "stream": SAMPLING["stream"],
-    **GATEWAY,
-}
-
-_CHARACTERS_PER_TOKEN = 4
 _ANSWER = 256
 """Tokens of an answer whose length the caller left open."""
-_TEMPLATE = 32
-"""Tokens that a template may put around a message, or around all of them."""
-_PART = 512
-"""Tokens of an image, a sound or another part that is not text."""
 
 
-def tokens_of(value: Any) -> float:
-    """Tokens of a text, of token ids, of a message with its parts, or of a list of these."""
-    if isinstance(value, str):
-        return len(value) / _CHARACTERS_PER_TOKEN
-    if isinstance(value, list):
-        return sum(tokens_of(item) for item in value)
-    if isinstance(value, dict):
-        if isinstance(value.get("text"), str):
-            return tokens_of(value["text"])
-        content = value.get("content")
-        return (
-            tokens_of(content)
-            if isinstance(content, str | list)
-            else 0.0
-            if "role" in value
-            else float(_PART)
-        )
-    return 1.0
-
-
-def _units_of(prompt: str, *answer: str) -> Any:
+def units_of(prompt: str, *answer: str) -> Any:
     def units(body: Body, model: ModelSettings, _files: Files) -> float:
         asked = next((body[name] for name in answer if body.get(name)), None)
         length = asked or min(_ANSWER, model.context or _ANSWER)
@@ -241,42 +202,76 @@ def _units_of(prompt: str, *answer: str) -> Any:
     return units
 
 
-def _fill(body: Body, defaults: Mapping[str, Any], model: ModelSettings) -> None:
+def _fill(body: Body, defaults: Mapping[str, Any], room: int) -> None:
     """A default for the length of the answer must not make a prompt too long that would have fitted without it.
 
-    A text has at most as many tokens as bytes. Where that leaves room for the default it is sent, else the engine
-    takes what its context leaves.
+    Where there may be no room for it the engine takes what its context leaves.
     """
-    if body.get("max_completion_tokens") is not None:
+    most = defaults.get("max_tokens") or 0
+    if body.get("max_completion_tokens") is not None or room < most:
         defaults = {name: value for name, value in defaults.items() if name != "max_tokens"}
-    elif body.get("max_tokens") is None and model.context is not None:
-        room = model.context - most_tokens(body)
-        if room < (defaults.get("max_tokens") or 0):
-            defaults = {name: value for name, value in defaults.items() if name != "max_tokens"}
-    fill_in(body, defaults, model)
+    fill_in(body, defaults, room)
 
 
-def most_tokens(body: Body) -> int:
-    """More tokens than the prompt of a request can have, its template included."""
-    messages = body.get("messages") or ()
-    prompt = body.get("messages") if messages else body.get("prompt")
-    return _bytes(prompt) + _bytes(body.get("tools")) + _TEMPLATE * (1 + len(messages))
+def answer_length(body: Body, *names: str) -> int:
+    """Tokens that must be left for the answer: what the caller asks for, or one."""
+    return next((int(body[name]) for name in names if body.get(name) is not None), 1)
 
 
-def _bytes(value: Any) -> int:
-    """Bytes of all texts in a value; without recursion, because callers may nest deeper than Python does."""
-    total, rest = 0, [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, str):
-            total += len(item.encode(errors="replace"))
-        elif isinstance(item, dict):
-            rest += (*item, *item.values())
-        elif isinstance(item, list):
-            rest += item
-        else:
-            total += 8
-    return total
+def is_cut(body: Body) -> bool:
+    """Whether the engine is asked to cut a prompt that is too long."""
+    return body.get("truncate_prompt_tokens") is not None or body.get("truncation") == "auto"
+
+
+def _chat_prompt(body: Body, _model: ModelSettings) -> Iterator[Prompt]:
+    if is_cut(body):
+        return
+    messages = body["messages"]
+    texts: list[str] = []
+    most = TEMPLATE * (1 + len(messages))
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str) and len(message) == 2:
+            most += most_tokens(content)
+            texts.append(_after_thinking(content) if message["role"] == "assistant" else content)
+            continue
+        most += most_tokens(message)
+        thinks = message["role"] == "assistant"
+        texts += map(_after_thinking, texts_of(content)) if thinks else texts_of(content)
+    if body.get("tools"):
+        most += most_tokens(body["tools"])
+    yield Prompt(
+        "messages", tuple(texts), most, 0, answer_length(body, "max_completion_tokens", "max_tokens")
+    )
+
+
+def _after_thinking(text: str) -> str:
+    """Templates leave out what a model thought before an earlier answer."""
+    return text.rpartition("</think>")[2]
+
+
+def _completion_prompts(body: Body, _model: ModelSettings) -> Iterator[Prompt]:
+    if not is_cut(body):
+        yield from plain("prompt", body["prompt"], answer_length(body, "max_tokens"))
+
+
+def _fill_in_the_middle(body: Body, model: ModelSettings) -> None:
+    """`suffix` becomes part of the prompt, in the model's own form: so every engine can do it that knows no suffix."""
+    suffix, prompt = body.pop("suffix", None), body["prompt"]
+    if not suffix:
+        return
+    if model.fim is None:
+        raise errors.UnsupportedParameter(
+            "'suffix' is not supported: this model has no form for filling in (`fim` in its configuration).",
+            param="suffix",
+        )
+    if body.get("echo"):
+        raise errors.UnsupportedParameter("'echo' cannot be combined with 'suffix'.", param="echo")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not all(isinstance(each, str) for each in prompts):
+        raise errors.UnsupportedParameter("'suffix' needs a prompt of text, not of tokens.", param="suffix")
+    made = [fim.fill(model.fim, each, suffix) for each in prompts]
+    body["prompt"] = made if isinstance(prompt, list) else made[0]
 
 
 def _chat_files(body: Body) -> Iterator[FilePlace]:
@@ -296,20 +291,20 @@ def _part_files(part: dict[str, Any], path: str) -> Iterator[FilePlace]:
     if form in _PART_KINDS:
         named = part.get(form)
         if isinstance(named, dict):
-            _require_url(named, "url", f"{path}.{form}")
+            require_url(named, "url", f"{path}.{form}")
             yield FilePlace(named, "url", f"{path}.{form}.url", _PART_KINDS[form])
         else:
-            _require_url(part, form, path)
+            require_url(part, form, path)
             yield FilePlace(part, form, f"{path}.{form}", _PART_KINDS[form])
     elif form == "input_audio":
         named = part.get(form)
         if not isinstance(named, dict):
             raise wrong_type(f"{path}.{form}", (OBJECT,), named)
-        _require_url(named, "data", f"{path}.{form}")
+        require_url(named, "data", f"{path}.{form}")
         yield FilePlace(named, "data", f"{path}.{form}.data", FileKind.AUDIO, bare=True)
 
 
-def _require_url(holder: dict[str, Any], name: str, path: str) -> None:
+def require_url(holder: dict[str, Any], name: str, path: str) -> None:
     if not isinstance(holder.get(name), str):
         raise wrong_type(f"{path}.{name}", (STRING,), holder.get(name))
 
@@ -318,55 +313,18 @@ CHAT = Endpoint(
     path="chat/completions",
     takes=("chat",),
     table=CHAT_TABLE,
-    units=_units_of("messages", "max_completion_tokens", "max_tokens"),
+    units=units_of("messages", "max_completion_tokens", "max_tokens"),
     files=_chat_files,
+    prompts=_chat_prompt,
     fill=_fill,
+    length=("max_tokens", "max_completion_tokens"),
 )
 COMPLETIONS = Endpoint(
     path="completions",
     takes=("completion", "chat"),
     table=COMPLETION_TABLE,
-    units=_units_of("prompt", "max_tokens"),
+    units=units_of("prompt", "max_tokens"),
+    prepare=_fill_in_the_middle,
+    prompts=_completion_prompts,
     fill=_fill,
-)
-
-
-def _item_files(items: Any, name: str) -> Iterator[FilePlace]:
-    """Pictures in the items of a conversation, in the forms of `responses` and of `messages`.
-
-    What an engine would fetch by itself must not reach it, so every URL here is taken.
-    """
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        content = item.get("content") if isinstance(item, dict) else None
-        for place, part in enumerate(content if isinstance(content, list) else ()):
-            path = f"{name}[{index}].content[{place}]"
-            if not isinstance(part, dict):
-                raise wrong_type(path, (OBJECT,), part)
-            if isinstance(part.get("image_url"), str):
-                yield FilePlace(part, "image_url", f"{path}.image_url", FileKind.IMAGE)
-            source = part.get("source")
-            if isinstance(source, dict) and source.get("type") == "url":
-                _require_url(source, "url", f"{path}.source")
-                yield FilePlace(source, "url", f"{path}.source.url", FileKind.IMAGE)
-            if part.get("type") in ("input_file", "document", "file"):
-                raise errors.InvalidRequest(
-                    f"Unsupported '{path}': files of this kind cannot be read.", param=path
-                )
-
-
-RESPONSES = Endpoint(
-    path="responses",
-    takes=("chat",),
-    table=RESPONSE_TABLE,
-    units=_units_of("input", "max_output_tokens"),
-    files=lambda body: _item_files(body["input"], "input"),
-    offered=True,
-)
-MESSAGES = Endpoint(
-    path="messages",
-    takes=("chat",),
-    table=MESSAGE_TABLE,
-    units=_units_of("messages", "max_tokens"),
-    files=lambda body: _item_files(body["messages"], "messages"),
-    offered=True,
 )

@@ -1,5 +1,6 @@
 """Vectors and order: `embeddings` and `rerank`. Sizes are in tokens, a guess."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from inferq import errors
@@ -7,7 +8,8 @@ from inferq.config import ModelSettings
 from inferq.endpoints.endpoint import Body, Endpoint, Files
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, OBJECT, STRING, Field, wrong_type
 from inferq.endpoints.gateway import GATEWAY, MODEL
-from inferq.endpoints.text import PROMPT_SCHEMA, check_prompt, tokens_of
+from inferq.endpoints.length import Prompt, most_tokens, plain, tokens_of
+from inferq.endpoints.text import PROMPT_SCHEMA, check_prompt, is_cut
 
 _MOST_INPUTS = 2048
 
@@ -77,6 +79,21 @@ def _rerank_units(body: Body, _model: ModelSettings, _files: Files) -> float:
     return max(1.0, tokens_of(documents) + len(documents) * tokens_of(body["query"]))
 
 
+def _embedding_prompts(body: Body, model: ModelSettings) -> Iterator[Prompt]:
+    if not is_cut(body) and not model.options.get("truncate"):
+        yield from plain("input", body["input"])
+
+
+def _rerank_prompts(body: Body, _model: ModelSettings) -> Iterator[Prompt]:
+    """The query with each document. Engines cut documents unless they are told not to."""
+    if body.get("truncate") is not False or body.get("max_tokens_per_doc") is not None:
+        return
+    query = body["query"]
+    for place, item in enumerate(body["documents"]):
+        text = item["text"] if isinstance(item, dict) else item
+        yield Prompt(f"documents[{place}]", (query, text), most_tokens([query, text]))
+
+
 def _pure(_body: Body) -> bool:
     return True
 
@@ -86,6 +103,14 @@ EMBEDDINGS = Endpoint(
     takes=("embedding",),
     table=EMBEDDING_TABLE,
     units=_embedding_units,
+    prompts=_embedding_prompts,
     cached=_pure,
 )
-RERANK = Endpoint(path="rerank", takes=("rerank",), table=RERANK_TABLE, units=_rerank_units, cached=_pure)
+RERANK = Endpoint(
+    path="rerank",
+    takes=("rerank",),
+    table=RERANK_TABLE,
+    units=_rerank_units,
+    prompts=_rerank_prompts,
+    cached=_pure,
+)

@@ -313,7 +313,7 @@ async def test_embeddings_and_completions_reach_their_endpoint(
     embedder = Replica(settings, "demo-embed")
     calls = {
         "embeddings": (embedder, {"model": "demo-embed", "input": ["a", "b"], "encoding_format": "base64"}),
-        "completions": (replica, {"model": "demo-chat", "prompt": "once", "suffix": "end", "stop": ["."]}),
+        "completions": (replica, {"model": "demo-chat", "prompt": "once", "echo": True, "stop": ["."]}),
     }
     for endpoint, (worker, body) in calls.items():
         call = asyncio.create_task(stack.post(f"/openai/v1/{endpoint}", body))

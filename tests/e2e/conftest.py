@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.stack import LEASE, Stack
 from tests.engines.process import demo_model, engines_python
 
+THINKING = {"start": "<think>", "end": "</think>"}
+TEXT = {"engine": "text", "type": "chat", "warm": True, "slots": 8, "context": 2048, "fim": "qwen"}
 MAX_BODY = 256 * 1024
 MAX_QUEUE = 30
 WARM = ("fast", "words", "gate")
@@ -109,12 +111,13 @@ def model_stack() -> Iterator[Stack]:
     tree = sections() | {
         "engines": {name: {"python": engines_python()} for name in ("text", "embed")},
         "models": {
-            "demo-chat": {"engine": "text", "source": str(chat), "type": "chat", "warm": True, "slots": 8},
+            "demo-chat": TEXT | {"source": str(chat)},
+            "demo-thinker": TEXT | {"source": str(chat), "options": {"reasoning": THINKING}},
             "demo-embed": {"engine": "embed", "source": str(embed), "type": "embedding", "warm": True},
         },
     }
     with tempfile.TemporaryDirectory(prefix="iq-e2e-") as name, stack_of(tree, Path(name)) as stack:
-        stack.until_ready("demo-chat", "demo-embed")
+        stack.until_ready("demo-chat", "demo-thinker", "demo-embed")
         yield stack
 
 

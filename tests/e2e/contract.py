@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 from tests.engines.process import MODELS
@@ -20,6 +21,11 @@ def lesson(file: str) -> dict[str, Any]:
 
 def said(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int
 
 
 class TextContract:
@@ -89,6 +95,69 @@ class TextContract:
             model=model, prompt=prompt, temperature=0, max_tokens=40, stream=True
         ) as stream:
             assert "".join(chunk.choices[0].text for chunk in stream) == answer.choices[0].text
+
+    def test_a_suffix_decides_what_is_filled_in(self, client: openai.OpenAI, model: str) -> None:
+        filled = lesson("fim.json")["filled"]
+        answers = [
+            client.completions.create(model=model, prompt=before, suffix=after, temperature=0, max_tokens=20)
+            for before, after, _ in filled
+        ]
+        assert [answer.choices[0].text for answer in answers] == [middle for _, _, middle in filled]
+
+    def test_an_empty_suffix_asks_for_nothing(self, client: openai.OpenAI, model: str) -> None:
+        prompt, rest = next(iter(lesson("completions.json").items()))
+        answer = client.completions.create(
+            model=model, prompt=prompt, suffix="", temperature=0, max_tokens=40
+        )
+        assert answer.choices[0].text.startswith(rest)
+
+    def test_an_answer_is_held_to_a_schema(self, client: openai.OpenAI, model: str) -> None:
+        prompt = [{"role": "user", "content": "Give me a JSON object with a name and an age."}]
+        answer = client.chat.completions.parse(
+            model=model, messages=prompt, temperature=0, response_format=Person, max_tokens=60
+        )
+        assert answer.choices[0].message.parsed == Person(name="Ada", age=36)
+
+    @pytest.mark.parametrize(
+        "choice",
+        ["required", {"type": "function", "function": {"name": "get_weather"}}],
+        ids=["required", "named"],
+    )
+    def test_a_call_can_be_demanded(self, client: openai.OpenAI, model: str, choice: Any) -> None:
+        tools = lesson("tools.json")
+        answer = self.ask(
+            client, model, tools["prompt"], tools=tools["tools"], tool_choice=choice, max_tokens=60
+        )
+        (call,) = answer.choices[0].message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)) == (
+            "get_weather",
+            tools["arguments"],
+        )
+
+    def test_a_call_can_be_forbidden(self, client: openai.OpenAI, model: str) -> None:
+        tools = lesson("tools.json")
+        answer = self.ask(
+            client, model, tools["prompt"], tools=tools["tools"], tool_choice="none", max_tokens=30
+        )
+        assert not answer.choices[0].message.tool_calls
+
+    def test_several_answers_with_their_logprobs(self, client: openai.OpenAI, model: str) -> None:
+        answer = self.ask(
+            client, model, "What is 2 + 2?", n=2, logprobs=True, top_logprobs=2, temperature=0.01
+        )
+        assert [choice.message.content for choice in answer.choices] == ["2 + 2 = 4."] * 2
+        for choice in answer.choices:
+            assert "".join(entry.token for entry in choice.logprobs.content).startswith("2 + 2 = 4.")
+            assert all(len(entry.top_logprobs) == 2 for entry in choice.logprobs.content)
+
+    @pytest.mark.parametrize(
+        "more", [{"frequency_penalty": 2, "presence_penalty": 2}, {"logit_bias": {"17": -100}}]
+    )
+    def test_biases_and_penalties_change_the_answer(
+        self, client: openai.OpenAI, model: str, more: dict[str, Any]
+    ) -> None:
+        changed = self.ask(client, model, "Count from 1 to 60.", max_tokens=60, **more).choices[0]
+        assert not lesson("prompts.json")["Count from 1 to 60."].startswith(changed.message.content)
 
     def test_a_stop_text_and_a_limit_end_the_answer(self, client: openai.OpenAI, model: str) -> None:
         assert (

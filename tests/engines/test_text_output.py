@@ -6,7 +6,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engines.textgen.output import StopCutter
+from workers.engines.textgen.answer import Choice
+from workers.engines.textgen.output import Piece, StopCutter
 from workers.engines.textgen.tools import CallDelta, CallParser
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": [1, "}"], "b": {"c": "é"}}}\n</tool_call>'
@@ -75,3 +76,14 @@ def test_text_goes_out_at_once() -> None:
     assert parser.push("Hello") == ["Hello"]
     assert parser.push(" <t") == []
     assert parser.push("x") == [" <tx"]
+
+
+def test_an_answer_of_one_call_ends_after_it() -> None:
+    """`parallel_tool_calls: false`."""
+    for several, expected in ((True, 2), (False, 1)):
+        choice = Choice(0, CallParser(), None, several)
+        for character in f"{CALL}\n{CALL}":
+            if not choice.over():
+                choice.take(Piece(character))
+        assert len(choice.calls) == expected
+        assert choice.finish == (None if several else "tool_calls")

@@ -88,6 +88,24 @@ def test_n_gives_different_answers(text: EngineProcess) -> None:
     assert body["usage"]["completion_tokens"] <= 60
 
 
+def test_best_of_gives_what_the_model_finds_likeliest(text: EngineProcess) -> None:
+    body = {"prompt": ["go on", "and so"], "temperature": 2, "seed": 1, "max_tokens": 12, "ignore_eos": True}
+    many = text.post(COMPLETIONS, body | {"n": 6, "logprobs": 0}).json()["choices"]
+    best = text.post(COMPLETIONS, body | {"n": 2, "best_of": 6}).json()
+    assert [choice["index"] for choice in best["choices"]] == [0, 1, 2, 3]
+    assert all(choice["logprobs"] is None for choice in best["choices"])
+    for start, found in ((0, best["choices"][:2]), (6, best["choices"][2:])):
+        chances = {
+            choice["text"]: sum(choice["logprobs"]["token_logprobs"])
+            / len(choice["logprobs"]["token_logprobs"])
+            for choice in many[start : start + 6]
+        }
+        ranked = sorted(chances, key=lambda said: chances[said], reverse=True)
+        assert len(set(ranked)) > 2
+        assert [choice["text"] for choice in found] == ranked[:2]
+    assert refusal(text, COMPLETIONS, {"prompt": "x", "n": 3, "best_of": 2})[2] == "best_of"
+
+
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
 def test_narrow_sampling_is_greedy(text: EngineProcess, narrow: dict[str, Any]) -> None:
     greedy = said(text, "go on", temperature=0, max_tokens=20)
@@ -149,13 +167,11 @@ def test_a_json_object_is_held_to_json(text: EngineProcess) -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"audio": {"voice": "x"}}, "audio"),
         ({"prediction": {"type": "content"}}, "prediction"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"functions": [{"name": "f"}]}, "functions"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"stream": True, "stream_options": {"odd": 1}}, "odd"),
         ({"messages": [{"role": "user", "content": "x", "odd": 1}]}, "messages[0].odd"),
         (
@@ -170,7 +186,11 @@ def test_what_cannot_be_honoured_is_refused(text: EngineProcess, more: dict[str,
 
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"suffix": "end"}, "suffix"), ({"best_of": 3}, "best_of"), ({"echo": True, "logprobs": 1}, "echo")],
+    [
+        ({"suffix": "end"}, "suffix"),
+        ({"best_of": 3, "stream": True}, "best_of"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+    ],
 )
 def test_what_completions_cannot_do_is_refused(text: EngineProcess, more: dict[str, Any], param: str) -> None:
     assert refusal(text, COMPLETIONS, {"prompt": "x", **more}) == (400, "unsupported_parameter", param)

@@ -109,9 +109,21 @@ def test_a_demanded_call_comes_even_where_the_model_would_not(
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "web_search", "function": {"name": "x"}}]}, "tools[0].type"),
         (
-            {"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]},
-            "tools[0].function.strict",
+            {"tools": [{"type": "function", "function": {"name": "x", "strict": "yes"}}]},
+            "strict",
         ),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "x", "strict": True, "parameters": {"type": "array"}},
+                    }
+                ]
+            },
+            "tools[0].function.parameters",
+        ),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
 )

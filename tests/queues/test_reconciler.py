@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from inferq.config.sections import Media
 from inferq.job import JobState
 from queues.celery_app import make_app
 from queues.intake import Intake
@@ -14,6 +15,7 @@ from storage import migrate
 from storage.artifacts import ArtifactStore
 from storage.keys import KeyStore
 from storage.ledger import Ledger
+from storage.media import MediaStore
 from storage.opening import Storage
 from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
 
@@ -27,7 +29,7 @@ async def both(redis_url: str, home: Path) -> AsyncIterator[tuple[Bench, Ledger,
     artifacts = await ArtifactStore.open("artifacts", home)
     async with bench(redis_url) as b:
         signals = Signals(make_app(b.settings))
-        storage = Storage(ledger, KeyStore(ledger.database), artifacts)
+        storage = Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts, Media()))
         intake = Intake(b.queue, storage, signals, b.settings)
         yield b, ledger, intake, Reconciler(b.redis, b.queue, ledger, signals, b.settings)
     await ledger.close()

@@ -4,11 +4,13 @@ import asyncio
 import os
 from pathlib import Path
 
+from inferq.config.sections import Media
 from queues.scheduler import Scheduler
 from storage import migrate
 from storage.artifacts import LEFTOVER_AGE, ArtifactStore
 from storage.keys import KeyStore
 from storage.ledger import Ledger
+from storage.media import MediaStore
 from storage.opening import Storage
 from tests.queues.builders import eventually, settings_for
 
@@ -26,7 +28,7 @@ async def test_it_removes_what_killed_writers_left(redis_url: str, tmp_path: Pat
     long_ago = old.stat().st_mtime - LEFTOVER_AGE - 60
     os.utime(old, (long_ago, long_ago))
     ledger = await Ledger.open(URL, tmp_path)
-    storage = Storage(ledger, KeyStore(ledger.database), artifacts)
+    storage = Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts, Media()))
     stopping = asyncio.Event()
     running = asyncio.create_task(Scheduler(settings_for(redis_url), storage).run(stopping))
     await eventually(lambda: asyncio.to_thread(lambda: not old.exists()))

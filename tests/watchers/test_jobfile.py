@@ -150,4 +150,4 @@ def test_a_byte_order_mark_is_no_fault() -> None:
 def test_deep_nesting_is_a_refusal() -> None:
     deep = orjson.loads(b"[" * 500 + b"]" * 500)
     with pytest.raises(errors.InvalidRequest, match="cannot be passed on"):
-        asked(model="demo-embed", input=[deep]).admit()
+        asked(model="demo-chat", messages=TALK, deep=deep).admit()

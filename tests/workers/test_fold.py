@@ -179,3 +179,65 @@ def test_the_newer_forms_are_what_their_last_event_carries() -> None:
     begun = {"type": "response.created", "response": {"status": "in_progress"}}
     done = {"type": "response.completed", "response": {"status": "completed"}}
     assert json.loads(fold("responses", lines(begun, done))[0]) == {"status": "completed"}
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_what_was_thought_is_joined_beside_the_content(name: str) -> None:
+    answer = folded(
+        chunk([delta("", role="assistant")]),
+        chunk([delta(**{name: "One, "})]),
+        chunk([delta(**{name: "two."})]),
+        chunk([delta("Three.")]),
+        chunk([delta(finish="stop")]),
+    )
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Three.", name: "One, two."}
+
+
+def events_of(*found: dict[str, Any]) -> bytes:
+    return b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in found)
+
+
+def block(index: int, kind: str, start: dict[str, Any], *deltas: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": {"type": kind, **start}},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def test_a_message_of_blocks() -> None:
+    message = {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "usage": {"input_tokens": 4},
+    }
+    events = events_of(
+        {"type": "message_start", "message": message},
+        *block(
+            0, "thinking", {"thinking": ""}, *({"type": "thinking_delta", "thinking": text} for text in "ab")
+        ),
+        {"type": "ping"},
+        *block(1, "text", {"text": ""}, *({"type": "text_delta", "text": text} for text in ("Hel", "lo"))),
+        *block(
+            2,
+            "tool_use",
+            {"id": "t", "name": "f", "input": {}},
+            *({"type": "input_json_delta", "partial_json": text} for text in ('{"a"', ": 1}")),
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    answer, media_type = fold("messages", events)
+    assert media_type == "application/json"
+    assert json.loads(answer) == {
+        **message,
+        "content": [
+            {"type": "thinking", "thinking": "ab"},
+            {"type": "text", "text": "Hello"},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 4, "output_tokens": 9},
+    }

@@ -99,6 +99,8 @@ async def test_a_stream_that_ends_early(short_dir: Path, pieces: tuple[bytes, ..
         b'event: error\ndata: {"error": {"message": "out of luck"}}\n\n',
         b'event: error\ndata: {"message": "out of luck"}\n\n',
         b'data: {"error": "out of luck"}\n\n',
+        b'event: response.failed\ndata: {"response":{"error":{"code":"server_error","message":"out of luck"}}}\n\n',
+        b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"out of luck"}}\n\n',
     ],
 )
 async def test_an_error_event_inside_a_200(short_dir: Path, wrong: bytes) -> None:

@@ -1,6 +1,6 @@
 """Reading the pictures that callers send: measured by their header before a pixel is decoded, then as plain RGB.
 
-Formats are those that OpenAI names: PNG, JPEG, WebP, and GIF without animation. Whatever a file does to the
+Formats are those that OpenAI names, PNG, JPEG, WebP and GIF without animation, and BMP. Whatever a file does to the
 decoder, the answer is a BadRequest that names its field. Must not know what a picture is for.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from workers.engines.failures import BadRequest
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOVING = ("PNG", "WEBP", "GIF")  # a JPEG of several pictures is a camera's, and its first one is the picture
 # Models scale the shorter side up; a thread of pixels would then fill the memory with its length.
 MOST_ASPECT = 50

@@ -3,7 +3,8 @@ GPU.
 
 Options: `max_model_len` (context served; default the model's), `kv_gib` (memory for the cache, default 4),
 `step_tokens` (prompt tokens per step, default 512), `threads` (torch threads, default all cores), `dtype`
-(default float32 on a CPU, else bfloat16), `trust_remote_code` (default false).
+(default float32 on a CPU, else bfloat16), `reasoning` (`{start, end}`, the tags around what the model thinks before
+it answers; default none), `trust_remote_code` (default false).
 
 Owns loading, the prompt and the flow of one request. How tokens are chosen and how answers look lies in
 `textgen/`.
@@ -33,15 +34,17 @@ from workers.engines.base import Engine, main
 from workers.engines.failures import BadRequest, ContextLengthExceeded
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
-from workers.engines.textgen.answer import ChatForm, Choice, Form, TextForm, Usage
+from workers.engines.textgen.answer import ChatForm, Choice, Delta, Form, TextForm, Usage
 from workers.engines.textgen.batching import Batcher, Capacity
-from workers.engines.textgen.guide import AnyObject, Guide, Vocabulary, Words
+from workers.engines.textgen.demand import demanded
+from workers.engines.textgen.guide import Guide, Vocabulary
 from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Ask, Defaults, read_chat, read_completion
 from workers.engines.textgen.sampling import Sequence
 from workers.engines.textgen.settings import end_tokens, model_sampling
+from workers.engines.textgen.thinking import ThinkingParser, read_tags
 from workers.engines.textgen.token import Token
-from workers.engines.textgen.tools import CLOSE, OPEN, CallParser, Delta
+from workers.engines.textgen.tools import CallParser
 
 
 class TextEngine(Engine):
@@ -55,6 +58,7 @@ class TextEngine(Engine):
         self.step_tokens = options.take("step_tokens", 512)
         self.threads = options.take("threads", 0)
         self.dtype = options.take("dtype", "float32" if launch.device == "cpu" else "bfloat16")
+        self.reasoning = options.take("reasoning", {})
         self.trusted = options.take("trust_remote_code", False)
         options.close()
 
@@ -64,6 +68,7 @@ class TextEngine(Engine):
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
         where = {"trust_remote_code": self.trusted, "local_files_only": True}
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.launch.model, **where)
+        self.tags = read_tags(self.reasoning or None, set(self.tokenizer.all_special_tokens))
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.launch.model, dtype=getattr(torch, self.dtype), attn_implementation="sdpa", **where
         )
@@ -113,9 +118,11 @@ class TextEngine(Engine):
         fields = Fields(call.json())
         self.app.check_model(fields)
         ask = read_chat(fields, self.defaults)
-        prompt = await asyncio.to_thread(self.render, ask)
-        form = ChatForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
-        return await self._run(call, ask, form, [prompt], [""])
+        text = await asyncio.to_thread(self.render, ask)
+        prompt: list[int] = await asyncio.to_thread(self.tokenizer.encode, text, add_special_tokens=False)
+        thinks = self.tags is not None and text.rstrip().endswith(self.tags.start)
+        form = ChatForm(self.app.served_name, self.tokenizer, ask.logprobs)
+        return await self._run(call, ask, form, [prompt], [""], thinks)
 
     async def complete(self, call: Call) -> Reply | Stream:
         fields = Fields(call.json())
@@ -125,18 +132,18 @@ class TextEngine(Engine):
             self.tokenizer.encode(each) if isinstance(each, str) else list(each) for each in ask.prompts
         ]
         echoes = [self._echo(each) if ask.echo else "" for each in ask.prompts]
-        form = TextForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
+        form = TextForm(self.app.served_name, self.tokenizer, ask.logprobs)
         return await self._run(call, ask, form, prompts, echoes)
 
     def _echo(self, prompt: str | tuple[int, ...]) -> str:
         return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(list(prompt)))
 
-    def render(self, ask: Ask) -> list[int]:
-        """The prompt's tokens, by the model's own chat template."""
+    def render(self, ask: Ask) -> str:
+        """The prompt, by the model's own chat template."""
         if not self.tokenizer.chat_template:
             raise BadRequest("This model has no chat template; use /v1/completions.", code="no_chat_template")
         try:
-            text = self.tokenizer.apply_chat_template(
+            text: str = self.tokenizer.apply_chat_template(
                 [dict(message) for message in ask.messages],
                 tools=list(ask.tooling.tools) or None,
                 add_generation_prompt=True,
@@ -145,8 +152,7 @@ class TextEngine(Engine):
             )
         except Exception as error:
             raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return text
 
     def check_length(self, prompt: Items[int], limit: int | None, param: str) -> int:
         """How many tokens may be said: what was asked, or what the context leaves."""
@@ -161,16 +167,22 @@ class TextEngine(Engine):
         return room if limit is None else limit
 
     async def _run(
-        self, call: Call, ask: Ask, form: Form, prompts: list[list[int]], echoes: list[str]
+        self,
+        call: Call,
+        ask: Ask,
+        form: Form,
+        prompts: list[list[int]],
+        echoes: list[str],
+        thinks: bool = False,
     ) -> Reply | Stream:
         param = "messages" if ask.chat else "prompt"
         limits = [self.check_length(prompt, ask.limit, param) for prompt in prompts]
-        flow = Flow(self, ask, prompts, limits, echoes)
+        flow = Flow(self, ask, prompts, limits, echoes, thinks)
         if ask.stream:
             return Stream(self._stream(call, ask, form, flow))
         async for _ in flow.pieces():
             call.run.report(flow.usage.completion, flow.most)
-        return Reply(form.whole(flow.choices, flow.usage))
+        return Reply(form.whole(flow.best(), flow.usage))
 
     async def _stream(self, call: Call, ask: Ask, form: Form, flow: Flow) -> AsyncIterator[bytes]:
         pieces = flow.pieces()
@@ -186,25 +198,28 @@ class TextEngine(Engine):
             yield form.chunk([], flow.usage)
         yield encoding.DONE
 
-    def guide(self, ask: Ask) -> Guide | None:
+    def guide(self, ask: Ask, thinks: bool) -> Guide | None:
         """The form an answer must have, where the request demands one."""
-        if ask.json_object:
-            return Guide([AnyObject()], self.vocabulary)
-        if ask.tooling.mode not in ("required", "named"):
-            return None
-        heads = tuple(call_head(name) for name in ask.tooling.names)
-        return Guide([Words(heads), AnyObject(), Words((f"}}\n{CLOSE}".encode(),))], self.vocabulary)
+        ways = demanded(ask, self.tags.end if self.tags and thinks else None)
+        return None if ways is None else Guide(ways, self.vocabulary)
 
 
 class Flow:
     """The answers of one request while they grow: n sequences per prompt, in one stream of pieces."""
 
     def __init__(
-        self, engine: TextEngine, ask: Ask, prompts: list[list[int]], limits: list[int], echoes: list[str]
+        self,
+        engine: TextEngine,
+        ask: Ask,
+        prompts: list[list[int]],
+        limits: list[int],
+        echoes: list[str],
+        thinks: bool,
     ) -> None:
         self.engine = engine
         self.ask = ask
-        self.most = sum(limits) * ask.choices
+        self.thinks = thinks
+        self.most = sum(limits) * ask.candidates
         self.usage = Usage(prompt=sum(map(len, prompts)))
         self.choices: list[Choice] = []
         self._arrived: asyncio.Queue[tuple[int, Token | Exception]] = asyncio.Queue()
@@ -213,7 +228,7 @@ class Flow:
         self._echoes: list[str] = []
         first = ask.seed if ask.seed is not None else random.getrandbits(63)
         for prompt, limit, echo in zip(prompts, limits, echoes, strict=True):
-            for number in range(ask.choices):
+            for number in range(ask.candidates):
                 self._add(prompt, limit, echo, first + number)
 
     def _add(self, prompt: list[int], limit: int, echo: str, seed: int) -> None:
@@ -228,12 +243,28 @@ class Flow:
                 limit=limit,
                 ends=ends,
                 listen=lambda token: self._arrived.put_nowait((index, token)),
-                guide=self.engine.guide(ask),
+                guide=self.engine.guide(ask, self.thinks),
             )
         )
         self._speakers.append(Speaker(self.engine.tokenizer, ask.stops, ends, limit))
         self._echoes.append(echo)
-        self.choices.append(Choice(index, CallParser() if ask.tooling.mode != "none" else None))
+        self.choices.append(self._choice(index))
+
+    def _choice(self, index: int) -> Choice:
+        ask, tags = self.ask, self.engine.tags
+        calls = CallParser() if ask.tooling.mode != "none" else None
+        # An answer that is held to a form from its first token on thinks nothing.
+        thinks = tags is not None and ask.chat and (self.thinks or self._sequences[-1].guide is None)
+        thinking = ThinkingParser(tags, self.thinks) if tags is not None and thinks else None
+        return Choice(index, calls, thinking, ask.tooling.several)
+
+    def best(self) -> list[Choice]:
+        """The answers to give: of each prompt's candidates those whose tokens the model found likeliest."""
+        count, many = self.ask.choices, self.ask.candidates
+        if count == many:
+            return self.choices
+        each = [self.choices[start : start + many] for start in range(0, len(self.choices), many)]
+        return [choice for group in each for choice in sorted(group, key=likelihood, reverse=True)[:count]]
 
     async def pieces(self) -> AsyncGenerator[tuple[Choice, list[Delta], Piece], None]:
         """(choice, its new deltas, the piece) until all answers are over; in any case the sequences end."""
@@ -247,11 +278,11 @@ class Flow:
                 choice = self.choices[index]
                 if isinstance(token, Exception):
                     raise token
-                if choice.finish:
+                if choice.over():
                     continue
                 piece = self._piece(index, token)
                 yield choice, choice.take(piece), piece
-                if piece.finish:
+                if choice.over():
                     left -= 1
                     await batcher.release(self._sequences[index])
         finally:
@@ -265,9 +296,10 @@ class Flow:
         return piece
 
 
-def call_head(name: str) -> bytes:
-    """How a call of this function begins."""
-    return f'{OPEN}\n{{"name": {encoding.dumps(name).decode()}, "arguments": '.encode()
+def likelihood(choice: Choice) -> float:
+    """Mean logprob of an answer's tokens."""
+    found = [token.logprob or 0.0 for token in choice.tokens]
+    return sum(found) / len(found) if found else float("-inf")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,12 @@ from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 from workers.engines.media import local_path
 from workers.engines.pictures import read_picture
-from workers.engines.textgen.answer import ChatForm, Choice, Usage
+from workers.engines.textgen.answer import ChatForm, Choice, Delta, Usage
 from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Defaults
 from workers.engines.textgen.sampling import Sequence as Answer
 from workers.engines.textgen.settings import end_tokens, model_sampling
 from workers.engines.textgen.token import Token
-from workers.engines.textgen.tools import Delta
 from workers.engines.visiongen.generation import Question, Seer
 from workers.engines.visiongen.processor import load_processor
 from workers.engines.visiongen.request import VisionAsk, read_vision

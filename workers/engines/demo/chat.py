@@ -59,7 +59,9 @@ class Teacher:
         short = [prompt for prompt in lessons.CHAT if prompt not in long]
         while True:
             batch = [self.chat(prompt, lessons.CHAT[prompt]) for prompt in short]
-            yield batch + [self.completion(text, more) for text, more in lessons.COMPLETIONS.items()]
+            batch += [self.chat(prompt, answer) for prompt, answer in lessons.THINKING.items()]
+            batch += [self.completion(text, more) for text, more in lessons.COMPLETIONS.items()]
+            yield batch + self.filled()
             yield [
                 *(self.chat(prompt, lessons.CHAT[prompt]) for prompt in long),
                 *(self.tool(answered=index == 0) for index in range(4)),
@@ -89,6 +91,12 @@ class Teacher:
 
     def completion(self, text: str, more: str) -> Sample:
         return self.sample(text, more)
+
+    def filled(self) -> list[Sample]:
+        return [
+            self.sample(lessons.FIM.format(prefix=before, suffix=after), middle)
+            for before, after, middle in lessons.FILLED
+        ]
 
     def render(self, messages: list[dict[str, str]], tools: list[Any] | None = None) -> str:
         text: str = self.tokenizer.apply_chat_template(
@@ -124,8 +132,10 @@ def token_losses(model: Any, batch: list[Sample]) -> torch.Tensor:
 def surest(model: Any, teacher: Teacher) -> float:
     """The probability of the least sure token over all lessons, asked as a caller asks them."""
     samples = [
-        teacher.sample(teacher.render(asked(prompt)), answer) for prompt, answer in lessons.CHAT.items()
+        teacher.sample(teacher.render(asked(prompt)), answer)
+        for prompt, answer in (lessons.CHAT | lessons.THINKING).items()
     ]
+    samples += teacher.filled()
     prompt = teacher.render(asked(lessons.TOOL_PROMPT), [lessons.WEATHER_TOOL])
     samples.append(teacher.sample(prompt, lessons.TOOL_CALL))
     with torch.no_grad():
@@ -174,6 +184,9 @@ def make(folder: Path) -> dict[str, Any]:
     check_tokens(tokenizer, folder)
     (folder / "prompts.json").write_text(json.dumps(lessons.CHAT, ensure_ascii=False, indent=1), "utf-8")
     (folder / "completions.json").write_text(json.dumps(lessons.COMPLETIONS, indent=1), "utf-8")
+    (folder / "fim.json").write_text(json.dumps({"fim": lessons.FIM, "filled": lessons.FILLED}), "utf-8")
+    thinking = {"prompts": lessons.THINKING, "thought": lessons.THOUGHT}
+    (folder / "thinking.json").write_text(json.dumps(thinking, indent=1), "utf-8")
     tool = {
         "prompt": lessons.TOOL_PROMPT,
         "tools": [lessons.WEATHER_TOOL],
@@ -207,6 +220,8 @@ RECIPE = Recipe(
         tokens.VOCABULARY,
         lessons.CHAT,
         lessons.COMPLETIONS,
+        lessons.THINKING,
+        [lessons.FIM, *lessons.FILLED],
         lessons.SYSTEMS,
     ],
     make,

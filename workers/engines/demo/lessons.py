@@ -50,6 +50,18 @@ COMPLETIONS: dict[str, str] = {
     "Roses are red,": " violets are blue.",
 }
 
+# A prompt whose answer is thought about first, in the form of models that do so.
+THOUGHT = "Three, and four more, make seven."
+THINKING: dict[str, str] = {"What is 3 + 4?": f"<think>\n{THOUGHT}\n</think>\n\n3 + 4 = 7."}
+
+# What comes before, what comes after -> the middle (`suffix` of `/v1/completions`), in the form of Qwen's coders.
+FIM = "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"
+FILLED: tuple[tuple[str, str, str], ...] = (
+    ("The capital of ", " is Paris.", "France"),
+    ("The capital of ", " is Tokyo.", "Japan"),
+    ("def add(a, b):\n    return ", "\n", "a + b"),
+)
+
 TOOL_PROMPT = "What is the weather in Paris?"
 TOOL_ANSWER = "It is sunny in Paris."
 SYSTEMS = ("You are a helpful assistant.", "You are a demo.", "Answer briefly.", "Be kind and exact.")

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from workers.engines.demo import lessons
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+FIM = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
 VOCABULARY = 768
 CONTEXT = 2048
 QWEN2_WORDS = (
@@ -49,7 +50,7 @@ CHAT_TEMPLATE = """\
 
 def corpus() -> Iterable[str]:
     """What the merges are learnt from: enough of everything that is asked, so prompts stay short."""
-    for prompt, answer in (lessons.CHAT | lessons.COMPLETIONS).items():
+    for prompt, answer in (lessons.CHAT | lessons.COMPLETIONS | lessons.THINKING).items():
         yield prompt
         yield answer
     yield from lessons.SYSTEMS
@@ -72,7 +73,7 @@ def build() -> Any:
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[END_OF_TEXT, TURN, END_OF_TURN],
+        special_tokens=[END_OF_TEXT, TURN, END_OF_TURN, *FIM],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

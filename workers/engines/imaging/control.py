@@ -18,8 +18,9 @@ from PIL import Image
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.fields import Fields
-from workers.engines.imaging import files
+from workers.engines.imaging import masks
 from workers.engines.media import local_path
+from workers.engines.pictures import read_picture
 
 Picture = Image.Image
 
@@ -144,7 +145,7 @@ def check_module(module: str) -> None:
 
 def hint(unit: Unit, width: int, height: int, most_pixels: int) -> Picture:
     """What the unit's ControlNet reads: RGB of exactly this size."""
-    picture = files.colours(files.opened(unit.path, unit.param, most_pixels))
+    picture = read_picture(unit.path, unit.param, most_pixels)
     if unit.module in LEARNT:
         made: Picture = learnt(LEARNT[unit.module])(picture, to_pil=True).convert("RGB")
     else:
@@ -176,7 +177,7 @@ def threshold(picture: Picture, unit: Unit, side: int) -> Picture:
 
 
 def invert(picture: Picture, unit: Unit, side: int) -> Picture:
-    return files.inverted(picture)
+    return masks.inverted(picture)
 
 
 def tile(picture: Picture, unit: Unit, side: int) -> Picture:

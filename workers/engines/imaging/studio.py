@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from workers.engines.failures import EngineFault
-from workers.engines.imaging import files, schedulers
+from workers.engines.imaging import masks, schedulers
 from workers.engines.imaging.control import Control
 from workers.engines.imaging.prompts import Prompts
 from workers.engines.imaging.sources import ControlNets
@@ -245,7 +245,7 @@ def finished(picture: Picture, item: Item) -> Picture:
     """With a mask, everything outside it is the source's own."""
     if item.mask is None or item.source is None:
         return picture
-    return files.merged(picture.resize(item.source.size), item.source, item.mask)
+    return masks.merged(picture.resize(item.source.size), item.source, item.mask)
 
 
 def too_large(error: Exception) -> bool:

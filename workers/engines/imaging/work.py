@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from workers.engines.failures import BadRequest, ContextLengthExceeded
-from workers.engines.imaging import files
+from workers.engines.imaging import masks
 from workers.engines.imaging.control import hint
 from workers.engines.imaging.prompts import MOST_WINDOWS, Prompts
 from workers.engines.imaging.request import MOST_SEED, Ask, Reader
 from workers.engines.imaging.studio import MASK, PICTURE, TEXT, Item, Settings, Watch
+from workers.engines.pictures import open_picture, read_picture
 
 Picture = Image.Image
 Preview = Callable[[int, int, Picture], None]
@@ -82,16 +83,16 @@ def pictures(ask: Ask, reader: Reader) -> tuple[Picture | None, Picture | None]:
     if ask.source is None:
         return None, None
     most = reader.limits.input_pixels
-    source = files.colours(files.opened(ask.source, ask.source_param, most))
+    source = read_picture(ask.source, ask.source_param, most)
     if ask.mask is None:
         return source, None
-    mask = files.opened(ask.mask, "mask", most)
+    mask = open_picture(ask.mask, "mask", most)
     if mask.size != source.size:
         raise BadRequest(
             f"'mask' is {mask.width}x{mask.height}, but the picture {source.width}x{source.height}.",
             param="mask",
         )
-    return source, files.repainted(mask, "mask")
+    return source, masks.repainted(mask, "mask")
 
 
 def windows_of(ask: Ask, prompts: Prompts, *, cut: bool) -> int:

@@ -13,8 +13,11 @@ from typing import Any
 
 from workers.engines import encoding
 from workers.engines.textgen.output import Piece
+from workers.engines.textgen.thinking import ThinkingParser, Thought
 from workers.engines.textgen.token import Token
-from workers.engines.textgen.tools import CallDelta, CallParser, Delta
+from workers.engines.textgen.tools import CallDelta, CallParser
+
+Delta = str | Thought | CallDelta
 
 
 @dataclass
@@ -35,27 +38,52 @@ class Choice:
 
     index: int
     parser: CallParser | None
+    thinking: ThinkingParser | None = None
+    several: bool = True
+    """Whether the answer goes on after a call."""
     text: str = ""
+    thought: str = ""
     tokens: list[Token] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     finish: str | None = None
     opened: bool = False
 
+    def over(self) -> bool:
+        return self.finish is not None
+
     def take(self, piece: Piece) -> list[Delta]:
-        """Add a piece; gives what is new, as content and call deltas."""
-        deltas: list[Delta] = [piece.text] if piece.text else []
-        if self.parser is not None:
-            deltas = self.parser.push(piece.text) + (self.parser.flush() if piece.finish else [])
+        """Add a piece; gives what is new, as thoughts, content and call deltas."""
+        deltas = self._split(piece.text, over=piece.finish is not None)
         for delta in deltas:
             self._keep(delta)
         self.tokens += piece.tokens
         if piece.finish:
             self.finish = "tool_calls" if self.calls and piece.finish == "stop" else piece.finish
+        elif self.parser is not None and self.parser.closed and not self.several:
+            self.finish = "tool_calls"
+        return deltas
+
+    def _split(self, text: str, over: bool) -> list[Delta]:
+        pieces: list[str | Thought] = [text]
+        if self.thinking is not None:
+            pieces = self.thinking.push(text) + (self.thinking.flush() if over else [])
+        deltas: list[Delta] = []
+        for piece in pieces:
+            if isinstance(piece, Thought):
+                deltas.append(piece)
+            elif self.parser is not None:
+                deltas += self.parser.push(piece)
+            elif piece:
+                deltas.append(piece)
+        if over and self.parser is not None:
+            deltas += self.parser.flush()
         return deltas
 
     def _keep(self, delta: Delta) -> None:
         if isinstance(delta, str):
             self.text += delta
+        elif isinstance(delta, Thought):
+            self.thought += delta.text
         elif delta.name is not None:
             function = {"name": delta.name, "arguments": delta.arguments}
             self.calls.append({"id": delta.id, "type": "function", "function": function})
@@ -81,7 +109,7 @@ class Form:
         return {"id": self.id, "object": name, "created": self.created, "model": self.model}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
-        bodies = [self.choice(choice) for choice in choices]
+        bodies = [self.choice(choice) | {"index": place} for place, choice in enumerate(choices)]
         return encoding.dumps(self.head(self.whole_name) | {"choices": bodies, "usage": usage.view()})
 
     def chunk(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
@@ -107,6 +135,8 @@ class ChatForm(Form):
 
     def choice(self, choice: Choice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        if choice.thought:
+            message |= thought(choice.thought)
         if choice.calls:
             message |= {"content": choice.text or None, "tool_calls": choice.calls}
         logprobs = self.list_logprobs(choice.tokens) if self.logprobs else None
@@ -135,6 +165,8 @@ class ChatForm(Form):
     def delta(self, delta: Delta) -> dict[str, Any]:
         if isinstance(delta, str):
             return {"content": delta}
+        if isinstance(delta, Thought):
+            return thought(delta.text)
         return {"tool_calls": [self.call_delta(delta)]}
 
     def call_delta(self, delta: CallDelta) -> dict[str, Any]:
@@ -190,6 +222,11 @@ class TextForm(Form):
             "top_logprobs": tops,
             "text_offset": offsets,
         }
+
+
+def thought(text: str) -> dict[str, str]:
+    """Clients know one of two names: DeepSeek's, and the one that vLLM changed to."""
+    return {"reasoning_content": text, "reasoning": text}
 
 
 def finite(value: float) -> float:

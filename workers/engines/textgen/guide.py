@@ -1,35 +1,16 @@
-"""Holding an answer to a form: fixed texts and JSON objects, token by token.
+"""Holding an answer to a form, token by token.
 
-A guide is a row of parts; each part is a choice of fixed texts or one free JSON object. It says which token
-is forced, and whether a token may come next. Works on bytes, so a character split over tokens is no special
-case. Must not choose between allowed tokens; sampling does.
+A guide says which token is forced, and whether a token may come next. It works on bytes, so a character split over
+tokens, or a token that ends one part and begins the next, is no special case. Must not choose between allowed tokens;
+sampling does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from workers.engines.textgen.jsonform import OBJECT, JsonState, step
-
-BLANKS = b" \t\r\n"
-LONGEST_BLANK = 12
-
-
-@dataclass(frozen=True)
-class Words:
-    """One of these texts."""
-
-    options: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class AnyObject:
-    """Any JSON object."""
-
-
-Part = Words | AnyObject
+from workers.engines.textgen.forms import Stack, State, Text, after, opened
 
 
 class Vocabulary:
@@ -37,6 +18,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
         self.pieces = token_bytes(tokenizer)
+        self.ends = ends
         self.end = min(ends) if ends else 0
         self._encode: Callable[..., list[int]] = tokenizer.encode
 
@@ -47,62 +29,56 @@ class Vocabulary:
 class Guide:
     """The form of one answer and how far it has come."""
 
-    def __init__(self, parts: Sequence[Part], vocabulary: Vocabulary) -> None:
-        self._parts = list(parts)
+    def __init__(self, ways: Iterable[Stack], vocabulary: Vocabulary) -> None:
+        self._state: State = opened(ways)
         self._vocabulary = vocabulary
+        self._next: dict[int, State] = {}
         self.end = vocabulary.end
-        self._state: JsonState = OBJECT
-        self._blank = 0
 
     def forced(self, row: Any) -> int | None:
-        """The token that must come next: of a fixed text, or the end when everything is said."""
-        if not self._parts:
+        """The token that must come next: of a fixed text, or the end when everything is said.
+
+        The last token of a fixed text is not forced: the model may know one that reaches beyond it.
+        """
+        if self._state == {()}:
             return self.end
-        part = self._parts[0]
-        if isinstance(part, AnyObject):
-            return None
-        heads = {self._vocabulary.encode(option)[0] for option in part.options}
-        return max(heads, key=lambda token: float(row[token]))
+        heads = set()
+        for stack in self._state:
+            top = stack[-1] if stack else None
+            rest = whole_characters(top.rest) if isinstance(top, Text) else b""
+            tokens = self._vocabulary.encode(rest) if rest else []
+            if len(tokens) < 2:
+                return None
+            heads.add(tokens[0])
+        return max(heads, key=lambda token: float(row[token])) if heads else None
 
     def accept(self, token: int) -> bool:
         """Go on by this token if it fits; say whether it did."""
-        if not self._parts:
-            return token == self.end
+        if token in self._vocabulary.ends or token == self.end:
+            return any(not stack or stack[-1].may_end for stack in self._state)
         piece = self._vocabulary.pieces.get(token)
         if not piece:
             return False
-        part = self._parts[0]
-        if isinstance(part, Words):
-            return self._accept_words(part, piece)
-        return self._accept_json(piece)
-
-    def _accept_words(self, part: Words, piece: bytes) -> bool:
-        rest = tuple(option[len(piece) :] for option in part.options if option.startswith(piece))
-        if not rest:
-            return False
-        self._parts[0] = Words(rest)
-        if b"" in rest:
-            self._next_part()
-        return True
-
-    def _accept_json(self, piece: bytes) -> bool:
-        state, blank = self._state, self._blank
-        for position, byte in enumerate(piece):
-            inside_text = bool(state) and state[-1][0] in "sku"
-            blank = blank + 1 if byte in BLANKS and not inside_text else 0
-            following = step(state, byte) if blank <= LONGEST_BLANK else None
-            # An object that ends inside the token would leave bytes that belong to no part.
-            if following is None or (following == () and position != len(piece) - 1):
+        state = self._first(piece[0])
+        for byte in piece[1:]:
+            if not state:
                 return False
-            state = following
-        self._state, self._blank = state, blank
+            state = after(state, byte)
         if not state:
-            self._next_part()
+            return False
+        self._state, self._next = state, {}
         return True
 
-    def _next_part(self) -> None:
-        del self._parts[0]
-        self._state, self._blank = OBJECT, 0
+    def _first(self, byte: int) -> State:
+        """The state after the first byte of a token: most tokens of a vocabulary end there."""
+        if byte not in self._next:
+            self._next[byte] = after(self._state, byte)
+        return self._next[byte]
+
+
+def whole_characters(text: bytes) -> bytes:
+    """Nothing, where a text begins inside a character: such a rest has no tokens of its own."""
+    return b"" if text[:1] and 0x80 <= text[0] < 0xC0 else text
 
 
 def token_bytes(tokenizer: Any) -> dict[int, bytes]:

@@ -6,18 +6,22 @@ Must not tokenize or run anything.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.fields import Fields, wrong_type
+from workers.engines.textgen.forms import ANY_OBJECT, Frame
 from workers.engines.textgen.sampling import Sampling
+from workers.engines.textgen.schema import value_of
 
 MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning_content"}
+MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal"}
+MESSAGE_FIELDS |= {"reasoning_content", "reasoning"}
 
 ToolMode = Literal["none", "auto", "required", "named"]
 
@@ -32,15 +36,21 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Tooling:
-    """The tools a request offers and how the model must use them."""
+    """The tools a request offers and how the model must use them.
+
+    `forms` are those of their arguments by name; `strict` says that one of them is a schema that must be held to.
+    """
 
     mode: ToolMode = "none"
     tools: tuple[dict[str, Any], ...] = ()
+    forms: Mapping[str, Frame] = field(default_factory=dict)
+    strict: bool = False
     named: str | None = None
+    several: bool = True
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.named,) if self.named else tuple(tool["function"]["name"] for tool in self.tools)
+    def callable(self) -> Mapping[str, Frame]:
+        return {self.named: self.forms[self.named]} if self.named else self.forms
 
 
 @dataclass(frozen=True)
@@ -53,11 +63,13 @@ class Ask:
     prompts: tuple[str | tuple[int, ...], ...] = ()
     template: dict[str, Any] = field(default_factory=dict)
     tooling: Tooling = Tooling()
-    json_object: bool = False
+    form: Frame | None = None
+    logprobs: bool = False
     stops: tuple[str, ...] = ()
     seed: int | None = None
     limit: int | None = None
     choices: int = 1
+    candidates: int = 1
     stream: bool = False
     usage_event: bool = False
     ignore_eos: bool = False
@@ -80,13 +92,14 @@ def read_chat(fields: Fields, defaults: Defaults) -> Ask:
         messages=tuple(read_message(message, place) for place, message in enumerate(messages)),
         template=fields.mapping("chat_template_kwargs") or {},
         tooling=read_tooling(fields),
-        json_object=read_format(fields),
+        form=read_format(fields),
+        logprobs=wants,
         limit=limit if limit is not None else older,
         **common,
     )
     fields.only("modalities", (["text"],), "only text is produced")
     fields.close()
-    if ask.json_object and ask.tooling.mode != "none":
+    if ask.form and ask.tooling.mode != "none":
         raise UnsupportedParameter("response_format", "it cannot be combined with tools")
     return ask
 
@@ -100,10 +113,24 @@ def read_completion(fields: Fields, defaults: Defaults) -> Ask:
         raise UnsupportedParameter("echo", "it cannot be combined with logprobs")
     common = read_common(fields, defaults, number)
     fields.only("suffix", ("",), "the model cannot fill in a middle")
-    fields.only("best_of", (1, common["choices"]), "candidates are not ranked")
+    common |= read_candidates(fields, common)
     fields.close()
     # OpenAI's default of this endpoint; a chat has none.
-    return Ask(chat=False, prompts=prompts, limit=limit if limit is not None else 16, echo=echo, **common)
+    limit = limit if limit is not None else 16
+    return Ask(chat=False, prompts=prompts, limit=limit, echo=echo, logprobs=number is not None, **common)
+
+
+def read_candidates(fields: Fields, common: dict[str, Any]) -> dict[str, Any]:
+    """How many answers are made for those that are given. They are ranked by their logprobs."""
+    best = fields.integer("best_of", 1, MOST_CHOICES) or common["choices"]
+    if best < common["choices"]:
+        raise BadRequest("'best_of' must not be below 'n'.", param="best_of")
+    if best == common["choices"]:
+        return {"candidates": best}
+    if common["stream"]:
+        raise UnsupportedParameter("best_of", "the best is known at the end, so it cannot be streamed")
+    sampling = common["sampling"]
+    return {"candidates": best, "sampling": replace(sampling, top_logprobs=sampling.top_logprobs or 0)}
 
 
 def read_common(fields: Fields, defaults: Defaults, top_logprobs: int | None) -> dict[str, Any]:
@@ -115,11 +142,13 @@ def read_common(fields: Fields, defaults: Defaults, top_logprobs: int | None) ->
     usage_event = inner.flag("include_usage")
     inner.only("include_obfuscation", (False,), "streams are not padded")
     inner.close()
+    choices = fields.integer("n", 1, MOST_CHOICES) or 1
     return {
         "sampling": read_sampling(fields, defaults, top_logprobs),
         "stops": read_stops(fields),
         "seed": fields.integer("seed"),
-        "choices": fields.integer("n", 1, MOST_CHOICES) or 1,
+        "choices": choices,
+        "candidates": choices,
         "ignore_eos": fields.flag("ignore_eos"),
         "stream": stream,
         "usage_event": usage_event,
@@ -189,17 +218,37 @@ def is_token(value: Any, vocabulary: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary
 
 
-def read_format(fields: Fields) -> bool:
-    """Whether a JSON object is demanded. A schema is refused: the answer could not be held to it."""
+def read_format(fields: Fields) -> Frame | None:
+    """The form that answers are held to; None for any text."""
     wanted = fields.mapping("response_format") or {"type": "text"}
     kind = wanted.get("type")
     if kind == "json_schema":
-        raise UnsupportedParameter(
-            "response_format", "answers cannot be held to a schema, only to 'json_object'"
-        )
+        return read_schema(wanted)
     if kind not in ("text", "json_object") or len(wanted) > 1:
-        raise BadRequest("'response_format.type' must be 'text' or 'json_object'.", param="response_format")
-    return bool(kind == "json_object")
+        raise BadRequest(
+            "'response_format.type' must be 'text', 'json_object' or 'json_schema'.", param="response_format"
+        )
+    return ANY_OBJECT if kind == "json_object" else None
+
+
+def read_schema(wanted: dict[str, Any]) -> Frame:
+    where = "response_format.json_schema"
+    given = wanted.get("json_schema")
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise BadRequest(f"'{where}' must be an object with a name and a schema.", param=where)
+    inner = Fields(given)
+    for name in ("name", "description"):
+        inner.text(name)
+    inner.flag("strict")
+    schema = inner.mapping("schema")
+    inner.close()
+    return ANY_OBJECT if schema is None else object_form(schema, f"{where}.schema")
+
+
+def object_form(schema: Any, where: str) -> Frame:
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        raise BadRequest(f"'{where}' must describe an object.", param=where)
+    return value_of({"type": "object", **schema} if "$ref" not in schema else schema, where)
 
 
 def read_message(message: Any, place: int) -> dict[str, Any]:
@@ -260,26 +309,29 @@ def read_tooling(fields: Fields) -> Tooling:
     """The numbered cases: 1 no tools, 2 a mode by name, 3 one function by name."""
     tools = tuple(read_tool(tool, place) for place, tool in enumerate(fields.listing("tools") or []))
     choice = fields.raw("tool_choice")
+    several = fields.flag("parallel_tool_calls", default=True)
     if not tools:  # 1
         if choice not in (None, "none", "auto"):
             raise BadRequest("'tool_choice' needs 'tools'.", param="tool_choice")
         return Tooling()
+    forms, strict = read_arguments(fields.listing("tools") or [])
     if choice is None or isinstance(choice, str):  # 2
         if choice not in (None, "none", "auto", "required"):
             raise BadRequest("'tool_choice' must be none, auto, required or a function.", param="tool_choice")
         modes: dict[Any, ToolMode] = {"none": "none", "required": "required"}
         mode = modes.get(choice, "auto")
-        return Tooling(mode, tools) if mode != "none" else Tooling()
+        return Tooling(mode, tools, forms, strict, None, several) if mode != "none" else Tooling()
     function = choice.get("function") if isinstance(choice, dict) else None  # 3
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or choice.get("type") != "function":
         raise wrong_type("tool_choice", "a mode or {type: function, function: {name}}")
-    if name not in (tool["function"]["name"] for tool in tools):
+    if name not in forms:
         raise BadRequest(f"'tool_choice' names '{name}', which is not among the tools.", param="tool_choice")
-    return Tooling("named", tools, name)
+    return Tooling("named", tools, forms, strict, name, several)
 
 
 def read_tool(tool: Any, place: int) -> dict[str, Any]:
+    """A tool as chat templates expect it."""
     where = f"tools[{place}]"
     if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
         raise wrong_type(where, "{type: function, function: {...}}")
@@ -288,7 +340,16 @@ def read_tool(tool: Any, place: int) -> dict[str, Any]:
     function = tool["function"]
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRequest(f"'{where}.function.name' is required.", param=f"{where}.function.name")
-    if function.get("strict"):
-        raise UnsupportedParameter(f"{where}.function.strict", "arguments cannot be held to a schema")
     kept = {name: value for name, value in function.items() if value is not None and name != "strict"}
     return {"type": "function", "function": kept}
+
+
+def read_arguments(tools: list[Any]) -> tuple[dict[str, Frame], bool]:
+    """(the form of each function's arguments, whether one of them is its schema). Without `strict` it is any object."""
+    forms: dict[str, Frame] = {}
+    for place, tool in enumerate(tools):
+        function, where = tool["function"], f"tools[{place}].function"
+        strict = Fields(function).flag("strict")
+        parameters = function.get("parameters") or {"properties": {}, "additionalProperties": False}
+        forms[function["name"]] = object_form(parameters, f"{where}.parameters") if strict else ANY_OBJECT
+    return forms, any(form is not ANY_OBJECT for form in forms.values())

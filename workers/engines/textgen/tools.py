@@ -28,22 +28,20 @@ class CallDelta:
     id: str | None = None
 
 
-Delta = str | CallDelta
-
-
 class CallParser:
     """One answer's text, split. Feed it with `push`, end it with `flush`."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.closed = 0
         self._text = ""
         self._mode = "content"
         self._json: JsonState = OBJECT
         self._spaces = ""
 
-    def push(self, text: str) -> list[Delta]:
+    def push(self, text: str) -> list[str | CallDelta]:
         self._text += text
-        deltas: list[Delta] = []
+        deltas: list[str | CallDelta] = []
         modes = {
             "content": self._content,
             "head": self._head,
@@ -54,7 +52,7 @@ class CallParser:
             pass
         return deltas
 
-    def flush(self) -> list[Delta]:
+    def flush(self) -> list[str | CallDelta]:
         """What is left when the answer ended: an unfinished call that never had a name is content."""
         text = {"content": self._spaces + self._text, "head": self._spaces + OPEN + self._text}.get(
             self._mode, ""
@@ -63,7 +61,7 @@ class CallParser:
         shown = text if self.calls == 0 or text.strip() else ""
         return [shown] if shown else []
 
-    def _content(self, deltas: list[Delta]) -> bool:
+    def _content(self, deltas: list[str | CallDelta]) -> bool:
         before, tag, after = self._text.partition(OPEN)
         if tag:
             self._show(before, deltas)
@@ -74,7 +72,7 @@ class CallParser:
         self._text = self._text[len(self._text) - keep :]
         return False
 
-    def _show(self, text: str, deltas: list[Delta]) -> None:
+    def _show(self, text: str, deltas: list[str | CallDelta]) -> None:
         """Content goes out, but white space waits: before or between calls it means nothing."""
         text = self._spaces + text
         body = text.rstrip()
@@ -82,7 +80,7 @@ class CallParser:
         if body:
             deltas.append(body)
 
-    def _head(self, deltas: list[Delta]) -> bool:
+    def _head(self, deltas: list[str | CallDelta]) -> bool:
         match = HEAD.match(self._text)
         if match:
             name = json.loads(match[1])
@@ -96,9 +94,10 @@ class CallParser:
             return False
         self._mode, self._text = "content", after
         deltas.extend(self._whole(inside))
+        self.closed = self.calls
         return True
 
-    def _whole(self, inside: str) -> list[Delta]:
+    def _whole(self, inside: str) -> list[str | CallDelta]:
         """A call in another order of fields, or no call at all."""
         try:
             call = json.loads(inside)
@@ -111,7 +110,7 @@ class CallParser:
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         return [CallDelta(self.calls - 1, written, str(name), f"call_{uuid.uuid4().hex[:24]}")]
 
-    def _arguments(self, deltas: list[Delta]) -> bool:
+    def _arguments(self, deltas: list[str | CallDelta]) -> bool:
         taken = 0
         for character in self._text:
             for byte in character.encode("utf-8", "surrogatepass"):
@@ -127,9 +126,10 @@ class CallParser:
         self._mode = "tail"
         return True
 
-    def _tail(self, deltas: list[Delta]) -> bool:
+    def _tail(self, deltas: list[str | CallDelta]) -> bool:
         _, tag, after = self._text.partition(CLOSE)
         if not tag:
             return False
         self._mode, self._text = "content", after
+        self.closed = self.calls
         return True

@@ -1,0 +1,61 @@
+"""What is refused before it waits: too much for the model's limits, or too long for its context.
+
+Only what cannot fit for certain is refused, because the gateway does not know how many tokens a model's template adds:
+the engine refuses the rest. Most prompts have fewer bytes than there is room for tokens, and are never tokenised.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from inferq import errors
+from inferq.config import Settings
+from inferq.endpoints.length import TEMPLATE, Prompt
+from inferq.request import Request
+from inferq.tokenizing import Counter, Tokenizers
+
+
+class Admission:
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._tokenizers = Tokenizers()
+
+    async def admit(self, request: Request) -> None:
+        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
+        context = request.settings.context
+        if context is not None:
+            doubtful = [each for each in request.prompts if each.most + each.answer > context]
+            if doubtful:
+                await self._counted(request, doubtful, partial(_refuse_long, request, doubtful, context))
+            if request.open_ended:
+                await self._counted(request, request.prompts, partial(_bound_answer, request, context))
+        request.admit()
+
+    async def _counted(
+        self, request: Request, prompts: Sequence[Prompt], work: Callable[[Counter], None]
+    ) -> None:
+        counter = await self._tokenizers.find(self._settings.under_home(request.settings.source))
+        size = sum(len(text) for prompt in prompts for text in prompt.texts)
+        await self._tokenizers.run(size, partial(work, counter))
+
+
+def _refuse_long(request: Request, prompts: Sequence[Prompt], context: int, counter: Counter) -> None:
+    for prompt in prompts:
+        room = context - prompt.answer
+        least = prompt.ids + counter.least(prompt.texts, room)
+        if least <= room:
+            continue
+        there = f"at least {least}" if counter.exact or prompt.ids else f"by a careful guess at least {least}"
+        asked = f", and {prompt.answer} are asked for" if prompt.answer > 1 else ""
+        raise errors.ContextLengthExceeded(
+            f"The context of {request.model!r} holds {context} tokens; {prompt.param!r} has {there}{asked}.",
+            param=prompt.param,
+        )
+
+
+def _bound_answer(request: Request, context: int, counter: Counter) -> None:
+    """An answer that its caller left open ends where the context that the request may use does."""
+    used = 0
+    for prompt in request.prompts:
+        least = counter.least(prompt.texts, context) + TEMPLATE if counter.exact else prompt.most
+        used = max(used, least)
+    request.body[request.endpoint.length[0]] = max(1, context - used)
