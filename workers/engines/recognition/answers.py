@@ -104,7 +104,7 @@ def done(transcript: Transcript, ask: Ask, model: str) -> bytes:
         "type": "transcript.text.done",
         "text": transcript.text,
         "response": answer,
-        "media_type": MEDIA[ask.format],
+        "media_type": MEDIA.get(ask.format, "application/json"),
     }
     return event(last) + b"data: [DONE]\n\n"
 
