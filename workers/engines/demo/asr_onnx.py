@@ -1,7 +1,7 @@
 """Exports `demo-asr` to ONNX as FunASR does it, and quantises it: `demo-asr-onnx`.
 
 The folder is what FunASR's export leaves behind, without the weights for torch: model.onnx, model_quant.onnx, and
-the configuration, statistics and tokenizer beside them. `reference` keeps the torch model, to compare with.
+the configuration, statistics and tokenizer beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from workers.engines.demo import asr
-from workers.engines.demo.shelf import Recipe
+from workers.engines.demo.shelf import Recipe, build
 
 BESIDE = ("config.yaml", "am.mvn", "bpe.model", "phrases.json")
 OPSET = 17
@@ -51,14 +51,12 @@ def quantise(folder: Path) -> None:
 
 
 def make(folder: Path) -> dict[str, Any]:
-    source = folder / "reference"
-    source.mkdir()
-    facts = asr.make(source)
+    source = build(asr.RECIPE, folder.parent)
     export(source, folder)
     quantise(folder)
     for name in BESIDE:
         shutil.copy(source / name, folder / name)
-    return facts | {"bytes": {path.name: path.stat().st_size for path in folder.glob("*.onnx")}}
+    return {"bytes": {path.name: path.stat().st_size for path in folder.glob("*.onnx")}}
 
 
 RECIPE = Recipe("demo-asr-onnx", [asr.RECIPE.ingredients, OPSET, BESIDE], make)

@@ -10,17 +10,19 @@ from workers.engines.recognition.folders import load_folder
 from workers.engines.recognition.hearing import Recogniser
 
 
-def load_recogniser(folder: str, device: str, threads: int, languages: Sequence[str]) -> Recogniser:
-    """Raises ValueError for a folder of no family that this engine reads."""
+def load_recogniser(
+    folder: str, device: str, threads: int, languages: Sequence[str], quantised: bool = False
+) -> Recogniser:
+    """`quantised`: the ONNX model in 8 bits. Raises ValueError for a folder of no family that this engine reads."""
     place = Path(folder)
     if is_whisper(place):
         from workers.engines.recognition.whisper import Whisper
 
         return Whisper(folder, device)
-    if list(place.glob("*.onnx")) and not (place / "model.pt").is_file():
-        raise ValueError(
-            f"{folder} holds an ONNX model; this engine reads FunASR's model.pt and Whisper's folders"
-        )
+    if quantised or (list(place.glob("*.onnx")) and not (place / "model.pt").is_file()):
+        from workers.engines.recognition.sensevoice_onnx import SenseVoiceOnnx, find_graph
+
+        return SenseVoiceOnnx(find_graph(place, quantised), device, threads)
     loaded = load_folder(folder, device, threads)
     if loaded.kind == "SenseVoiceSmall":
         from workers.engines.recognition.sensevoice import SenseVoice
