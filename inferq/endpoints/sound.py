@@ -17,7 +17,7 @@ SOUND_TYPES = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-TEXT_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+TEXT_FORMATS = ("json", "text", "srt", "verbose_json", "diarized_json", "vtt")
 MOST_FILES = 256
 _CHARACTERS_PER_SECOND = 15.0
 _BYTES_PER_SECOND = 16_000.0
@@ -89,6 +89,9 @@ TRANSCRIPTION_TABLE = {
     "stream": Field(types=(BOOLEAN,), doc="Answer as server-sent events."),
     "hotwords": Field(types=(STRING, ARRAY), doc="Words that are likely to be said."),
     "itn": Field(types=(BOOLEAN,), doc="Write numbers as figures. Default true."),
+    "diarize": Field(types=(BOOLEAN,), doc="Name the speaker of each segment, for models that can."),
+    "speakers": Field(types=(BOOLEAN,), doc="The same as `diarize`."),
+    "chunking_strategy": Field(types=(STRING, OBJECT), doc="`auto`: sounds are always cut at silences."),
     **GATEWAY,
 }
 

@@ -31,11 +31,20 @@ class Voices:
     def url(self, name: str) -> str:
         return f"file://{self.folder / name}"
 
-    def say(self, name: str, *phrases: str, gap: float = 1.2, voice: int = 0, speed: int = 160) -> str:
+    def say(
+        self,
+        name: str,
+        *phrases: str,
+        gap: float = 1.2,
+        voice: int = 0,
+        speed: int = 160,
+        pitch: int = 50,
+    ) -> str:
         """A new wav file of the phrases; its URL."""
         if not (self.folder / name).exists():
             argv = ["-m", "workers.engines.demo.spoken", "--out", str(self.folder / name), "--gap", str(gap)]
-            engines_run(*argv, "--voice", str(voice), "--speed", str(speed), *phrases)
+            argv += ["--voice", str(voice), "--speed", str(speed), "--pitch", str(pitch)]
+            engines_run(*argv, *phrases)
         return self.url(name)
 
     def samples_of(self, name: str, *phrases: str, gap: float = 1.2, voice: int = 0) -> bytes:

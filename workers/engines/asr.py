@@ -1,12 +1,13 @@
 """The speech recognition engine: `/v1/audio/transcriptions` and `/v1/audio/translations`.
 
-Options: `vad_model`, `punc_model` (folders of FunASR models; without a detector the sound is cut at quiet places),
-`vad_silence_ms` (silence that ends a segment, default 800; 0: FunASR's own schedule), `max_segment_seconds` (default:
-the model's, 30 or 60), `languages` (of a Paraformer, default zh and en), `batch_seconds` (padded seconds of sound per
-run, default 60 on a processor, else 300), `batch_items` (segments per run, default 16), `wait_ms` (how long an idle
-engine waits for company, default 5), `max_seconds` (of one file, default 6 hours), `max_channels` (default 8),
-`decoders` (decoding processes, default 1), `decode_timeout_s` (for one file, default 300), `threads` (torch threads,
-default all cores).
+Options: `vad_model`, `punc_model`, `spk_model` (folders of FunASR models; without a detector the sound is cut at quiet
+places, without a speaker model nobody is told apart), `vad_silence_ms` (silence that ends a segment, default 800; 0:
+FunASR's own schedule), `max_segment_seconds` (default: the model's, 30 or 60), `quantised` (take model_quant.onnx,
+default false), `languages` (of a Paraformer, default zh and en), `batch_seconds` (padded seconds of sound per run,
+default 60 on a processor, else 300), `batch_items` (segments per run, default 16), `wait_ms` (how long an idle engine
+waits for company, default 5), `max_seconds` (of one file, default 6 hours), `max_channels` (default 8), `decoders`
+(decoding processes, default 1), `decode_timeout_s` (for one file, default 300), `threads` (torch threads, default all
+cores).
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ class AsrEngine(Engine):
         on_processor = launch.device.startswith("cpu")
         self.vad_model = options.take("vad_model", "")
         self.punc_model = options.take("punc_model", "")
+        self.spk_model = options.take("spk_model", "")
         self.vad_silence_ms = options.take("vad_silence_ms", 800)
         self.max_segment_s = options.take("max_segment_seconds", 0.0)
+        self.quantised = options.take("quantised", False)
         self.languages = options.take("languages", ["zh", "en"])
         self.batch_seconds = options.take("batch_seconds", 60.0 if on_processor else 300.0)
         self.batch_items = options.take("batch_items", 16)
@@ -74,19 +77,26 @@ class AsrEngine(Engine):
         # at the default of 5 ms each of those would wait longer than the operation takes.
         sys.setswitchinterval(SWITCH_S)
         device = self.launch.device
-        self.recogniser = load_recogniser(self.launch.model, device, self.threads, self.languages)
+        self.recogniser = load_recogniser(
+            self.launch.model, device, self.threads, self.languages, self.quantised
+        )
         punctuator = None
         if self.punc_model:
             # Small models that run beside the recogniser: a device would only add waiting.
             punctuator = Punctuator(load_folder(self.punc_model, "cpu", self.threads), "cpu")
+        speakers = None
+        if self.spk_model:
+            from workers.engines.recognition.speakers import Speakers
+
+            speakers = Speakers(load_folder(self.spk_model, device, self.threads), device)
         pick = alike_and_near(self.batch_items, self.batch_seconds)
-        self.pipeline = Pipeline(self.recogniser, self.finder(), punctuator, pick, self.wait_s)
+        self.pipeline = Pipeline(self.recogniser, self.finder(), punctuator, pick, self.wait_s, speakers)
         self.decoders = Decoders(self.decoding, self.limits)
         self.setting = Setting(
             self.recogniser.abilities,
             marks=punctuator is not None,
             marks_with_itn=self.recogniser.writes_marks(Mode(itn=True)),
-            speakers=False,
+            speakers=speakers is not None,
             media=self.launch.media,
         )
         self.pipeline.start()
@@ -137,7 +147,7 @@ class AsrEngine(Engine):
             raise one.error or EngineFault("a file without a path")
         report(0, 0, "decoding")
         sound = await self.decoders.open(one.path, one.param)
-        return await self.pipeline.transcribe(sound, ask.mode, ask.punctuation, report, say)
+        return await self.pipeline.transcribe(sound, ask, report, say)
 
     async def events(self, ask: Ask, report: Report) -> AsyncIterator[bytes]:
         """Deltas as stretches of the sound become final, then the whole answer."""

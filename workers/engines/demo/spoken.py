@@ -117,10 +117,13 @@ def main() -> None:
     parser.add_argument("--gap", type=float, default=1.2, help="seconds between phrases")
     parser.add_argument("--voice", type=int, default=0, choices=range(3), help="which of the voices")
     parser.add_argument("--speed", type=int, default=160)
+    parser.add_argument("--pitch", type=int, default=50)
     parser.add_argument("phrases", nargs="+", choices=sorted(BY_ID))
     given = parser.parse_args()
     chosen = [BY_ID[name] for name in given.phrases]
-    sounds = [say(each.plain, VOICES[each.language][given.voice], given.speed) for each in chosen]
+    sounds = [
+        say(each.plain, VOICES[each.language][given.voice], given.speed, given.pitch) for each in chosen
+    ]
     write_wav(given.out, join(sounds, given.gap))
 
 

@@ -27,6 +27,8 @@ def content(transcript: Transcript, ask: Ask, model: str) -> Any:
         return srt(transcript.segments)
     if ask.format == "vtt":
         return vtt(transcript.segments)
+    if ask.format == "diarized_json":
+        return diarized(transcript, ask, model)
     if ask.format == "verbose_json":
         return verbose(transcript, ask, model)
     return {"text": transcript.text, "model": model, "usage": usage(transcript)}
@@ -41,7 +43,7 @@ def reply(answer: Any, ask: Ask) -> Reply:
 def verbose(transcript: Transcript, ask: Ask, model: str) -> dict[str, Any]:
     language = transcript.language
     body: dict[str, Any] = {
-        "task": "translate" if ask.mode.translate else "transcribe",
+        "task": task(ask),
         "language": LANGUAGES.get(language or "", language or "unknown"),
         "duration": seconds(transcript.seconds),
         "text": transcript.text,
@@ -54,6 +56,27 @@ def verbose(transcript: Transcript, ask: Ask, model: str) -> dict[str, Any]:
             {"word": word.text, "start": seconds(word.start), "end": seconds(word.end)} for word in words
         ]
     return body | {"model": model, "usage": usage(transcript)}
+
+
+def diarized(transcript: Transcript, ask: Ask, model: str) -> dict[str, Any]:
+    """OpenAI's shape for who says what."""
+    segments = [
+        {
+            "type": "transcript.text.segment",
+            "id": f"seg_{place}",
+            "start": seconds(segment.start),
+            "end": seconds(segment.end),
+            "text": segment.text,
+            "speaker": segment.speaker,
+        }
+        for place, segment in enumerate(transcript.segments)
+    ]
+    head = {"task": task(ask), "duration": seconds(transcript.seconds), "text": transcript.text}
+    return {**head, "segments": segments, "model": model, "usage": usage(transcript)}
+
+
+def task(ask: Ask) -> str:
+    return "translate" if ask.mode.translate else "transcribe"
 
 
 def entry(segment: Segment, place: int, ask: Ask) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +22,19 @@ from workers.engines.recognition.detect import SHORTEST, STRETCH, Finder, Sessio
 from workers.engines.recognition.funasr_features import from_banks, same_banks
 from workers.engines.recognition.hearing import Features, Heard, Mode, Recogniser, Word
 from workers.engines.recognition.punctuate import Punctuator
+from workers.engines.recognition.request import Ask
 from workers.engines.recognition.sound import Samples, Sound
 from workers.engines.recognition.transcript import Growing, Segment, Transcript
 from workers.engines.window import Batch, Pick, Window, near_in_length
+
+if TYPE_CHECKING:  # it brings libraries that nobody else needs
+    from workers.engines.recognition.speakers import Speakers
 
 AHEAD = 4  # stretches under way at once
 HOP = RATE // 100
 MARGIN = 5  # hops kept around what is loud
 QUIET = 1e-3  # of the loudest hop's power: 30 dB below it
+Voice = Any  # embeddings of one segment, or None
 Report = Callable[[float, float, str], None]
 
 
@@ -47,7 +53,7 @@ class Stretch:
 
     end: int
     spans: Sequence[tuple[Span, Span]]
-    heard: asyncio.Task[list[Heard]]
+    heard: asyncio.Future[tuple[list[Heard], list[Voice]]]
 
 
 @dataclass
@@ -57,7 +63,7 @@ class Passage:
     sound: Sound
     mode: Mode
     session: Session
-    kept: dict[int, Samples] = field(default_factory=dict)
+    speakers: Speakers | None
 
 
 class Pipeline:
@@ -70,8 +76,10 @@ class Pipeline:
         punctuator: Punctuator | None,
         pick: Pick[Piece],
         wait_s: float,
+        speakers: Speakers | None = None,
     ) -> None:
         self.recogniser, self.finder, self.punctuator = recogniser, finder, punctuator
+        self.speakers = speakers
         self.window: Window[Piece, Heard] = Window(self.run_batch, pick, wait_s)
         self.front = ThreadPoolExecutor(1, "speech")
         # Detector and recogniser mostly look at the same filter banks; then they are made once.
@@ -82,9 +90,13 @@ class Pipeline:
 
     def start(self) -> None:
         self.window.start()
+        if self.speakers is not None:
+            self.speakers.start()
 
     def stop(self) -> None:
         self.window.stop()
+        if self.speakers is not None:
+            self.speakers.stop()
         self.front.shutdown(wait=False, cancel_futures=True)
 
     def run_batch(self, batch: Batch[Piece, Heard]) -> Sequence[Heard]:
@@ -96,17 +108,17 @@ class Pipeline:
     async def transcribe(
         self,
         sound: Sound,
-        mode: Mode,
-        punctuation: bool,
+        ask: Ask,
         report: Report,
         say: Callable[[str], None] = lambda text: None,
     ) -> Transcript:
-        """The transcript; `say` gets the text piece by piece as it becomes final."""
-        punctuator = self.punctuator if punctuation else None
+        """The transcript; `say` gets the text piece by piece as it becomes final. Speakers are known at the end."""
+        mode, punctuator = ask.mode, self.punctuator if ask.punctuation else None
         growing = Growing(punctuator.session() if punctuator is not None else None)
         total = sound.seconds
         report(0, total, "recognising")
-        async with aclosing(self._segments(sound, mode)) as stretches:
+        passage = Passage(sound, mode, self.finder.session(), self.speakers if ask.speakers else None)
+        async with aclosing(self._segments(passage)) as stretches:
             async for end, segments in stretches:
                 text = await self._grow(growing, segments)
                 if text:
@@ -118,7 +130,11 @@ class Pipeline:
         known = "en" if mode.translate else mode.language if mode.language != "auto" else None
         only = self.recogniser.abilities.languages
         detects = self.recogniser.abilities.detects_language
-        return growing.transcript(total, known or (only[0] if only and not detects else None))
+        transcript = growing.transcript(total, known or (only[0] if only and not detects else None))
+        if passage.speakers is None:
+            return transcript
+        report(total, total, "telling speakers apart")
+        return await asyncio.to_thread(passage.speakers.named, transcript)
 
     async def _grow(self, growing: Growing, segments: Sequence[Segment]) -> str:
         def add() -> str:
@@ -129,11 +145,11 @@ class Pipeline:
             return add()
         return await asyncio.get_running_loop().run_in_executor(self.front, add)
 
-    async def _segments(self, sound: Sound, mode: Mode) -> AsyncGenerator[tuple[int, list[Segment]], None]:
+    async def _segments(self, passage: Passage) -> AsyncGenerator[tuple[int, list[Segment]], None]:
         """The segments of each stretch in order, with the sample up to which the sound is done."""
-        passage, under_way = Passage(sound, mode, self.finder.session()), deque[Stretch]()
+        under_way = deque[Stretch]()
         try:
-            for start in range(0, max(1, len(sound.samples)), STRETCH):
+            for start in range(0, max(1, len(passage.sound.samples)), STRETCH):
                 under_way.append(await self._begin(passage, start))
                 while len(under_way) > AHEAD or (under_way and under_way[0].heard.done()):
                     yield await finished(under_way)
@@ -148,10 +164,17 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         spans, pieces = await loop.run_in_executor(self.front, self._find, passage, start)
         end = min(start + STRETCH, len(passage.sound.samples))
-        return Stretch(end, spans, asyncio.ensure_future(self._recognise(pieces)))
+        work = (self._recognise(pieces), self._voices(passage, [span for span, _ in spans]))
+        return Stretch(end, spans, asyncio.gather(*work))
 
     async def _recognise(self, pieces: Sequence[Piece]) -> list[Heard]:
         return await self.window.submit(pieces) if pieces else []
+
+    async def _voices(self, passage: Passage, spans: Sequence[Span]) -> list[Voice]:
+        """The embeddings of each span; nothing where speakers are not asked for."""
+        if passage.speakers is None or not spans:
+            return [None] * len(spans)
+        return await passage.speakers.embed([passage.sound.piece(each.start, each.end) for each in spans])
 
     def _find(self, passage: Passage, start: int) -> tuple[list[tuple[Span, Span]], list[Piece]]:
         """On the finder's thread: each span with the loud part of it, and what is to be recognised."""
@@ -180,9 +203,9 @@ class Pipeline:
 async def finished(under_way: deque[Stretch]) -> tuple[int, list[Segment]]:
     """Wait for the oldest stretch and take it."""
     stretch = under_way[0]
-    heard = await stretch.heard
+    heard, voices = await stretch.heard
     under_way.popleft()
-    return stretch.end, [segment(span, one) for span, one in zip(stretch.spans, heard, strict=True)]
+    return stretch.end, [segment(*each) for each in zip(stretch.spans, heard, voices, strict=True)]
 
 
 def loud(span: Span, samples: Samples) -> Span:
@@ -199,14 +222,14 @@ def loud(span: Span, samples: Samples) -> Span:
     return Span(max(span.start, start), min(span.end, end))
 
 
-def segment(spans: tuple[Span, Span], heard: Heard) -> Segment:
+def segment(spans: tuple[Span, Span], heard: Heard, voice: Voice) -> Segment:
     """Times from the start of the sound, in seconds."""
     span, inner = spans
     start, end = span.start / RATE, span.end / RATE
     words = heard.words and tuple(
         Word(word.text, min(start + word.start, end), min(start + word.end, end)) for word in heard.words
     )
-    return Segment(inner.start / RATE, inner.end / RATE, replace(heard, words=words))
+    return Segment(inner.start / RATE, inner.end / RATE, replace(heard, words=words), voice=voice)
 
 
 def alike_and_near(most: int, seconds: float) -> Pick[Piece]:

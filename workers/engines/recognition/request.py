@@ -16,7 +16,8 @@ from workers.engines.fields import Fields, wrong_type
 from workers.engines.media import local_path
 from workers.engines.recognition.hearing import Abilities, Mode
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+FORMATS = ("json", "text", "srt", "verbose_json", "diarized_json", "vtt")
+WITHOUT_SEGMENTS = ("json", "text")
 MOST_FILES = 256
 MOST_HOTWORDS = 1000
 LONGEST_HOTWORD = 64
@@ -84,7 +85,7 @@ def read(fields: Fields, setting: Setting, translate: bool) -> Ask:
     inputs, batch = read_inputs(fields, setting.media)
     form = fields.choice("response_format", FORMATS, "json")
     granularities = read_granularities(fields, form, abilities)
-    tags, speakers = fields.flag("tags"), fields.flag("diarize") or fields.flag("speakers")
+    tags, speakers = fields.flag("tags"), read_speakers(fields, form, setting, batch)
     stream = fields.flag("stream")
     itn = read_itn(fields, abilities)
     mode = Mode(
@@ -159,6 +160,20 @@ def read_language(fields: Fields, abilities: Abilities) -> str:
     return code
 
 
+def read_speakers(fields: Fields, form: str, setting: Setting, batch: bool) -> bool:
+    """Whether segments are to name their speaker: by either field, or by the format that is for it."""
+    asked = [name for name in ("diarize", "speakers") if fields.flag(name)]
+    if form == "diarized_json":
+        for name in ("diarize", "speakers"):
+            fields.only(name, (True,), "the response_format diarized_json names the speakers")
+        asked = asked or ["response_format"]
+    if asked and not setting.speakers:
+        raise UnsupportedParameter(asked[0], "no speaker model is configured (option spk_model)")
+    if asked and form in WITHOUT_SEGMENTS and not batch:
+        raise BadRequest(f"'{asked[0]}' needs a response_format with segments, not {form}.", param=asked[0])
+    return bool(asked)
+
+
 def read_itn(fields: Fields, abilities: Abilities) -> bool:
     if abilities.always_itn:
         fields.only("itn", (True,), "this model writes numbers and marks as it has learnt to")
@@ -213,6 +228,3 @@ def refuse_others(fields: Fields, ask: Ask, setting: Setting) -> None:
         raise UnsupportedParameter("tags", "this model does not hear emotions or events")
     if ask.tags and ask.format != "verbose_json" and not ask.batch:
         raise BadRequest("'tags' needs the response_format verbose_json.", param="tags")
-    if ask.speakers and not setting.speakers:
-        name = "diarize" if fields.given("diarize") else "speakers"
-        raise UnsupportedParameter(name, "no speaker model is configured (option spk_model)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from workers.engines.recognition.hearing import Heard, gap
 from workers.engines.recognition.punctuate import Punctuation, Unit, surface
@@ -22,6 +23,7 @@ class Segment:
     end: float
     heard: Heard
     speaker: str | None = None
+    voice: Any = field(default=None, compare=False)  # embeddings of its pieces, where speakers are asked for
 
     @property
     def text(self) -> str:
