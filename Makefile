@@ -25,7 +25,7 @@ test: ## Run all tests; ARGS="-k name" goes to pytest
 	@scripts/install-gateway test
 	@scripts/install-engines
 	@scripts/install-vllm
-	@$(BIN)/python -m pytest $(ARGS)
+	@scripts/test $(ARGS)
 
 test-gpu: ## Run the tests that need an NVIDIA device; PYTHON= has torch, transformers and diffusers
 	@scripts/test-gpu $(ARGS)

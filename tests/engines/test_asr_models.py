@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_model(socket_dir: Path, tmp_path: Path) -> None:
     assert "has no config.yaml" in last_words(tmp_path, socket_dir)
 
 
-def test_an_onnx_model_is_refused(socket_dir: Path, tmp_path: Path) -> None:
+def test_an_onnx_model_alone_is_refused(socket_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "model_quant.onnx").write_bytes(b"x")
     assert "ONNX" in last_words(tmp_path, socket_dir)
 

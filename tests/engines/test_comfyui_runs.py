@@ -240,12 +240,12 @@ def test_a_server_too_old_to_take_ids_is_told_so(comfy: Comfy, engine: EnginePro
 def test_a_prompt_that_tells_nothing_for_too_long_is_ended(comfy: Comfy, socket_dir: Path) -> None:
     """But one that waits behind somebody else's is not silent."""
     double = comfy.faulty()
-    with running("comfyui", socket_dir, options=comfy.options(timeout_s=1)) as engine:
+    with running("comfyui", socket_dir, options=comfy.options(timeout_s=3)) as engine:
         double.step_s = 0.02
-        other = comfy.somebody_elses(100)
+        other = comfy.somebody_elses(200)
         assert engine.post(PATH, SMALL).status_code == 200
         assert comfy.place(other) == "success"
-        double.step_s = 4.0
+        double.step_s = 12.0
         answer = Asked(engine, SMALL | {"seed": 99}).answer()
         assert (answer.status_code, "told nothing" in answer.json()["error"]["message"]) == (502, True)
 

@@ -93,6 +93,8 @@ class AsrEngine(Engine):
 
     def finder(self) -> Finder:
         longest = self.max_segment_s or self.recogniser.longest_s
+        if longest > self.recogniser.most_s:
+            raise ValueError(f"max_segment_seconds: this model hears {self.recogniser.most_s:g} s at a time")
         if not self.vad_model:
             return QuietFinder(longest)
         return FsmnFinder(load_folder(self.vad_model, "cpu", self.threads), self.vad_silence_ms, longest)

@@ -39,6 +39,9 @@ ON_REQUEST = {
     "demo-kokoro": "kokoro:RECIPE",
     "demo-paraformer": "paraformer:RECIPE",
     "demo-qwen-vision": "qwen_vision:RECIPE",
+    "demo-asr-onnx": "asr_onnx:RECIPE",
+    "demo-spk": "speakers:RECIPE",
+    "demo-whisper": "whisper:RECIPE",
 }
 EVERY = {**ALWAYS, **ON_REQUEST}
 

@@ -36,10 +36,8 @@ def load_folder(folder: str, device: str, threads: int) -> Loaded:
     if not (place / "config.yaml").is_file() and not (place / "configuration.json").is_file():
         raise ValueError(f"{place} is not the folder of a FunASR model: it has no config.yaml")
     from funasr import AutoModel
-    from funasr.frontends import wav_frontend
 
-    if not isinstance(wav_frontend.kaldi, Banks):
-        wav_frontend.kaldi = Banks(wav_frontend.kaldi.fbank)
+    use_fast_banks()
     with silenced():
         model, settings = AutoModel.build_model(
             model=str(place),
@@ -59,6 +57,14 @@ def load_folder(folder: str, device: str, threads: int) -> Loaded:
     # FunASR has replaced the name by the class's; positional arguments of `inference` must not come twice.
     kind, tokenizer = settings.pop("model"), settings.pop("tokenizer", None)
     return Loaded(model, settings, tokenizer, frontend, kind)
+
+
+def use_fast_banks() -> None:
+    """Let FunASR's frontends make their filter banks as we do."""
+    from funasr.frontends import wav_frontend
+
+    if not isinstance(wav_frontend.kaldi, Banks):
+        wav_frontend.kaldi = Banks(wav_frontend.kaldi.fbank)
 
 
 def check_weights(model: Any, path: Path) -> None:

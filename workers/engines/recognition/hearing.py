@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 Features = Any
 
@@ -51,6 +52,7 @@ class Abilities:
     languages: tuple[str, ...]
     detects_language: bool = False
     itn: bool = False
+    always_itn: bool = False
     hotwords: bool = False
     tags: bool = False
     words: bool = False
@@ -60,7 +62,8 @@ class Abilities:
 class Recogniser(ABC):
     """A model that turns segments of speech into text. `features` may run in any thread, `recognise` in one."""
 
-    longest_s: ClassVar[float] = 60.0
+    longest_s: float = 60.0  # of a segment, where nobody says otherwise
+    most_s: float = math.inf  # of a segment that it can read at all
     abilities: Abilities
     frontend: Any = None  # of FunASR, where the model has one
 

@@ -115,7 +115,7 @@ class Pipeline:
         text = await asyncio.to_thread(growing.finish)
         if text:
             say(text)
-        known = mode.language if mode.language != "auto" else None
+        known = "en" if mode.translate else mode.language if mode.language != "auto" else None
         only = self.recogniser.abilities.languages
         detects = self.recogniser.abilities.detects_language
         return growing.transcript(total, known or (only[0] if only and not detects else None))

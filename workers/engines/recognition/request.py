@@ -160,6 +160,9 @@ def read_language(fields: Fields, abilities: Abilities) -> str:
 
 
 def read_itn(fields: Fields, abilities: Abilities) -> bool:
+    if abilities.always_itn:
+        fields.only("itn", (True,), "this model writes numbers and marks as it has learnt to")
+        return True
     if fields.given("itn") and fields.flag("itn") and not abilities.itn:
         raise UnsupportedParameter("itn", "this model writes what is said as it is said")
     return fields.flag("itn", abilities.itn)

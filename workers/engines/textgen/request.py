@@ -95,6 +95,7 @@ def read_chat(fields: Fields, defaults: Defaults) -> Ask:
         form=read_format(fields),
         logprobs=wants,
         limit=limit if limit is not None else older,
+        candidates=common["choices"],
         **common,
     )
     fields.only("modalities", (["text"],), "only text is produced")
@@ -142,13 +143,11 @@ def read_common(fields: Fields, defaults: Defaults, top_logprobs: int | None) ->
     usage_event = inner.flag("include_usage")
     inner.only("include_obfuscation", (False,), "streams are not padded")
     inner.close()
-    choices = fields.integer("n", 1, MOST_CHOICES) or 1
     return {
         "sampling": read_sampling(fields, defaults, top_logprobs),
         "stops": read_stops(fields),
         "seed": fields.integer("seed"),
-        "choices": choices,
-        "candidates": choices,
+        "choices": fields.integer("n", 1, MOST_CHOICES) or 1,
         "ignore_eos": fields.flag("ignore_eos"),
         "stream": stream,
         "usage_event": usage_event,

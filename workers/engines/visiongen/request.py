@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.fields import Fields, wrong_type
-from workers.engines.textgen.request import Defaults, read_common, read_format
+from workers.engines.textgen.request import Defaults, read_common
 from workers.engines.textgen.sampling import Sampling
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -59,8 +59,7 @@ def read_vision(fields: Fields, defaults: Defaults, most_pictures: int) -> Visio
     common = read_common(fields, defaults, read_logprobs(fields))
     if common.pop("choices") != 1:
         raise UnsupportedParameter("n", "one answer per request")
-    if read_format(fields):
-        raise UnsupportedParameter("response_format", "answers are text")
+    fields.only("response_format", ({"type": "text"},), "answers are text")
     ask = VisionAsk(
         messages=turns,
         pictures=tuple(pictures),
