@@ -94,7 +94,7 @@ def window_of(text: str | None) -> int:
     """The seconds that a request asks for. Raises InvalidRequest."""
     if text is None:
         return WINDOW
-    if not (text.isascii() and text.isdigit() and SHORTEST <= int(text[:9]) <= LONGEST):
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and SHORTEST <= int(text) <= LONGEST):
         raise errors.InvalidRequest(
             f"Invalid 'window': {text[:20]!r}; give whole seconds from {SHORTEST} to {LONGEST}.",
             param="window",

@@ -79,6 +79,10 @@ def _rerank_units(body: Body, _model: ModelSettings, _files: Files) -> float:
     return max(1.0, tokens_of(documents) + len(documents) * tokens_of(body["query"]))
 
 
+def _admit_rerank(body: Body, model: ModelSettings, _files: Files) -> None:
+    model.limits.check("documents", len(body["documents"]), "documents", "{value:.0f} documents were sent")
+
+
 def _embedding_prompts(body: Body, model: ModelSettings) -> Iterator[Prompt]:
     if not is_cut(body) and not model.options.get("truncate"):
         yield from plain("input", body["input"])
@@ -111,6 +115,7 @@ RERANK = Endpoint(
     takes=("rerank",),
     table=RERANK_TABLE,
     units=_rerank_units,
+    admit=_admit_rerank,
     prompts=_rerank_prompts,
     cached=_pure,
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from inferq import errors
 from inferq.config import ModelSettings
 from inferq.endpoints import ENDPOINTS
 
@@ -26,3 +27,11 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A
 def test_units(endpoint: str, body: dict[str, Any], units: float) -> None:
     model = ModelSettings(engine="noop", source="none", context=128)
     assert ENDPOINTS[endpoint].units(body, model, {}) == units
+
+
+def test_more_documents_than_the_limit_are_refused() -> None:
+    model = ModelSettings(engine="noop", source="none", type="rerank", limits={"documents": 2})  # type: ignore[arg-type]
+    ENDPOINTS["rerank"].admit({"query": "q", "documents": ["a", "b"]}, model, {})
+    with pytest.raises(errors.InvalidRequest) as refused:
+        ENDPOINTS["rerank"].admit({"query": "q", "documents": ["a", "b", "c"]}, model, {})
+    assert refused.value.param == "documents"

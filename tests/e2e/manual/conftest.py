@@ -2,6 +2,7 @@
 
 import base64
 import io
+import random
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.e2e.manual.names import (
     CODER,
     EDGES,
     EMBEDDER,
+    FILLER,
     FILMER,
     LARGER_CHAT,
     LISTENER,
@@ -37,28 +39,31 @@ ENGINES = ("text", "vision", "embed", "rerank", "image", "video", "asr", "speech
 
 
 def models() -> dict[str, Any]:
-    """Only the chat model is there from the start; the others come when they are called for."""
+    """Only the chat model is there from the start; the others come when they are called for.
 
-    def demo(name: str, kind: str, slots: int, **more: Any) -> dict[str, Any]:
+    One slot each: a job that runs makes the next one wait.
+    """
+
+    def demo(name: str, kind: str, **more: Any) -> dict[str, Any]:
         engine = "text" if name == "chat" else name
-        return {"engine": engine, "type": kind, "source": folder(name), "slots": slots, **more}
+        return {"engine": engine, "type": kind, "source": folder(name), "slots": 1, **more}
 
     def folder(name: str) -> str:
         return str(demo_model(f"demo-{name}"))
 
     paints = {"controlnets": {EDGES: folder("controlnet")}, "guidance": 2.0}
     listens = {"vad_model": folder("vad"), "punc_model": folder("punc")}
-    speaks = {"engine": "speech", "source": "espeak", "type": "tts", "slots": 2}
-    names = [CHAT, LARGER_CHAT, CODER]
+    speaks = {"engine": "speech", "source": "espeak", "type": "tts", "slots": 1}
+    names = [CHAT, LARGER_CHAT, CODER, FILLER]
     return {
-        "demo-chat": demo("chat", "chat", 8, warm=True, context=2048, aliases=names),
-        VISION: demo("vision", "chat", 2, context=1024),
-        PAINTER: demo("image", "image", 4, options=paints, limits={"pixels": 65_536, "steps": 150}),
+        "demo-chat": demo("chat", "chat", warm=True, context=2048, aliases=names, fim="qwen"),
+        VISION: demo("vision", "chat", context=1024),
+        PAINTER: demo("image", "image", options=paints, limits={"pixels": 65_536, "steps": 150}),
         SPEAKER: speaks | {"limits": {"characters": 200_000}},
-        LISTENER: demo("asr", "asr", 2, options=listens, limits={"seconds": 3600}),
-        EMBEDDER: demo("embed", "embedding", 4),
-        RERANKER: demo("rerank", "rerank", 4, limits={"documents": 1000}),
-        FILMER: demo("video", "video", 1, limits={"duration": 6, "steps": 1000}),
+        LISTENER: demo("asr", "asr", options=listens, limits={"seconds": 1800}),
+        EMBEDDER: demo("embed", "embedding", context=128),
+        RERANKER: demo("rerank", "rerank", limits={"documents": 20_000}),
+        FILMER: demo("video", "video", limits={"duration": 6, "steps": 1000}),
     }
 
 
@@ -83,33 +88,36 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
 
 @pytest.fixture(scope="session")
 def manual_stack(pictures: Gallery) -> Iterator[Stack]:
-    """The stack. All its models are called for at once: they load one after the other while the tests go on."""
+    """The stack. The models that are not there are called for at once: they load while the tests go on."""
     trusted = {"SSL_CERT_FILE": str(pictures.certificate)}
     with (
         tempfile.TemporaryDirectory(prefix="iq-e2e-") as name,
         stack_of(tree(), Path(name), trusted) as stack,
     ):
+        stack.until_ready("demo-chat")
         for model, body in KNOCKS.items():
             accepted = stack.post("/v1/jobs", {"model": model, "body": body})
             assert accepted.status_code == 202, accepted.text
         yield stack
 
 
-def silence(seconds: float = 1.0) -> str:
-    """A recording of nothing, as a `data:` URL."""
+def recording(seconds: int, *, noise: bool = False) -> str:
+    """Silence, or a hiss that comes and goes each second, as a `data:` URL of few bytes a second."""
+    rate = 2000
+    loud, still = random.Random(1).randbytes(rate), bytes([128]) * rate
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(int(seconds * 32_000)))
+        file.setsampwidth(1)
+        file.setframerate(rate)
+        file.writeframes(b"".join(loud if noise and second % 2 else still for second in range(seconds)))
     return f"data:audio/wav;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 KNOCKS: dict[str, Any] = {
     PAINTER: {"prompt": "red", "size": "64x64", "steps": 1},
     SPEAKER: {"input": "Hello."},
-    LISTENER: {"file": silence()},
+    LISTENER: {"file": recording(1)},
     EMBEDDER: {"input": "hello"},
     RERANKER: {"query": "hello", "documents": ["hello"]},
     VISION: {"messages": [{"role": "user", "content": "Say hello."}]},

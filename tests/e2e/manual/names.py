@@ -5,6 +5,7 @@ from __future__ import annotations
 CHAT = "Qwen2.5-7B-Instruct"
 LARGER_CHAT = "Qwen2.5-14B-Instruct"
 CODER = "Qwen2.5-Coder-14B-Instruct"
+FILLER = "deepseek-coder-6.7b-base"
 VISION = "Qwen2.5-VL-7B-Instruct"
 PAINTER = "majicmixRealistic_v7.safetensors/majicmixRealistic_v7.safetensors"
 EDGES = "control_v11p_sd15_canny"

@@ -47,7 +47,7 @@ def test_what_runs(http: httpx2.Client, stack: Stack) -> None:
     stack.until_ready("demo-chat")
     running = answered(http.get("running_models"))["data"]
     chat = next(each for each in running if each["model"] == "demo-chat")
-    assert (chat["state"], chat["slots"]) == ("ready", 8)
+    assert (chat["state"], chat["slots"]) == ("ready", 1)
     assert chat["pid"] == stack.replica("demo-chat").pid
     assert chat["load_seconds"] > 0
     assert {each["model"] for each in running} <= set(TYPES)

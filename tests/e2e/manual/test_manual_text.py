@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.contract import FRANCE, lesson, said
 from tests.e2e.manual.gallery import Gallery
-from tests.e2e.manual.names import CHAT, CODER, EMBEDDER, LARGER_CHAT, PAINTER, RERANKER, VISION
+from tests.e2e.manual.names import CHAT, CODER, EMBEDDER, FILLER, LARGER_CHAT, PAINTER, RERANKER, VISION
 from tests.e2e.stack import Stack
 from tests.engines.paint import plain
 
@@ -180,6 +180,23 @@ def test_a_continuation_piece_by_piece(client: openai.OpenAI) -> None:
         model=CHAT, prompt="Roses are red,", max_tokens=30, temperature=0, stop=".", stream=True
     ) as stream:
         assert "".join(chunk.choices[0].text for chunk in stream) == " violets are blue"
+
+
+def test_code_is_filled_in(client: openai.OpenAI) -> None:
+    """What comes after decides what is put before it."""
+    answer = client.completions.create(
+        model=FILLER,
+        prompt="def add(a, b):\n    return ",
+        suffix="\n",
+        max_tokens=300,
+        temperature=0.1,
+    )
+    assert answer.choices[0].text == "a + b"
+    countries = [
+        client.completions.create(model=FILLER, prompt="The capital of ", suffix=after, temperature=0)
+        for after in (" is Paris.", " is Tokyo.")
+    ]
+    assert [each.choices[0].text for each in countries] == ["France", "Japan"]
 
 
 # Proxy mode
