@@ -51,7 +51,7 @@ class Whisper(Recogniser):
         self.processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
         self.model = load_model(folder, self.dtype).to(device).eval()
         self.tokenizer, self.extractor = self.processor.tokenizer, self.processor.feature_extractor
-        self.most_s = float(self.extractor.n_samples) / RATE
+        self.most_s = self.window_s = float(self.extractor.n_samples) / RATE
         self.longest_s = self.most_s - DETECTORS_MARGIN_S
         self.rules = self.model.generation_config
         self.tongues = dict(getattr(self.rules, "lang_to_id", None) or {})
