@@ -39,8 +39,15 @@ def heard(engine: EngineProcess, url: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("itn", [True, False])
 @pytest.mark.parametrize("voice", [0, 2])
 def test_what_torch_hears(
-    onnx: EngineProcess, asr: EngineProcess, voices: Voices, itn: bool, voice: int
+    request: pytest.FixtureRequest,
+    onnx: EngineProcess,
+    asr: EngineProcess,
+    voices: Voices,
+    itn: bool,
+    voice: int,
 ) -> None:
+    # In 8 bits the rows of a run share the scale of their numbers, so these depend on the company.
+    near = 0.02 if request.node.callspec.params["onnx"] == "whole" else 0.5
     url = voices.say(f"everything-{voice}.wav", *voices.phrases, gap=1.0, voice=voice)
     ours, theirs = (heard(engine, url, itn=itn) for engine in (onnx, asr))
     assert [each["text"] for each in ours["segments"]] == [
@@ -55,7 +62,7 @@ def test_what_torch_hears(
     for one, other in zip(ours["segments"], theirs["segments"], strict=True):
         for name in ("start", "end", "tokens", "language", "emotion", "event"):
             assert one[name] == other[name]
-        assert one["avg_logprob"] == pytest.approx(other["avg_logprob"], abs=0.05)
+        assert one["avg_logprob"] == pytest.approx(other["avg_logprob"], abs=near)
 
 
 def test_a_language_that_is_given(onnx: EngineProcess, voices: Voices) -> None:

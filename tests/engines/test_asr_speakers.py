@@ -9,6 +9,7 @@ import pytest
 
 from tests.engines.process import EngineProcess, demo_model, running, spawn
 from tests.engines.test_asr import stream
+from tests.engines.test_asr_faults import told
 from tests.engines.voices import Voices
 
 # Making the model takes a minute, the first time.
@@ -143,3 +144,28 @@ def test_a_model_that_knows_no_speakers_fails_the_load(
         assert engine.process.wait(90) == 3
         assert engine.process.stderr is not None
         assert "not a CAMPPlus" in engine.process.stderr.read()
+
+
+GROUPED = """
+import json, time
+import numpy as np
+from workers.engines.recognition import clusters
+
+clusters.MANY = 300
+made = np.random.default_rng(3)
+centres = made.standard_normal((3, 64))
+found = {}
+for count in (1, 2, 15, 100, 1000):
+    who = made.integers(0, 3, count)
+    said = centres[who] + 0.4 * made.standard_normal((count, 64))
+    found[count] = [who.tolist(), *(clusters.cluster(said.copy()).tolist() for _ in range(2))]
+print(json.dumps(found))
+"""
+
+
+def test_groups_of_any_number_of_pieces() -> None:
+    """Also of more than are looked at together; and always the same."""
+    for who, labels, again in told(GROUPED).values():
+        assert labels == again
+        pairs = set(zip(who, labels, strict=True))
+        assert len(pairs) == len(set(who)) == len(set(labels))

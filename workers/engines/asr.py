@@ -89,7 +89,7 @@ class AsrEngine(Engine):
             from workers.engines.recognition.speakers import Speakers
 
             speakers = Speakers(load_folder(self.spk_model, device, self.threads), device)
-        pick = alike_and_near(self.batch_items, self.batch_seconds)
+        pick = alike_and_near(self.batch_items, self.batch_seconds, self.recogniser.window_s)
         self.pipeline = Pipeline(self.recogniser, self.finder(), punctuator, pick, self.wait_s, speakers)
         self.decoders = Decoders(self.decoding, self.limits)
         self.setting = Setting(

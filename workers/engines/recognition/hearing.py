@@ -64,6 +64,7 @@ class Recogniser(ABC):
 
     longest_s: float = 60.0  # of a segment, where nobody says otherwise
     most_s: float = math.inf  # of a segment that it can read at all
+    window_s: float = 0.0  # what every segment is padded to
     abilities: Abilities
     frontend: Any = None  # of FunASR, where the model has one
 

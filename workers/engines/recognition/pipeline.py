@@ -40,7 +40,7 @@ Report = Callable[[float, float, str], None]
 
 @dataclass(frozen=True)
 class Piece:
-    """One segment that waits for recognition; `length_ms` is what it costs."""
+    """One segment that waits for recognition."""
 
     mode: Mode
     features: Features
@@ -232,9 +232,13 @@ def segment(spans: tuple[Span, Span], heard: Heard, voice: Voice) -> Segment:
     return Segment(inner.start / RATE, inner.end / RATE, replace(heard, words=words), voice=voice)
 
 
-def alike_and_near(most: int, seconds: float) -> Pick[Piece]:
-    """A pick: the oldest piece with those of its mode that are nearest in length, within padded seconds."""
-    near: Pick[Piece] = near_in_length(lambda piece: piece.length_ms, most, round(seconds * 1000))
+def alike_and_near(most: int, seconds: float, window_s: float = 0.0) -> Pick[Piece]:
+    """A pick: the oldest piece with those of its mode that are nearest in length, within padded seconds.
+
+    A model that pads every piece to a window pays for the window.
+    """
+    least = round(window_s * 1000)
+    near: Pick[Piece] = near_in_length(lambda piece: max(piece.length_ms, least), most, round(seconds * 1000))
 
     def pick(pieces: Sequence[Piece]) -> Sequence[int]:
         places = [place for place, piece in enumerate(pieces) if piece.mode == pieces[0].mode]

@@ -51,7 +51,7 @@ class Whisper(Recogniser):
         self.processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
         self.model = load_model(folder, self.dtype).to(device).eval()
         self.tokenizer, self.extractor = self.processor.tokenizer, self.processor.feature_extractor
-        self.most_s = float(self.extractor.n_samples) / RATE
+        self.most_s = self.window_s = float(self.extractor.n_samples) / RATE
         self.longest_s = self.most_s - DETECTORS_MARGIN_S
         self.rules = self.model.generation_config
         self.tongues = dict(getattr(self.rules, "lang_to_id", None) or {})
@@ -85,7 +85,7 @@ class Whisper(Recogniser):
                 [None] * len(batch) if self.silence is None else scores.softmax(-1)[:, self.silence].tolist()
             )
             tongues = self.spoken(scores, mode)
-            frames = torch.tensor([each.frames for each in batch])
+            frames = torch.tensor([each.frames for each in batch], device=self.device)
             return self.write(encoded, frames, tongues, silent, mode)
 
     def first_step(self, encoded: Any, rows: int) -> Any:
@@ -112,7 +112,7 @@ class Whisper(Recogniser):
             asked = {"language": list(tongues), "task": "translate" if mode.translate else "transcribe"}
         output = self.model.generate(
             encoder_outputs=encoded,
-            attention_mask=torch.arange(frames.max())[None] < frames[:, None] if mode.words else None,
+            attention_mask=self.mask(frames) if mode.words else None,
             logits_processor=[chances],
             num_beams=1,
             do_sample=False,
@@ -136,6 +136,10 @@ class Whisper(Recogniser):
             )
             for row, tokens in enumerate(sequences)
         ]
+
+    def mask(self, frames: Any) -> Any:
+        """Which frames are sound, for the times of words."""
+        return torch.arange(int(frames.max()), device=self.device)[None] < frames[:, None]
 
     def read(
         self,
