@@ -66,7 +66,6 @@ def test_how_fast_models_are(http: httpx2.Client) -> None:
     took = time.monotonic() - began
     # The ledger hears of it a moment later.
     after = until(lambda: (now := profile())["requests"] > before["requests"] and now, "it is counted")
-    assert after["requests"] == before["requests"] + 1
     assert after["load_seconds"] > 0
     assert 0 <= after["queued_seconds"]["p50"] <= after["queued_seconds"]["p95"]
     assert 0 < after["running_seconds"]["p50"] <= after["running_seconds"]["p95"]
