@@ -216,7 +216,7 @@ class Stack:
 
     def _models_ready(self) -> bool:
         try:
-            replicas = self.get("/v1/running_models")["data"]
+            replicas = self.get("/v1/running_models")
         except (urllib.error.URLError, OSError):
             return False
         failed = [f"{each['name']}: {each.get('error')}" for each in replicas if each["state"] == "failed"]

@@ -94,9 +94,10 @@ async def get_model(request: Request) -> ASGIApp:
     responses={"200": operations.answer("Every resident copy of a model."), **operations.failures(401, 503)},
 )
 async def running_models(request: Request) -> ASGIApp:
-    """Where each copy runs, its state, its slots and how many are busy."""
+    """A list by itself, so that its length is the number of copies: where each runs, its state, its slots and how many
+    are busy."""
     replicas = await context_of(request).gateway.queue.replicas()
-    return json_response({"object": "list", "data": [replica_object(replica) for replica in replicas]})
+    return json_response([replica_object(replica) for replica in replicas])
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -112,7 +112,7 @@ async def test_models_and_replicas_are_listed(stack: Stack, settings: Settings) 
     assert (await stack.get("/v1/models/gpt-4o-mini")).json()["id"] == "demo-chat"
     unknown = await stack.get("/v1/models/none")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
-    (replica,) = (await stack.get("/v1/running_models")).json()["data"]
+    (replica,) = (await stack.get("/v1/running_models")).json()
     assert (replica["name"], replica["busy"], replica["slots"]) == (REPLICA.name, 2, 8)
 
 

@@ -212,7 +212,7 @@ class Stack:
         response = self.get("/v1/running_models")
         if response.status_code != 200:
             return {}
-        return {each["model"]: each for each in response.json()["data"]}
+        return {each["model"]: each for each in response.json()}
 
     def ready(self, model: str) -> dict[str, Any] | None:
         replica = self.replicas().get(model)

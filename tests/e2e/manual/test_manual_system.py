@@ -23,9 +23,9 @@ TYPES = {
 }
 
 
-def answered(response: httpx2.Response) -> dict[str, Any]:
+def answered(response: httpx2.Response) -> Any:
     assert response.status_code == 200, response.text
-    return dict(response.json())
+    return response.json()
 
 
 def test_every_model_with_what_is_known_of_it(http: httpx2.Client) -> None:
@@ -45,7 +45,7 @@ def test_one_model_by_any_of_its_names(http: httpx2.Client, asked: str, found: s
 
 def test_what_runs(http: httpx2.Client, stack: Stack) -> None:
     stack.until_ready("demo-chat")
-    running = answered(http.get("running_models"))["data"]
+    running = answered(http.get("running_models"))
     chat = next(each for each in running if each["model"] == "demo-chat")
     assert (chat["state"], chat["slots"]) == ("ready", 1)
     assert chat["pid"] == stack.replica("demo-chat").pid
@@ -92,5 +92,5 @@ def test_a_regular_look_at_the_system(http: httpx2.Client, stack: Stack) -> None
     """What `check_system_status` of the manual counts and prints."""
     stack.until_ready("demo-chat")
     running, profiler = answered(http.get("running_models")), answered(http.get("profiler"))
-    assert 1 <= len(running["data"]) <= len(TYPES)
+    assert 1 <= len(running) <= len(TYPES)
     assert len(profiler["data"]) == len(TYPES)
