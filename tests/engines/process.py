@@ -1,6 +1,5 @@
 """Starting a real engine process for a test, talking to it, and waiting for what it shows."""
 
-import hashlib
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ import pytest
 from inferq.testing import RunningEngine as EngineProcess
 from inferq.testing import eventually
 from inferq.testing.process import started
+from workers.engines.demo.shelf import is_seen
 
 __all__ = ["EngineProcess", "eventually"]
 
@@ -94,14 +94,11 @@ def running(module: str, folder: Path, model: str = "none", **kwargs: Any) -> It
 @cache
 def demo_model(name: str) -> Path:
     """A demo model, built on first use. The builder is asked again only when its code has changed: it takes seconds."""
-    sources = sorted((ROOT / "workers" / "engines" / "demo").glob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    seen = MODELS / name / f".checked-{digest}"
-    if not seen.exists():
+    place = MODELS / name
+    if not is_seen(place):
         argv = [engines_python(), "-m", "workers.engines.demo", "--out", str(MODELS), "--only", name]
         subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
-        seen.touch()
-    return MODELS / name
+    return place
 
 
 def library(name: str, model: Path, question: Any) -> Any:

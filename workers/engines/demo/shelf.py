@@ -1,7 +1,8 @@
 """Where built models lie: a complete build is reused, a half build is never seen.
 
 A build is made under a temporary name beside its place and renamed when whole. `inferq-demo.json` holds the
-hash of the recipe; another hash means another model, and the old build is replaced.
+hash of the recipe; another hash means another model, and the old build is replaced. It also holds the hash of the code
+that last looked at it, so that others can tell without importing a recipe that nothing has changed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,20 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def code_hash() -> str:
+    """Of all recipes' code."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+def is_seen(place: Path) -> bool:
+    """Whether this code has found the build at a place good. Cheap: no recipe is imported for it."""
+    try:
+        return bool(json.loads((place / MARK).read_text("utf-8")).get("code") == code_hash())
+    except (OSError, ValueError):
+        return False
+
+
 def is_built(recipe: Recipe, place: Path) -> bool:
     try:
         mark = json.loads((place / MARK).read_text("utf-8"))
@@ -46,6 +61,7 @@ def build(recipe: Recipe, shelf: Path) -> Path:
     """The folder of the model, made now if it is not there."""
     place = shelf / recipe.name
     if is_built(recipe, place):
+        note_code(place)
         print(f"{recipe.name}: already built", flush=True)
         return place
     shelf.mkdir(parents=True, exist_ok=True)
@@ -56,6 +72,7 @@ def build(recipe: Recipe, shelf: Path) -> Path:
         facts |= {
             "name": recipe.name,
             "recipe": recipe.fingerprint,
+            "code": code_hash(),
             "seconds": round(time.monotonic() - began, 1),
         }
         (draft / MARK).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
@@ -65,6 +82,15 @@ def build(recipe: Recipe, shelf: Path) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
     print(f"{recipe.name}: built in {facts['seconds']} s", flush=True)
     return place
+
+
+def note_code(place: Path) -> None:
+    """This code has looked at the build and found it good."""
+    mark = json.loads((place / MARK).read_text("utf-8"))
+    if mark.get("code") != code_hash():
+        draft = place / f".{MARK}-{os.getpid()}"
+        draft.write_text(json.dumps(mark | {"code": code_hash()}, indent=2) + "\n", "utf-8")
+        draft.replace(place / MARK)
 
 
 def put_in_place(draft: Path, place: Path) -> None:
