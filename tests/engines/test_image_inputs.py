@@ -36,9 +36,9 @@ def test_a_low_strength_keeps_the_picture_and_a_high_one_does_not(
         for strength in (0, 0.05, 0.3, 1)
     ]
     assert far[0] == 0
+    assert far[1] < 25
     assert far == sorted(far)
     assert far[3] > 80
-    assert far[1] < far[3] / 2
 
 
 def test_a_source_decides_the_size(image: EngineProcess, image_media: Path) -> None:
@@ -125,7 +125,7 @@ def test_control_reads_its_picture(image: EngineProcess, image_media: Path) -> N
         picture.paste("white", half)
         urls.append(stored(picture, image_media, f"{name}.png"))
     left, right = (one(image, "red", controlnet_units=[unit(url, module="none")]) for url in urls)
-    assert furthest(left, right) > 2  # equal ones are within 1
+    assert furthest(left, right) > 5
     turned = one(image, "red", controlnet_units=[unit(urls[0], module="invert")])
     assert furthest(turned, right) <= 1
 

@@ -223,7 +223,7 @@ def test_progress_moves_step_by_step(video: EngineProcess) -> None:
         assert answer.result().status_code == 200
     steps = [done for stage, done in seen if stage == "denoising"]
     assert steps == sorted(steps)
-    assert len(set(steps)) > 4  # as often as this machine finds time to ask
+    assert len(steps) > 15
     order = [stage for stage, _ in seen]
     assert ("decoding", 30) in seen
     assert order.index("denoising") < order.index("decoding")
