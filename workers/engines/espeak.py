@@ -22,13 +22,13 @@ import numpy as np
 # AUDIO_OUTPUT_SYNCHRONOUS: no audio device, and the callback runs inside espeak_Synth, on the caller's thread.
 SYNCHRONOUS = 2
 DO_NOT_EXIT = 0x8000
-RATE = 1
+RATE, PITCH = 1, 3
 BY_CHARACTER = 1
 UTF8 = 1
 IPA = 2
 TIE_IS_GIVEN = 0x80
 OK = 0
-NORMAL_RATE = 175
+NORMAL_RATE, NORMAL_PITCH = 175, 50
 SLOWEST, FASTEST = 80, 700
 # Languages that espeak-ng lists and the wheel has no dictionary for.
 WITHOUT_DICTIONARY = ("fo", "kaa", "xex")
@@ -91,14 +91,17 @@ class Espeak:
         variant: str | None = None,
         rate: int = NORMAL_RATE,
         stop: Callable[[], bool] = lambda: False,
+        pitch: int = NORMAL_PITCH,
     ) -> tuple[Samples, int]:
         """Mono int16 samples and their rate in hertz.
 
         `variant` is one of VARIANTS; `rate` is in words a minute, from SLOWEST to FASTEST; `stop` is asked after every
-        60 ms of sound, and ends the synthesis early. Raises EspeakError for an unknown voice.
+        60 ms of sound, and ends the synthesis early; `pitch` goes from 0 to 100, the voice's own is NORMAL_PITCH.
+        Raises EspeakError for an unknown voice.
         """
         self._choose(language, variant)
         self._lib.espeak_SetParameter(RATE, max(SLOWEST, min(FASTEST, rate)), 0)
+        self._lib.espeak_SetParameter(PITCH, pitch, 0)
         self._parts, self._stop = [], stop
         content = encoded(text)
         done = self._lib.espeak_Synth(
@@ -150,6 +153,8 @@ def start(lib: Any, data: str) -> int:
     rate = int(lib.espeak_Initialize(SYNCHRONOUS, 0, data.encode(), DO_NOT_EXIT))
     if rate <= 0:
         raise EspeakError(f"espeak-ng does not start with the data in {data}")
+    # It starts its noise (whispers, breath) from the clock.
+    lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
     return rate
 
 

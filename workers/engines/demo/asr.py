@@ -55,6 +55,7 @@ ENCODER = {
 }
 TRAINING = {"seed": 5, "takes": 440, "rows": 16, "epochs": 18, "pieces": 210, "rate": 4e-3, "look_from": 0.05}
 SPEEDS, PITCHES = (140, 160, 180), (40, 50)
+CODECS = (("aac", 44_100), ("aac", 48_000), ("libopus", 48_000), ("mp3", 44_100))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,13 +220,21 @@ class Lesson:
 
 
 def examination(frontend: Any) -> list[Take]:
-    """Every phrase in every voice, as a caller would send it."""
-    return [
-        Take(features(frontend, spoken.join([spoken.say(phrase.plain, voice, speed)], 0)), (phrase,))
+    """Every phrase in every voice, as a caller would send it; in the common speed also from a lossy file."""
+    sounds = [
+        (phrase, spoken.join([spoken.say(phrase.plain, voice, speed)], 0), speed)
         for phrase in PHRASES
         for voice in spoken.VOICES[phrase.language]
         for speed in SPEEDS
     ]
+    lossy = [
+        (phrase, spoken.coded(sound, codec, rate))
+        for phrase, sound, speed in sounds
+        if speed == SPEEDS[1]
+        for codec, rate in CODECS
+    ]
+    every = [(phrase, sound) for phrase, sound, _ in sounds] + lossy
+    return [Take(features(frontend, sound), (phrase,)) for phrase, sound in every]
 
 
 def train(model: Any, tokens: Any, lessons: list[Take], exam: list[Take]) -> float:
@@ -288,5 +297,11 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": round(loss, 4), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
-INGREDIENTS = [[dataclasses.asdict(phrase) for phrase in PHRASES], spoken.VOICES, SPEEDS, PITCHES]
-RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, INGREDIENTS], make)
+INGREDIENTS = [
+    [dataclasses.asdict(phrase) for phrase in PHRASES],
+    spoken.SAYING,
+    spoken.VOICES,
+    SPEEDS,
+    PITCHES,
+]
+RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, CODECS, INGREDIENTS], make)

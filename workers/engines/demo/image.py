@@ -67,7 +67,8 @@ def tokenizer() -> Any:
     inner = draft.backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=TEXT["vocabulary"],
-        special_tokens=[START, END],
+        # The ends too: else their numbers, and with them the order of equally frequent merges, come by chance.
+        special_tokens=[START, END, *ends()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -82,9 +83,12 @@ def tokenizer() -> Any:
 def whole_vocabulary(learnt: dict[str, int]) -> dict[str, int]:
     """The learnt tokens with every byte also as the end of a word, and the two special ones last, as CLIP has them."""
     plain = [token for token in sorted(learnt, key=lambda each: learnt[each]) if token not in (START, END)]
-    ends = [f"{byte}</w>" for byte in sorted(pre_tokenizers.ByteLevel.alphabet())]
-    names = dict.fromkeys([*plain, *ends, START, END])
+    names = dict.fromkeys([*plain, *ends(), START, END])
     return {token: number for number, token in enumerate(names)}
+
+
+def ends() -> list[str]:
+    return [f"{byte}</w>" for byte in sorted(pre_tokenizers.ByteLevel.alphabet())]
 
 
 def unet() -> Any:
@@ -195,7 +199,7 @@ def quiet() -> None:
     diffusers_logging.disable_progress_bar()
 
 
-RECIPE = Recipe("demo-image", [UNET, VAE, TEXT | {"spread": SPREAD}, NOISE, TAUGHT], make)
+RECIPE = Recipe("demo-image", [UNET, VAE, TEXT | {"spread": SPREAD}, NOISE, TAUGHT, "ordered merges"], make)
 SINGLE_RECIPE = Recipe("demo-image-single", [RECIPE.fingerprint, "ldm"], make_single)
 CONTROLNET_RECIPE = Recipe(
     "demo-controlnet", [RECIPE.fingerprint, CONTROL_STRENGTH, "kaiming"], make_controlnet

@@ -7,7 +7,7 @@ Owns the phrases and the synthetic speech for training and for tests. As a progr
 from __future__ import annotations
 
 import argparse
-import ctypes
+import io
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import espeakng_loader
 import numpy as np
+
+from workers.engines.espeak import Espeak
 
 RATE = 16_000
 ESPEAK_RATE = 22_050
-SYNCHRONOUS, UTF8, SPEED, PITCH = 2, 1, 1, 3
 Samples = Any
 
 
@@ -49,47 +49,29 @@ PHRASES = (
     Phrase("station", "zh", "火车站在哪里", "火车站在哪里？"),
 )
 BY_ID = {phrase.id: phrase for phrase in PHRASES}
+SAYING = "espeak-ng with a fixed seed"
+"""Part of every recipe that listens: other sounds make another model."""
 VOICES = {"en": ("en-us", "en-gb-x-rp", "en-us+f3"), "zh": ("cmn", "cmn+f3", "cmn+m3")}
 
 
-_pieces: list[Samples] = []
-
-
-@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-def _take(samples: Any, count: int, events: Any) -> int:
-    """Called by the library with each piece of sound."""
-    if samples and count > 0:
-        _pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
-    return 0
-
-
 @cache
-def espeak() -> Any:
+def library() -> Espeak:
     """The library, started once per process: it keeps its state in globals."""
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    rate = library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
-    if rate != ESPEAK_RATE:
-        raise RuntimeError(f"espeak-ng did not start: {rate}")
-    numbers = (ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
-    library.espeak_Synth.argtypes = (ctypes.c_char_p, *numbers, ctypes.c_void_p, ctypes.c_void_p)
-    library.espeak_SetSynthCallback(_take)
-    return library
+    return Espeak()
 
 
 def say(text: str, voice: str, speed: int = 160, pitch: int = 50) -> Samples:
-    """Speech as float32 in [-1, 1] at 16 kHz, silence at both ends cut off. Speed in words a minute."""
+    """Speech as float32 in [-1, 1] at 16 kHz, silence at both ends cut off. Speed in words a minute.
+
+    A process that says the same things in the same order gets the same samples, sample for sample.
+    """
     from scipy.signal import resample_poly  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    library = espeak()
-    _pieces.clear()
-    if library.espeak_SetVoiceByName(voice.encode()) != 0:
-        raise RuntimeError(f"espeak-ng has no voice {voice!r}")
-    library.espeak_SetParameter(SPEED, speed, 0)
-    library.espeak_SetParameter(PITCH, pitch, 0)
-    raw = text.encode() + b"\0"
-    if library.espeak_Synth(raw, len(raw), 0, 0, 0, UTF8, None, None) != 0 or not _pieces:
-        raise RuntimeError("espeak-ng said nothing")
-    sound = resample_poly(np.concatenate(_pieces).astype(np.float32) / 32768, 320, 441)
+    language, _, variant = voice.partition("+")
+    samples, rate = library().synthesize(text, language, variant or None, speed, pitch=pitch)
+    if rate != ESPEAK_RATE or not len(samples):
+        raise RuntimeError(f"espeak-ng said {len(samples)} samples at {rate} Hz")
+    sound = resample_poly(samples.astype(np.float32) / 32768, 320, 441)
     loud = np.flatnonzero(np.abs(sound) > 0.01)
     return sound[loud[0] : loud[-1] + 1].astype(np.float32)
 
@@ -101,6 +83,26 @@ def join(sounds: Sequence[Samples], gap: float, edge: float = 0.3) -> Samples:
     for place, sound in enumerate(sounds):
         parts += [between, sound] if place else [sound]
     return np.concatenate([*parts, outside])
+
+
+def coded(samples: Samples, codec: str, rate: int = 44_100) -> Samples:
+    """The same sound after a lossy codec of PyAV's, at the codec's rate: quieter above, and a little later."""
+    import av
+
+    held = io.BytesIO()
+    with av.open(held, "w", format="matroska") as target:
+        stream = target.add_stream(codec, rate=rate, layout="mono")
+        sound = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+        sound.sample_rate = RATE
+        resampler = av.AudioResampler(stream.format, "mono", rate)
+        for frame in (*resampler.resample(sound), *resampler.resample(None), None):
+            target.mux(stream.encode(frame))
+    held.seek(0)
+    back = av.AudioResampler("fltp", "mono", RATE)
+    with av.open(held) as source:
+        frames = [piece for frame in source.decode(audio=0) for piece in back.resample(frame)]
+    frames += back.resample(None)
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames])
 
 
 def write_wav(path: Path, samples: Samples) -> None:

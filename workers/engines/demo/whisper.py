@@ -221,6 +221,7 @@ def make(folder: Path) -> dict[str, Any]:
 INGREDIENTS = [
     [dataclasses.asdict(BY_ID[name]) for name in KNOWN],
     ENGLISH,
+    spoken.SAYING,
     spoken.VOICES,
     SECONDS,
     LANGUAGES,

@@ -28,8 +28,9 @@ from workers.engines.pulling.troubles import CannotPull, Passing, full, told
 from workers.engines.pulling.web import Web
 
 CHUNK = 2**20
+AHEAD = 8
 LOOK_AT_DISK_EVERY = 64 * 2**20
-MOST_RESTARTS = 5
+MOST_BEGINNINGS = 6
 """A server that breaks off and cannot continue would otherwise be read for ever."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
 _RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
@@ -85,7 +86,7 @@ class Download:
         self._etag: str | None = None
         self._sums = Checksums(file)
         self._looked_at = 0
-        self._restarts = 0
+        self._beginnings = 0
         self.fetched = 0
         """Bytes that came over the network, again included."""
 
@@ -130,7 +131,6 @@ class Download:
     def _restart(self) -> None:
         self._part.unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
-        self._restarts += self._have > 0
         self._have, self._etag, self._sums = 0, None, Checksums(self._file)
         self._size = self._file.size
         self._looked_at = 0
@@ -149,7 +149,7 @@ class Download:
                     raise Passing(f"{self._file.path} ended after {self._have} of {self._size} bytes")
             except Passing as passing:
                 breaks = 0 if self._have > before else breaks + 1
-                if breaks > len(PAUSES) or self._restarts > MOST_RESTARTS:
+                if breaks > len(PAUSES) or self._beginnings > MOST_BEGINNINGS:
                     raise
                 pause = PAUSES[max(breaks - 1, 0)] * self._bounds.pause_s
                 await asyncio.sleep(max(pause, passing.after))
@@ -208,10 +208,13 @@ class Download:
             begins = self._beginning(response.status, response.headers)
             if begins != self._have:
                 self._restart()
+            # Also of those that brought nothing: what was sent before a connection broke may not arrive.
+            self._beginnings += begins == 0
             if begins is None:
                 raise Passing(f"{self._file.path} cannot be continued; it begins anew")
             self._promised(response.status, response.headers)
-            yield response.content.iter_chunked(CHUNK)
+            async with _read_ahead(response.content.iter_chunked(CHUNK)) as chunks:
+                yield chunks
 
     def _wanted(self) -> dict[str, str]:
         if not self._have:
@@ -248,6 +251,34 @@ class Download:
                 self._mark.write_text(json.dumps({"etag": self._etag if strong else None}))
             except OSError as error:
                 raise told(error, f"Writing {self._file.path}") from error
+
+
+@asynccontextmanager
+async def _read_ahead(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The same chunks, read from now on: what aiohttp still holds when the connection breaks is lost."""
+    queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
+
+    async def pump() -> None:
+        end = None
+        try:
+            async for chunk in chunks:
+                await queue.put(chunk)
+        except Exception as error:  # noqa: BLE001  # raised where the chunks are read
+            end = error
+        await queue.put(end)
+
+    async def arrived() -> AsyncIterator[bytes]:
+        while isinstance(item := await queue.get(), bytes):
+            yield item
+        if item is not None:
+            raise item
+
+    pumping = asyncio.create_task(pump())
+    try:
+        yield arrived()
+    finally:
+        pumping.cancel()
+        await asyncio.wait({pumping})
 
 
 async def _local(url: str, begins: int) -> AsyncIterator[bytes]:

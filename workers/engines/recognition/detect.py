@@ -15,13 +15,18 @@ import torch
 
 from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.folders import Loaded
-from workers.engines.recognition.funasr_features import Listening
+from workers.engines.recognition.segmenter import Rules, Segmenter
 
 STRETCH = 60 * RATE
 SHORTEST = 400  # samples of one frame of features
 HOP = 160  # samples from frame to frame
 KEPT = 3 * STRETCH // HOP  # frames: a span may have begun before the stretch
 SILENT = 10 ** (-60 / 20)
+SEVERAL = 1  # FunASR's `detect_mode` for sounds of more than one utterance
+# FunASR's schedule for a silence nobody chose: up to so many milliseconds of speech, so many of silence.
+SCHEDULE = ((10_000, 2000), (20_000, 1000), (30_000, 800), (40_000, 600), (50_000, 400), (60_000, 200))
+SCHEDULE += ((float("inf"), 100),)  # type: ignore[assignment]
+SCHEDULED_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,80 +54,99 @@ class Finder(Protocol):
     def session(self) -> Session: ...
 
 
-def decides_by_frame(options: Any) -> bool:
-    """Whether a frame's state depends on nothing before it: no bound on the ratio to the noise heard so far."""
-    return len(options.sil_pdf_ids) == 1 and options.snr_thres <= -100 and not options.output_frame_probs
-
-
-class FrameStates:
-    """The detector's decision on a frame, made for all frames it holds at once: one by one it is half its time."""
-
-    def __init__(self, options: Any) -> None:
-        from funasr.models.fsmn_vad_streaming.model import FrameState
-
-        self.options, self.names = options, (FrameState.kFrameStateSil, FrameState.kFrameStateSpeech)
-        self.scores: Any = None
-        self.speech: list[bool] = []
-
-    def __call__(self, t: int, cache: dict[str, Any]) -> Any:
-        stats = cache["stats"]
-        if stats.scores is not self.scores:
-            self.scores, self.speech = stats.scores, self.decide(stats)
-        return self.names[t < len(self.speech) and self.speech[t]]
-
-    def decide(self, stats: Any) -> list[bool]:
-        silence = stats.scores[0, :, self.options.sil_pdf_ids[0]].double().numpy()
-        loud = np.asarray(stats.decibel) >= self.options.decibel_thres
-        sure = 1 - silence >= silence**self.options.speech_2_noise_ratio + stats.speech_noise_thres
-        count = min(len(loud), len(sure))
-        return list((loud[:count] & sure[:count]).tolist())
-
-
 class FsmnFinder:
-    """FunASR's fsmn-vad. `silence_ms` ends a span (0: FunASR's own schedule); `longest_s` bounds it."""
+    """FunASR's fsmn-vad: its features, its network and its rules. `silence_ms` ends a span (0: FunASR's own schedule);
+    `longest_s` bounds it. Raises ValueError for a model that works otherwise.
+    """
 
     def __init__(self, loaded: Loaded, silence_ms: int, longest_s: float) -> None:
-        if not hasattr(loaded.model, "vad_opts"):
+        options = getattr(loaded.model, "vad_opts", None)
+        if options is None:
             raise ValueError(f"the vad_model is a {loaded.kind}, which does not detect speech")
-        loaded.model.vad_opts.max_single_segment_time = round(longest_s * 1000)
-        self.loaded, self.frontend = loaded, loaded.frontend
-        if decides_by_frame(loaded.model.vad_opts):
-            loaded.model.GetFrameState = FrameStates(loaded.model.vad_opts)
-        self.settings = dict(loaded.settings) | {"chunk_size": 60_000, "is_streaming_input": False}
-        if silence_ms:
-            self.settings["max_end_silence_time"] = silence_ms
+        if options.snr_thres > -100 or options.detect_mode != SEVERAL:
+            raise ValueError(
+                "the vad_model finds a single utterance or compares with the noise: not supported"
+            )
+        self.encoder, self.frontend, self.options = loaded.model.encoder, loaded.frontend, options
+        self.silence_ms = silence_ms
+        self.frame_ms = options.frame_in_ms
+        self.rules = Rules(
+            window=options.window_size_ms // self.frame_ms,
+            to_speech=options.sil_to_speech_time_thres // self.frame_ms,
+            to_silence=options.speech_to_sil_time_thres // self.frame_ms,
+            back=options.lookback_time_start_point // self.frame_ms if options.do_extend else 0,
+            ahead=options.lookahead_time_end_point // self.frame_ms,
+            longest=longest_s * 1000 / self.frame_ms,
+            extend=bool(options.do_extend),
+        )
 
     def session(self) -> FsmnSession:
         return FsmnSession(self)
 
+    def end_silence(self, silence_ms: int) -> float:
+        """Frames of silence that end a span; the window has seen the first of them by then."""
+        return float(max(0, silence_ms - self.options.speech_to_sil_time_thres) / self.frame_ms)
 
-@dataclass
+    def is_speech(self, scores: Any, samples: Any) -> list[bool]:
+        """For each frame, by the network's scores (frames by classes) and its loudness; samples are those of the
+        frames.
+        """
+        options = self.options
+        silence = scores[:, options.sil_pdf_ids].sum(1).double().numpy()
+        frames = np.lib.stride_tricks.sliding_window_view(samples, SHORTEST)[::HOP]
+        decibel = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) + 1e-6)
+        noise = silence**options.speech_2_noise_ratio + (
+            options.speech_noise_thres if self.silence_ms else SCHEDULED_THRESHOLD
+        )
+        return list(((decibel >= options.decibel_thres) & (1 - silence >= noise)).tolist())
+
+
 class FsmnSession:
-    finder: FsmnFinder
-    cache: dict[str, Any] = field(default_factory=dict)
-    heard: Any = None  # filter banks of the last stretches
-    first: int = 0  # the frame that `heard` begins with
+    """What one sound needs from stretch to stretch."""
+
+    def __init__(self, finder: FsmnFinder) -> None:
+        self.finder = finder
+        self.segmenter = Segmenter(finder.rules, finder.end_silence(finder.silence_ms or SCHEDULE[0][1]))
+        self.frontend: dict[str, Any] = {}
+        self.encoder: dict[str, Any] = {}
+        self.spoken_ms = 0  # since the segment began, in whole stretches
+        self.heard: Any = None  # filter banks of the last stretches
+        self.first = 0  # the frame that `heard` begins with
 
     def feed(self, samples: Any, last: bool) -> Sequence[Span]:
-        if len(samples) < SHORTEST and not self.cache:
+        if len(samples) < SHORTEST and not self.frontend:
             return ()
-        loaded, listening = self.finder.loaded, Listening(self.finder.loaded.frontend)
+        if not self.finder.silence_ms:
+            self._shorten_silence()
         with torch.inference_mode():
-            results, _ = loaded.model.inference(
-                [torch.from_numpy(samples)],
-                key=["sound"],
-                frontend=listening,
-                cache=self.cache,
+            rows, _ = self.finder.frontend(
+                torch.from_numpy(samples)[None],
+                [len(samples)],
+                cache=self.frontend,
                 is_final=last,
-                **self.finder.settings,
+                return_waveform=True,
             )
-        self._keep(listening.banks)
-        unit = RATE // 1000
-        return [Span(int(start) * unit, int(end) * unit) for start, end in results[0]["value"] if end > start]
+            self._keep()
+            speech = []
+            if rows.numel():
+                scores = self.finder.encoder(rows.float(), cache=self.encoder)[0]
+                speech = self.finder.is_speech(scores, self.frontend["aligned_waveforms"][0].numpy())
+        found = self.segmenter.feed(speech, last)
+        if found:
+            self.spoken_ms = 0
+        return [Span(start * HOP, end * HOP) for start, end in found]
 
-    def _keep(self, banks: Sequence[Any]) -> None:
-        whole = torch.cat([*([] if self.heard is None else [self.heard]), *banks]) if banks else self.heard
-        if whole is not None:
+    def _shorten_silence(self) -> None:
+        """FunASR's schedule: the longer somebody speaks, the shorter a silence ends it."""
+        if self.segmenter.speaking or self.spoken_ms:
+            self.spoken_ms += STRETCH * 1000 // RATE
+        silence_ms = next(silence for limit, silence in SCHEDULE if self.spoken_ms <= limit)
+        self.segmenter.end_silence = self.finder.end_silence(silence_ms)
+
+    def _keep(self) -> None:
+        banks = self.frontend.get("fbanks")
+        if banks is not None and banks.ndim == 3:
+            whole = banks[0] if self.heard is None else torch.cat((self.heard, banks[0]))
             self.heard = whole[-KEPT:]
             self.first += len(whole) - len(self.heard)
 

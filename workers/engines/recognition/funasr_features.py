@@ -33,24 +33,6 @@ def same_banks(one: Any, other: Any) -> bool:
     return plain and all(getattr(one, name, None) == getattr(other, name, None) for name in SAME)
 
 
-class Listening:
-    """Stands before a streaming frontend and keeps the filter banks that pass, one array a call."""
-
-    def __init__(self, frontend: Any) -> None:
-        self.frontend = frontend
-        self.banks: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.frontend, name)
-
-    def __call__(self, waves: Any, lengths: Any, **settings: Any) -> Any:
-        made = self.frontend(waves, lengths, **settings)
-        banks = settings["cache"].get("fbanks")
-        if banks is not None and banks.ndim == 3:
-            self.banks.append(banks[0])
-        return made
-
-
 class ReadyFeatures:
     """Stands where a model expects its frontend, and hands out features that are there already."""
 
