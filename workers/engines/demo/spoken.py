@@ -91,7 +91,7 @@ def coded(samples: Samples, codec: str, rate: int = 44_100) -> Samples:
 
     held = io.BytesIO()
     with av.open(held, "w", format="matroska") as target:
-        stream = target.add_stream(codec, rate=rate, layout="mono")
+        stream: Any = target.add_stream(codec, rate=rate, layout="mono")
         sound = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
         sound.sample_rate = RATE
         resampler = av.AudioResampler(stream.format, "mono", rate)
@@ -99,7 +99,7 @@ def coded(samples: Samples, codec: str, rate: int = 44_100) -> Samples:
             target.mux(stream.encode(frame))
     held.seek(0)
     back = av.AudioResampler("fltp", "mono", RATE)
-    with av.open(held) as source:
+    with av.open(held, "r") as source:
         frames = [piece for frame in source.decode(audio=0) for piece in back.resample(frame)]
     frames += back.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])
