@@ -36,6 +36,8 @@ _MEANING = {
 CALL_ERRORS = (400, 401, 403, 404, 413, 429, 500, 503, 504)
 CHANGE_ERRORS = (400, 401, 403, 404, 409, 503)
 READ_ERRORS = (401, 403, 404, 503)
+EVENTS = "text/event-stream"
+_SCHEMAS = {"application/json": "object"}
 
 
 def failures(*statuses: int) -> dict[str, Any]:
@@ -50,6 +52,20 @@ def answer(description: str, schema: dict[str, Any] | None = None, **more: Any) 
     if "content" not in made:
         made["content"] = {"application/json": {"schema": schema or {"type": "object"}}}
     return made
+
+
+def called(
+    description: str, *types: str, job: str = "With `Prefer: respond-async`: the job."
+) -> dict[str, Any]:
+    """What a call to a model may answer: something of these media types (JSON where none is named), or the job."""
+    content = {
+        each: {"schema": {"type": _SCHEMAS.get(each, "string")}} for each in types or ("application/json",)
+    }
+    return {
+        "200": answer(description, content=content),
+        "202": answer(job, ref("Job")),
+        **failures(*CALL_ERRORS),
+    }
 
 
 def body(schema: dict[str, Any], **examples: Any) -> dict[str, Any]:

@@ -12,20 +12,15 @@ from inferq.endpoints.sound import BACKGROUND, SPEECH_TABLE, TRANSCRIPTION_TABLE
 
 routes = Routes("Audio")
 
-_TEXT = {
-    "200": operations.answer(
-        "The text, in the form that was asked for.",
-        content={
-            "application/json": {"schema": {"type": "object"}},
-            "text/plain": {"schema": {"type": "string"}},
-            "application/x-subrip": {"schema": {"type": "string"}},
-            "text/vtt": {"schema": {"type": "string"}},
-            "text/event-stream": {"schema": {"type": "string"}},
-        },
-    ),
-    "202": operations.answer("With `background` or `Prefer: respond-async`: the job.", operations.ref("Job")),
-    **operations.failures(*operations.CALL_ERRORS),
-}
+_TEXT = operations.called(
+    "The text, in the form that was asked for.",
+    "application/json",
+    "text/plain",
+    "application/x-subrip",
+    "text/vtt",
+    operations.EVENTS,
+    job="With `background` or `Prefer: respond-async`: the job.",
+)
 
 
 @routes.route(
@@ -38,11 +33,7 @@ _TEXT = {
         one={"model": "demo-speech", "input": "Good morning.", "voice": "default", "response_format": "wav"},
     ),
     parameters=operations.CALL_HEADERS,
-    responses={
-        "200": operations.answer("The sound, sent while it is made.", content={"audio/*": {"schema": {}}}),
-        "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
-        **operations.failures(*operations.CALL_ERRORS),
-    },
+    responses=operations.called("The sound, sent while it is made.", "audio/*"),
 )
 async def speech(request: Request) -> ASGIApp:
     """Long texts are said sentence by sentence, and the first one is sent while the next is made."""

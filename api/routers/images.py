@@ -12,17 +12,11 @@ from inferq.endpoints.images import EDIT_TABLE, GENERATION_TABLE
 
 routes = Routes("Images")
 
-_ANSWERS = {
-    "200": operations.answer(
-        "`data`: of each picture its `url`, a link that expires, or `b64_json`; with `stream` server-sent events.",
-        content={
-            "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
-        },
-    ),
-    "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
-    **operations.failures(*operations.CALL_ERRORS),
-}
+_ANSWERS = operations.called(
+    "`data`: of each picture its `url`, a link that expires, or `b64_json`; with `stream` server-sent events.",
+    "application/json",
+    operations.EVENTS,
+)
 
 
 @routes.route(

@@ -13,17 +13,11 @@ from inferq.endpoints.text import CHAT_TABLE, COMPLETION_TABLE
 
 routes = Routes("Text")
 
-_ANSWERS = {
-    "200": operations.answer(
-        "The answer; with `stream` server-sent events ended by `data: [DONE]`.",
-        content={
-            "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
-        },
-    ),
-    "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
-    **operations.failures(*operations.CALL_ERRORS),
-}
+_ANSWERS = operations.called(
+    "The answer; with `stream` server-sent events ended by `data: [DONE]`.",
+    "application/json",
+    operations.EVENTS,
+)
 
 
 @routes.route(

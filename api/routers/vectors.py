@@ -26,11 +26,7 @@ routes = Routes("Embeddings")
         many={"model": "demo-embed", "input": ["one", "two"], "encoding_format": "base64"},
     ),
     parameters=operations.CALL_HEADERS,
-    responses={
-        "200": operations.answer("The vectors, in the order of the inputs."),
-        "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
-        **operations.failures(*operations.CALL_ERRORS),
-    },
+    responses=operations.called("The vectors, in the order of the inputs."),
 )
 async def embeddings(request: Request) -> ASGIApp:
     """OpenAI's embeddings endpoint. OpenAI's own client asks for `base64` unless it is told otherwise."""
@@ -50,11 +46,7 @@ _RERANK: dict[str, Any] = {
         },
     ),
     "parameters": operations.CALL_HEADERS,
-    "responses": {
-        "200": operations.answer("`results`, the best first: `index`, `relevance_score`, `document`."),
-        "202": operations.answer("With `Prefer: respond-async`: the job.", operations.ref("Job")),
-        **operations.failures(*operations.CALL_ERRORS),
-    },
+    "responses": operations.called("`results`, the best first: `index`, `relevance_score`, `document`."),
 }
 
 

@@ -19,10 +19,6 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream

@@ -13,10 +13,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import diffusers
 import torch
 from PIL import Image

@@ -13,10 +13,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for (seen: 6 tokens/s in place of 600).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging

@@ -23,10 +23,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for (seen: 6 tokens/s in place of 600).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-# Before torch: its OpenMP threads spin while they wait for each other, and on a machine with other work to do a
-# spinning wait costs a hundred times what it waits for.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from workers.engines.demo.shelf import Recipe, build, is_seen
 
