@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from sentence_transformers import SentenceTransformer
+
 from workers.engines.asgi import Call, EngineApp, Handler, Reply
 from workers.engines.base import Engine, main
 from workers.engines.bgem3 import Heads
@@ -32,9 +35,6 @@ from workers.engines.padded import (
 )
 from workers.engines.prompts import Prompts
 from workers.engines.vectors import Form, Vectors, body
-
-import torch  # isort: skip  # after padded, which settles its threads
-from sentence_transformers import SentenceTransformer  # isort: skip
 
 MOST_INPUTS = 2048
 MOST_NUMBERS = 2**24  # in the vectors of single tokens of one request: some 200 MB of JSON

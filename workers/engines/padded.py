@@ -2,8 +2,6 @@
 
 Owns the options of batching, torch's threads, the padding of rows, and leaving a run between two layers. Must not
 know what a row means or what comes out of the model.
-
-Import it before torch.
 """
 
 from __future__ import annotations

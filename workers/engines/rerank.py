@@ -16,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from sentence_transformers import CrossEncoder
+
 from workers.engines.asgi import Call, EngineApp, Handler, Reply
 from workers.engines.base import Engine, main
 from workers.engines.failures import BadRequest, ContextLengthExceeded, EngineFault
@@ -31,9 +34,6 @@ from workers.engines.padded import (
     fast_tokenizer,
     tokens_of,
 )
-
-import torch  # isort: skip  # after padded, which settles its threads
-from sentence_transformers import CrossEncoder  # isort: skip
 
 PER_UNIT = 100  # Cohere counts a query with up to this many documents as one search unit
 
