@@ -12,6 +12,7 @@ _PROCESS = frozenset(
 _PASSING = frozenset(
     {
         "batches",
+        "pieces",
         "items",
         "made",
         "answered",

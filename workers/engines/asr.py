@@ -173,7 +173,7 @@ class AsrEngine(Engine):
                     transcript = await self.transcribe(one, ask, report)
                 except EngineError as error:
                     return head | error.body()
-            return head | answers.verbose(transcript, ask, self.app.served_name)
+            return head | answers.of_several(transcript, ask, self.app.served_name)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(entry(place, one)) for place, one in enumerate(ask.inputs)]

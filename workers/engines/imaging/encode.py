@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 CHUNK = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 UTF16_MARK = b"UNICODE\x00"

@@ -34,6 +34,14 @@ def content(transcript: Transcript, ask: Ask, model: str) -> Any:
     return {"text": transcript.text, "model": model, "usage": usage(transcript)}
 
 
+def of_several(transcript: Transcript, ask: Ask, model: str) -> dict[str, Any]:
+    """The answer for one of several files: all that is known, and in `content` the text format that was asked for."""
+    if ask.format == "diarized_json":
+        return diarized(transcript, ask, model)
+    extra = {"content": content(transcript, ask, model)} if ask.format in MEDIA else {}
+    return verbose(transcript, ask, model) | extra
+
+
 def reply(answer: Any, ask: Ask) -> Reply:
     if isinstance(answer, str):
         return Reply(answer.encode(), media=MEDIA[ask.format])

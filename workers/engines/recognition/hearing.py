@@ -92,11 +92,6 @@ def is_full(text: str) -> bool:
     return "\uff00" <= text <= "\uff60" or "\u3000" <= text <= "\u30ff"
 
 
-def joined(texts: Sequence[str]) -> str:
-    """Texts one after another, with a space where the writing has spaces between words."""
-    return "".join(gap(before, text) + text for before, text in zip(("", *texts), texts, strict=False))
-
-
 def gap(before: str, text: str) -> str:
     """What stands between two texts."""
     return "" if not before or not text or is_wide(before[-1]) or is_wide(text[0]) else " "
