@@ -229,6 +229,15 @@ def test_files_in_one_request(asr: EngineProcess, voices: Voices) -> None:
     assert body["data"][0]["segments"][0]["start"] == pytest.approx(0.3, abs=0.2)
 
 
+def test_files_in_the_text_format_that_was_asked_for(asr: EngineProcess, voices: Voices) -> None:
+    url = voices.say("tea.wav", "tea")
+    for form in ("srt", "vtt", "text"):
+        alone = asr.post(PATH, {"file": url, "response_format": form}).text
+        (entry,) = asr.post(PATH, {"files": [{"file": url}], "response_format": form}).json()["data"]
+        assert entry["content"] == alone
+        assert entry["segments"]
+
+
 def test_progress_and_leaving(asr: EngineProcess, voices: Voices) -> None:
     """An hour takes long enough to be watched; its caller leaves, and the engine is free at once."""
     with asr.sent(PATH, {"file": voices.url("hour.wav")}, "hour"):
