@@ -18,6 +18,7 @@ from inferq.request import Request, job_spec
 from queues.intake import Intake
 from storage.ledger import Ledger
 from storage.media import MediaStore
+from storage.texts import clean
 from watchers import drops, identity, jobfile, moves, names, reports
 from watchers.drops import Drop
 from watchers.folders import Folders
@@ -116,7 +117,7 @@ class Inbox:
     async def _refuse(self, name: str, seen: identity.Identity, error: errors.InferqError) -> Verdict:
         moved = await asyncio.to_thread(self._file_refusal, name, seen, error)
         if moved:
-            log.warning("%s was refused: %s", name, error.message)
+            log.warning("%s was refused: %s", clean(name), error.message)
         return Verdict.DONE if moved else Verdict.LATER
 
     def _file_refusal(self, name: str, seen: identity.Identity, error: errors.InferqError) -> bool:

@@ -9,6 +9,7 @@ import os
 
 from inferq.job import JobState
 from storage.ledger import Ledger
+from storage.texts import clean
 from watchers import drops, moves, names
 from watchers.folders import Folders
 from watchers.inbox import is_delivered
@@ -28,7 +29,7 @@ async def recover(folders: Folders, ledger: Ledger) -> None:
         job = await ledger.get(job_id) if job_id else None
         if job is None:
             place = await asyncio.to_thread(moves.move_numbered, path, folders.inbox, original)
-            log.warning("%s has no job; it is back as %s", name, place)
+            log.warning("%s has no job; it is back as %s", clean(name), clean(str(place)))
         elif job.terminal and await is_delivered(ledger, job.spec):
             last = folders.archive if job.state is JobState.SUCCEEDED else folders.errors
             await asyncio.to_thread(moves.move_numbered, path, last, original)

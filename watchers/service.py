@@ -13,6 +13,7 @@ from inferq import errors
 from inferq.config import Settings
 from queues import Gateway
 from storage import Storage
+from storage.texts import clean
 from watchers import drops, names, recovery
 from watchers.complaints import Complaints
 from watchers.folders import Folders
@@ -145,7 +146,7 @@ class Watcher:
         except Exception:
             # It must not stand in front of the other files.
             self._sightings.hold(name, time.monotonic() + DEFECT_PAUSE)
-            log.exception("%s could not be taken", name)
+            log.exception("%s could not be taken", clean(name))
             return
         self._complaints.settle(f"{name} waits")
         if sight.model is not None:
