@@ -147,10 +147,10 @@ def test_everything_about_a_recording(client: openai.OpenAI, voices: Voices, mix
     assert starts == sorted(starts)
 
 
-def test_a_recording_of_minutes_in_the_background(http: httpx2.Client, stack: Stack, voices: Voices) -> None:
+def test_a_recording_of_half_an_hour_in_the_background(http: httpx2.Client, stack: Stack, voices: Voices) -> None:
     """Accepted at once; its progress is shown until the text is there."""
-    voices.wav("minutes.wav", voices.samples("tea.wav") * 200)
-    with (voices.folder / "minutes.wav").open("rb") as file:
+    voices.wav("half-hour.wav", voices.samples("tea.wav") * 680)
+    with (voices.folder / "half-hour.wav").open("rb") as file:
         accepted = http.post(
             "audio/transcriptions", files={"file": file}, data={"model": LISTENER, "background": "true"}
         )
@@ -166,7 +166,7 @@ def test_a_recording_of_minutes_in_the_background(http: httpx2.Client, stack: St
 
     job = until(ended, "the recording is written down", within=120)
     assert job["state"] == "succeeded", job["error"]
-    assert bare(job["result"]["text"]) == voices.written("tea") * 200
+    assert bare(job["result"]["text"]) == voices.written("tea") * 680
     assert seen == sorted(seen)
     assert any(0 < share < 1 for share in seen)
 
