@@ -55,6 +55,9 @@ ENVELOPE = {
 LEAST_CONTEXT = 2048
 """Tokens that every model of text is taken to have, where its configuration does not say."""
 
+MOST_UNITS = 1e12
+"""Tokens, seconds or megapixel-steps that a job may come to; sums of these stay exact enough to share time by."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Request:
@@ -73,6 +76,8 @@ class Request:
     """The answer must be bounded, because the engine knows of more context than this request may use."""
     encoded: bytes = b""
     """The body as the engine gets it, once the request is admitted."""
+    units: float = 0.0
+    """The size of the work, once the request is admitted."""
 
     def places(self) -> list[FilePlace]:
         """Where the body names files. Raises InvalidRequest for a name of the wrong type."""
@@ -81,6 +86,9 @@ class Request:
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
         self.endpoint.admit(self.body, self.settings, self.files)
+        self.units = self.endpoint.units(self.body, self.settings, self.files)
+        if not 0 <= self.units <= MOST_UNITS:  # nor what is no number
+            raise errors.InvalidRequest("The request asks for more work than any model can do.")
         self.encoded = encode(self.body)
 
 
@@ -172,7 +180,7 @@ def _joined(found: dict[str, Any]) -> Body:
 
 
 def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
-    """The job of a request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
+    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
     model, body = request.settings, request.body
     processing = settings.processing
     return JobSpec(
@@ -183,7 +191,7 @@ def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
             "body": request.encoded,
             "lane": request.lane,
             "stream": asks_for_events(body),
-            "units": request.endpoint.units(body, model, request.files),
+            "units": request.units,
             "max_attempts": processing.retry_attempts,
             "run_timeout": model.run_timeout or processing.worker_timeout,
             "created_at": time.time(),

@@ -64,7 +64,7 @@ class JobQueue:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
         `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
-        job, or a cancel came first. Raises QueueFull.
+        job, or a cancel came first. Raises QueueFull, and InvalidRequest when a number of it is not finite.
         """
         bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
         async with translated():
@@ -84,6 +84,8 @@ class JobQueue:
             )
         if status in (b"exists", b"tomb"):
             return None
+        if status == b"number":
+            raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
         self._refuse_full(spec, status.decode(), float(ahead))
         return Standing(position + 1, float(ahead), bool(bell))
 

@@ -7,6 +7,7 @@
 
 import logging
 
+from inferq import errors
 from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
 from queues.connection import Client, translated
@@ -54,7 +55,12 @@ class Reconciler:
         row: Job | None = await self._ledger.get(job_id)
         if row is None or row.terminal:
             return False
-        standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
+        try:
+            standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
+        except errors.InvalidRequest as error:
+            # One row must not keep the others out.
+            log.warning("job %s cannot be queued again: %s", job_id, error.message)
+            return False
         if standing is None:
             return False
         if standing.bell_wanted:

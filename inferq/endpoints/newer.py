@@ -11,11 +11,14 @@ from inferq.endpoints.gateway import GATEWAY, MODEL
 from inferq.endpoints.length import TEMPLATE, Prompt, most_tokens, texts_of
 from inferq.endpoints.text import SAMPLING, answer_length, check_objects, is_cut, require_url, units_of
 
+ONE = Field(types=(INTEGER,), low=1, high=1, doc="One answer per request.")
+
 RESPONSE_TABLE = {
     "model": MODEL,
     "input": Field(types=(STRING, ARRAY), required=True, doc="A text, or items of a conversation."),
     "instructions": Field(types=(STRING,), doc="Put before the conversation."),
     "max_output_tokens": Field(types=(INTEGER,), low=1, doc="Longest answer in tokens."),
+    "n": ONE,
     "stream": SAMPLING["stream"],
     **GATEWAY,
 }
@@ -30,6 +33,7 @@ MESSAGE_TABLE = {
     ),
     "max_tokens": Field(types=(INTEGER,), low=1, required=True, doc="Longest answer in tokens."),
     "system": Field(types=(STRING, ARRAY), doc="Put before the conversation."),
+    "n": ONE,
     "stream": SAMPLING["stream"],
     **GATEWAY,
 }

@@ -3,9 +3,15 @@
 -- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
 --   -> {status, position, device seconds ahead, bell wanted}
---   status ok | exists | tomb | jobs | bytes | tenant (the bound that is reached)
+--   status ok | number (the weight or the units are no finite number) | exists | tomb | jobs | bytes | tenant (the
+--   bound that is reached)
 local op, mode, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local units, size, gen = num(ARGV[11]), num(ARGV[12]), num(ARGV[13])
+-- 0. Nothing is written for a size that cannot be reckoned with.
+for _, given in ipairs({ARGV[6], ARGV[11]}) do
+  local n = tonumber(given)
+  if not (n and finite(n)) then return {'number', -1, '0', 0} end
+end
 local before = replayed(op)
 if before then return before end
 -- Called last: a full Redis refuses a script whose first write may grow, and this one frees.

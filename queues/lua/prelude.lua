@@ -26,7 +26,12 @@ local REPLY_TTL = 10
 local DROPS = 100
 local WAKES = 10000
 
-local function num(value) return tonumber(value or 0) or 0 end
+local function finite(value) return value == value and value > -math.huge and value < math.huge end
+-- What is no finite number counts as 0, so that nothing computed from it stays infinite for good.
+local function num(value)
+  local n = tonumber(value or 0) or 0
+  return finite(n) and n or 0
+end
 local function text(value) return string.format('%.17g', value) end
 local function now()
   local t = redis.call('TIME')
@@ -115,7 +120,7 @@ local function charge(model, tenant, seconds)
   local O = order_key(model)
   local w = num(redis.call('HGET', O, 'w:' .. tenant))
   if w <= 0 then w = 1 end
-  redis.call('HINCRBYFLOAT', O, 'S:' .. tenant, text(seconds / w))
+  redis.call('HSET', O, 'S:' .. tenant, text(num(redis.call('HGET', O, 'S:' .. tenant)) + seconds / w))
   if redis.call('EXISTS', tenant_key(model, tenant)) == 1 then rekey(model, tenant) end
 end
 

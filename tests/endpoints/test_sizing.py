@@ -1,12 +1,16 @@
 """The guess at a request's size."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from inferq import errors
-from inferq.config import ModelSettings
+from inferq.catalog import Catalog
+from inferq.config import ModelSettings, Settings
 from inferq.endpoints import ENDPOINTS
+from inferq.request import check, job_spec
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10_000}}
 
@@ -35,3 +39,40 @@ def test_more_documents_than_the_limit_are_refused() -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         ENDPOINTS["rerank"].admit({"query": "q", "documents": ["a", "b", "c"]}, model, {})
     assert refused.value.param == "documents"
+
+
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    ("responses", {"input": "hi", "max_output_tokens": 100_000}),
+    ("messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100_000}),
+]
+
+
+def catalog() -> Catalog:
+    return Catalog(Settings.model_validate({"models": {"m": {"engine": "vllm", "source": "none"}}}))
+
+
+@pytest.mark.parametrize(("endpoint", "body"), FORMS)
+@pytest.mark.parametrize("number", ["x", 1e308, [1], 2, 0])
+def test_a_number_of_answers_that_a_form_does_not_know_is_refused(
+    endpoint: str, body: dict[str, Any], number: Any
+) -> None:
+    check(catalog(), ENDPOINTS[endpoint], {"model": "m", **body, "n": 1})
+    with pytest.raises(errors.InvalidRequest) as refused:
+        check(catalog(), ENDPOINTS[endpoint], {"model": "m", **body, "n": number})
+    assert refused.value.param == "n"
+
+
+@pytest.mark.parametrize("units", [math.inf, math.nan, 1e13])
+def test_work_that_nobody_can_do_is_no_job(units: float) -> None:
+    body = {"model": "m", "input": "hi"}
+    asked = check(catalog(), ENDPOINTS["responses"], body)
+    asked.endpoint = replace(asked.endpoint, units=lambda *_: units)
+    with pytest.raises(errors.InvalidRequest, match="more work"):
+        asked.admit()
+
+
+def test_the_longest_answer_that_a_field_allows_is_a_job() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2**31, "n": 128}
+    asked = check(catalog(), ENDPOINTS["chat/completions"], body)
+    asked.admit()
+    assert job_spec(asked, Settings()).units > 2**31

@@ -1,13 +1,16 @@
 """Accepting a job twice is accepting it once; only a higher generation replaces a job, and only one that has ended."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
+import pytest
 import redis.asyncio
 
+from inferq import errors
 from inferq.lanes import Lane
 from queues import records
-from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
+from tests.queues.builders import CANCELLED, DONE, MODEL, PREFIX, Bench, bench, spec
 
 
 def arguments(asked, op: str, *, generation: int = 0) -> list:
@@ -189,3 +192,36 @@ async def test_many_followers_do_not_take_the_connections_of_others(redis_url: s
 
 async def collect(follower: AsyncIterator) -> tuple[str, ...]:
     return tuple([name async for _, name, _ in follower])
+
+
+@pytest.mark.parametrize("units", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("mode", ["direct", "reserved", "restore"])
+async def test_work_of_no_finite_size_changes_nothing(redis_url: str, units: float, mode: str):
+    async with bench(redis_url) as b:
+        await b.running()
+        before = await b.snapshot()
+        with pytest.raises(errors.InvalidRequest):
+            await b.queue.accept(spec(units=units), mode, weight=2.0)
+        with pytest.raises(errors.InvalidRequest):
+            await b.queue.accept(spec(), mode, weight=units)
+        assert await b.snapshot() == before
+
+
+async def test_a_virtual_time_of_no_finite_size_begins_again(redis_url: str):
+    async with bench(redis_url) as b:
+        await b.accepted()
+        order = f"{PREFIX}order:{MODEL}"
+        broken = {
+            "v": "inf",
+            "S:default": "inf",
+            "vt:default": "inf",
+            "F:default:medium": "inf",
+            "rate": "nan",
+        }
+        await b.redis.hset(order, mapping=broken)
+        await b.accepted()
+        for _ in range(2):
+            attempt = await b.replica().claim()
+            assert attempt is not None
+            await b.replica().finish(attempt, DONE, claim_next=False)
+        assert all(math.isfinite(float(value)) for value in (await b.order()).values())

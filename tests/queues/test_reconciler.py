@@ -1,7 +1,9 @@
 """The reconciler and the reading of a job, with real SQL beside real Redis."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from inferq.config.sections import Media
@@ -87,3 +89,13 @@ async def test_a_job_that_is_not_yet_recorded_shows_neither_result_nor_error(red
         assert await b.redis.hexists(f"{PREFIX}job:{asked.id}", "error")
         found = await intake.find(asked.id)
         assert (found.state, found.error, found.result) == (JobState.RUNNING, None, None)
+
+
+async def test_a_row_that_cannot_be_queued_keeps_no_other_out(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, ledger, _, reconciler):
+        odd, good = sorted((spec(durable=True), spec(durable=True)), key=lambda each: each.id)
+        await ledger.accept(replace(odd, units=math.inf))
+        await ledger.accept(good)
+        assert await reconciler.run_once() == (1, 0)
+        assert await b.state(good.id) == "queued"
+        assert await b.state(odd.id) is None
