@@ -50,7 +50,9 @@ async def _whole(request: Request, checked: asked.Request, spec: JobSpec) -> Res
     """The answer of the cache, or one that will be in it."""
     context = context_of(request)
     shape, keep = _shape(request, checked), None
-    key = None if "no-store" in _cache_control(request) else context.gateway.cache.key(checked)
+    key = None
+    if "no-store" not in _cache_control(request):
+        key = await context.gateway.cache.key(checked, spec.tenant)
     if key is not None:
         found = await context.gateway.cache.find(key)
         context.telemetry.cache_looked(checked.model, hit=found is not None)

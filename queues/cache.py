@@ -1,31 +1,39 @@
 """The result cache: answers of pure requests, in this process and in Redis, both bounded in bytes.
 
-A key is a digest of the model's version and the request, so an answer is found again by whoever asks the same. Losing
-it costs time only: with Redis away or full there is simply nothing in it.
+A key is a digest of the request and of the loads that answer for its model now: the same replicas since the same
+moments. So what an engine has in memory decides, wherever its files lie and whatever became of them since, and each
+load begins with nothing. Where no load is known nothing is cached. Losing the cache costs time only: with Redis away or full
+there is simply nothing in it.
 """
 
 import hashlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 
 from inferq import errors
-from inferq.config import ModelSettings, Settings
+from inferq.config import Settings
 from inferq.endpoints import Answer
 from inferq.request import Request
 from queues.connection import Client, translated
+from queues.presence import Presence
 from queues.scripts import Scripts
 
 log = logging.getLogger(__name__)
 
-VERSION_EVERY = 10.0
-"""Seconds for which the files of a model are taken to be the same."""
+LOADS_EVERY = 2.0
+"""Seconds for which a reading of the replicas serves; they report as often."""
+ENTRY = 512
+"""Bytes that an entry takes beside its answer: measured, 510 in Redis and 350 in a process."""
 _UNIMPORTANT = frozenset({"user", "safety_identifier", "prompt_cache_key"})
 """Fields that change nothing about an answer."""
+
+Loads = list[tuple[str, float]]
+"""Replicas of one model, and since when each is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,92 +44,104 @@ class Cached:
     media_type: str
 
 
-class ResultCache:
-    """`find` and `keep` never raise: a cache that is away is an empty one."""
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """An entry of this process; `until` is by its own clock."""
 
-    def __init__(self, redis: Client, settings: Settings):
-        self._settings = settings
+    cached: Cached
+    until: float
+
+    @property
+    def size(self) -> int:
+        return len(self.cached.data) + ENTRY
+
+
+class ResultCache:
+    """`key`, `find` and `keep` never raise: a cache that is away is an empty one."""
+
+    def __init__(self, redis: Client, settings: Settings, clock: Callable[[], float] = time.monotonic):
         self._bounds = settings.cache
         self._scripts = Scripts(redis, settings.queue)
-        self._near: OrderedDict[str, Cached] = OrderedDict()
+        self._presence = Presence(redis, settings.queue.prefix)
+        self._clock = clock
+        self._near: OrderedDict[str, _Near] = OrderedDict()
         self._near_bytes = 0
-        self._versions: dict[str, tuple[float, str]] = {}
+        self._loads: dict[str, Loads] = {}
+        self._loads_until = 0.0
 
-    def key(self, request: Request) -> str | None:
-        """The key of a request; None for one that must not be cached."""
+    async def key(self, request: Request, tenant: str) -> str | None:
+        """The key of a request; None for one that must not be cached, or whose model nobody has loaded."""
         if not self._bounds.enabled or not request.endpoint.cached(request.body):
+            return None
+        loads = (await self._current()).get(request.model)
+        if not loads:
             return None
         left_out = _UNIMPORTANT
         if request.endpoint.answer is Answer.PICTURES:
             left_out |= {"response_format"}  # the gateway's business; the engine's answer is the same
         body = {name: value for name, value in request.body.items() if name not in left_out}
+        whose = "" if self._bounds.shared else tenant
         text = orjson.dumps(
-            [request.endpoint.path, self._version(request.model, request.settings), body],
-            option=orjson.OPT_SORT_KEYS,
+            [request.endpoint.path, request.model, loads, whose, body], option=orjson.OPT_SORT_KEYS
         )
         return hashlib.sha256(text).hexdigest()
 
     async def find(self, key: str) -> Cached | None:
         """What was answered before, if it is still here."""
         near = self._near.get(key)
-        if near is not None:
+        if near is not None and near.until > self._clock():
             self._near.move_to_end(key)
-            return near
+            return near.cached
         try:
             async with translated():
                 found = await self._scripts("cache_get", key)
         except errors.QueueUnavailable:
-            return None
+            found = None
         if not found:
+            self._forget(key)
             return None
-        media_type, _, data = found.partition(b"\n")
+        data, left = found
+        media_type, _, data = data.partition(b"\n")
         cached = Cached(data, media_type.decode())
-        self._keep_near(key, cached)
+        self._keep_near(key, cached, left / 1000)
         return cached
 
     async def keep(self, key: str, data: bytes, media_type: str) -> None:
         """Note an answer, unless it is too big."""
         if len(data) > self._bounds.max_entry:
             return
-        self._keep_near(key, Cached(data, media_type))
+        ttl = max(1, round(self._bounds.ttl))
+        self._keep_near(key, Cached(data, media_type), ttl)
         try:
             async with translated():
-                await self._scripts(
-                    "cache_put",
-                    key,
-                    data,
-                    media_type,
-                    max(1, round(self._bounds.ttl)),
-                    self._bounds.max_bytes,
-                )
+                await self._scripts("cache_put", key, data, media_type, ttl, self._bounds.max_bytes, ENTRY)
         except errors.QueueUnavailable as error:
             log.debug("an answer was not cached: %s", error.message)
 
-    def _keep_near(self, key: str, cached: Cached) -> None:
-        before = self._near.pop(key, None)
-        self._near_bytes += len(cached.data) - (len(before.data) if before else 0)
-        self._near[key] = cached
+    def _keep_near(self, key: str, cached: Cached, seconds: float) -> None:
+        self._forget(key)
+        entry = self._near[key] = _Near(cached, self._clock() + seconds)
+        self._near_bytes += entry.size
         while self._near_bytes > self._bounds.max_process_bytes:
-            _, gone = self._near.popitem(last=False)
-            self._near_bytes -= len(gone.data)
+            self._forget(next(iter(self._near)))
 
-    def _version(self, name: str, model: ModelSettings) -> str:
-        """A digest of what makes this model's answers: its settings, and the files of its source as they are here."""
-        known = self._versions.get(name)
-        now = time.monotonic()
-        if known and known[0] > now:
-            return known[1]
-        settings = model.model_dump(mode="json", include={"engine", "source", "options", "limits", "context"})
-        text = orjson.dumps([name, settings, _files(self._settings.under_home(model.source))])
-        version = hashlib.sha256(text).hexdigest()
-        self._versions[name] = (now + VERSION_EVERY, version)
-        return version
+    def _forget(self, key: str) -> None:
+        gone = self._near.pop(key, None)
+        if gone is not None:
+            self._near_bytes -= gone.size
 
-
-def _files(source: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files at a source; nothing for one that lies elsewhere."""
-    try:
-        paths = sorted(source.iterdir()) if source.is_dir() else [source]
-        return [(path.name, stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat())]
-    except OSError:
-        return []
+    async def _current(self) -> dict[str, Loads]:
+        """The loads by model, as the replicas reported them a moment ago."""
+        if self._clock() >= self._loads_until:
+            self._loads_until = self._clock() + LOADS_EVERY
+            found: dict[str, Loads] = {}
+            try:
+                async with translated():
+                    replicas = await self._presence.replicas()
+            except errors.QueueUnavailable:
+                replicas = []
+            for replica in sorted(replicas, key=lambda each: each.name):
+                if replica.state == "ready":
+                    found.setdefault(replica.model, []).append((replica.name, replica.since))
+            self._loads = found
+        return self._loads

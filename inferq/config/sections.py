@@ -257,12 +257,14 @@ class Cache(Section):
 
     enabled: bool = True
     """Use the cache."""
+    shared: bool = True
+    """One cache for all keys: an answer comes back to whoever asks the same. false: each tenant has its own."""
     ttl: Duration = 3600.0
     """How long an answer is kept."""
     max_entry: Size = 2**20
     """Largest answer that is kept."""
     max_bytes: Size = 64 * 2**20
-    """Bytes of all answers in Redis; the least recently used go first."""
+    """Bytes of all answers in Redis, 512 for each entry included; the least recently used go first."""
     max_process_bytes: Size = 32 * 2**20
     """The same in each api process."""
 

@@ -1,11 +1,13 @@
--- ARGV key data media_type ttl most_bytes   -> number of entries that had to go. Keys: P cache:KEY string, P cache zset
--- KEY -> time of its last use, P cache.sizes hash KEY -> bytes and `total`.
+-- ARGV key data media_type ttl most_bytes entry   -> number of entries that had to go. Keys: P cache:KEY string, P cache zset
+-- KEY -> time of its last use, P cache.sizes hash KEY -> bytes and `total`; each with the `entry` bytes that Redis needs
+-- for these three, so that many small answers are bounded too.
 local key, data, bound = ARGV[1], ARGV[3] .. '\n' .. ARGV[2], num(ARGV[5])
 local index, sizes = P .. 'cache', P .. 'cache.sizes'
 redis.call('ZADD', index, now(), key)
 local before = num(redis.call('HGET', sizes, key))
-redis.call('HSET', sizes, key, #data)
-local total = redis.call('HINCRBY', sizes, 'total', #data - before)
+local after = #data + num(ARGV[6])
+redis.call('HSET', sizes, key, after)
+local total = redis.call('HINCRBY', sizes, 'total', after - before)
 redis.call('SET', P .. 'cache:' .. key, data, 'EX', ARGV[4])
 local gone = 0
 while total > bound do

@@ -19,6 +19,7 @@ from queues import frames
 from queues.attempts import Attempt, Attempts, Finish, Outcome, error_frame
 from queues.connection import connect
 from queues.frames import FrameKind
+from queues.presence import Presence, ReplicaInfo
 from queues.recorder import Recorder
 from queues.reply_writer import ReplyWriter
 from storage.keys import Role
@@ -101,6 +102,13 @@ class Replica:
         self._redis = connect(settings)
         self.attempts = Attempts(self._redis, settings, model, "replica@cpu")
         self.writer = ReplyWriter(self._redis, self.attempts, settings.queue.prefix)
+        self._presence = Presence(self._redis, settings.queue.prefix)
+        self._model = model
+
+    async def show(self) -> None:
+        """Report as ready: what it answers may be cached."""
+        info = {"name": f"{self._model}@cpu", "model": self._model, "device": "cpu:0", "node": "here"}
+        await self._presence.show_replica(ReplicaInfo(**info, pid=1, state="ready", since=1.0, slots=1))
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -90,6 +90,7 @@ async def test_a_link_expires(tmp_path: Path, redis_url: str, template: Path) ->
 
 
 async def test_a_picture_as_base64_and_from_the_cache(stack: Stack, painter: Replica) -> None:
+    await painter.show()
     call = asyncio.create_task(stack.post("/v1/images/generations", {**PAINT, "response_format": "b64_json"}))
     await painter.answer_one(await painted(stack))
     first = await call
@@ -104,6 +105,7 @@ async def test_a_picture_as_base64_and_from_the_cache(stack: Stack, painter: Rep
 
 
 async def test_no_store_leaves_the_cache_out(stack: Stack, painter: Replica) -> None:
+    await painter.show()
     for _ in range(2):
         call = asyncio.create_task(stack.post("/v1/images/generations", PAINT, cache_control="no-store"))
         await painter.answer_one(await painted(stack))
