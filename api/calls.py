@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,14 @@ from starlette.responses import Response
 
 from api import submission
 from api.answers import Shape, SoundAnswer, StreamAnswer, WholeAnswer, submit
-from api.context import Context, caller_of, context_of, text_header
+from api.context import caller_of, context_of, text_header
+from api.departure import UntilDeparture
 from api.errors import retry_seconds
+from api.job_events import with_silences
 from api.job_json import job_json
 from api.links import linker
 from api.pictures import rendered
 from api.reading import read_request
-from inferq import errors
 from inferq import request as asked
 from inferq.endpoints import ENDPOINTS, fields
 from inferq.endpoints import Answer as Kind
@@ -91,7 +93,7 @@ async def accepted_job(request: Request, spec: JobSpec) -> Job:
     accepted = await submit(context, spec, weight=caller_of(request).weight)
     seconds = next((float(match[1]) for match in map(_WAIT.fullmatch, preferences(request)) if match), 0.0)
     if seconds:
-        return await _awaited(context, spec.id, min(seconds, LONGEST_WAIT))
+        return await _awaited(request, spec.id, min(seconds, LONGEST_WAIT))
     return Job(
         spec=spec,
         state=JobState.QUEUED,
@@ -101,16 +103,24 @@ async def accepted_job(request: Request, spec: JobSpec) -> Job:
     )
 
 
-async def _awaited(context: Context, job_id: str, seconds: float) -> Job:
-    """The job when it has ended, or as it is when the time is over. A caller who leaves loses nothing."""
+async def _awaited(request: Request, job_id: str, seconds: float) -> Job:
+    """The job when it has ended, or as it is when the time is over or the server stops.
+
+    Raises CallerLeft; the job goes on, and a caller who leaves loses nothing.
+    """
+    gateway, stopping = context_of(request).gateway, context_of(request).stopping
     try:
-        async with asyncio.timeout(seconds):
-            async for _, name, _ in context.gateway.queue.events(job_id, "0-0"):
-                if name == "done":
+        async with (
+            UntilDeparture(request.receive),
+            asyncio.timeout(seconds),
+            aclosing(with_silences(gateway.queue.events(job_id), seconds, stopping)) as events,
+        ):
+            async for event in events:
+                if event is not None and event[1] == "done":
                     break
-    except (TimeoutError, errors.QueueUnavailable):
+    except TimeoutError:
         pass
-    return await context.gateway.intake.find(job_id)
+    return await gateway.intake.find(job_id)
 
 
 def accepted_response(job: Job, request: Request) -> Response:

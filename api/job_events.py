@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import orjson
 from starlette.responses import Response
@@ -83,7 +83,7 @@ def render(event_id: str, name: str, data: bytes) -> bytes:
 
 async def with_silences(
     events: AsyncIterator[Event], seconds: float, stopping: asyncio.Event
-) -> AsyncIterator[Event | None]:
+) -> AsyncGenerator[Event | None]:
     """The events, and None whenever none came for `seconds`. Ends early when Redis goes away or the server stops."""
     pending = asyncio.ensure_future(_next(events))
     stop = asyncio.ensure_future(stopping.wait())

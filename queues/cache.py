@@ -2,8 +2,8 @@
 
 A key is a digest of the request and of the loads that answer for its model now: the same replicas since the same
 moments. So what an engine has in memory decides, wherever its files lie and whatever became of them since, and each
-load begins with nothing. Where no load is known nothing is cached. Losing the cache costs time only: with Redis away or full
-there is simply nothing in it.
+load begins with nothing. Where no load is known nothing is cached. Losing the cache costs time only: with Redis away or
+full there is simply nothing in it.
 """
 
 import hashlib

@@ -282,3 +282,44 @@ def test_chunks_are_shown_as_the_engines_data() -> None:
     data = [chunk.removeprefix(b"data: ").strip() for chunk in CHUNKS]
     assert shown == b"id: 1-0\nevent: chunk\ndata: %b\ndata: %b\n\n" % (data[0], data[1])
     assert render("1-1", "progress", b"0.5") == b'id: 1-1\nevent: progress\ndata: {"progress":0.5}\n\n'
+
+
+async def waits(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> tuple["asyncio.Task[Any]", list[str]]:
+    """A call that waits for the end of its job, and what is asked about that job meanwhile."""
+    looks: list[str] = []
+    queue = stack.context.gateway.queue
+    states = queue.states
+
+    async def watched(ids: list[str]) -> list[str | None]:
+        looks.extend(ids)
+        return await states(ids)
+
+    monkeypatch.setattr(queue, "states", watched)
+    call = asyncio.create_task(stack.post("/v1/jobs", CHAT, prefer="wait=600"))
+
+    async def polls() -> bool:
+        return len(looks) > 2
+
+    await until(polls)
+    return call, looks
+
+
+async def test_nobody_asks_on_for_a_caller_that_left(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, looks = await waits(stack, monkeypatch)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+    async def silent() -> bool:
+        before = len(looks)
+        await asyncio.sleep(0.5)
+        return len(looks) == before
+
+    await until(silent)
+    assert (await stack.get(f"/v1/jobs/{looks[0]}")).json()["state"] == "queued"
+
+
+async def test_a_server_that_stops_waits_for_no_job(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, looks = await waits(stack, monkeypatch)
+    stack.context.stopping.set()
+    response = await asyncio.wait_for(call, 2)
+    assert (response.status_code, response.json()["id"]) == (202, looks[0])
