@@ -102,6 +102,7 @@ def _files(body: Body) -> Iterator[FilePlace]:
         if isinstance(body.get(name), str):
             yield FilePlace(body, name, name, FileKind.IMAGE, bare=True)
         elif isinstance(body.get(name), list):
+            _sources(body[name], name)
             for index in range(len(body[name])):
                 yield FilePlace(body[name], index, f"{name}[{index}]", FileKind.IMAGE, bare=True)
     for index, unit in enumerate(body.get("controlnet_units") or ()):

@@ -73,6 +73,9 @@ _LISTENING = {
         types=(STRING,), doc="The sound: a part of the form, or an https URL, `data:` URL or artifact."
     ),
     "filename": Field(types=(STRING,), doc="What the sound is called, for people."),
+    "files": Field(
+        types=(ARRAY,), doc="Many sounds in one job: objects with `file` and `filename`.", check=_file_list
+    ),
     "prompt": Field(types=(STRING,), doc="Text before the sound, for models that use it."),
     "response_format": Field(types=(STRING,), choices=TEXT_FORMATS, doc="Default `json`."),
     "temperature": Field(types=(NUMBER,), low=0, high=1, doc="0 always takes the likeliest."),
@@ -81,9 +84,6 @@ _LISTENING = {
 
 TRANSCRIPTION_TABLE = {
     **_LISTENING,
-    "files": Field(
-        types=(ARRAY,), doc="Many sounds in one job: objects with `file` and `filename`.", check=_file_list
-    ),
     "language": Field(types=(STRING,), doc="Such as `en` or `zh`; `auto` finds out."),
     "timestamp_granularities": Field(types=(ARRAY,), doc="`word`, `segment`.", check=_granularities),
     "stream": Field(types=(BOOLEAN,), doc="Answer as server-sent events."),
