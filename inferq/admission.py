@@ -53,9 +53,11 @@ def _refuse_long(request: Request, prompts: Sequence[Prompt], context: int, coun
 
 
 def _bound_answer(request: Request, context: int, counter: Counter) -> None:
-    """An answer that its caller left open ends where the context that the request may use does."""
-    used = 0
-    for prompt in request.prompts:
-        least = counter.least(prompt.texts, context) + TEMPLATE if counter.exact else prompt.most
-        used = max(used, least)
-    request.body[request.endpoint.length[0]] = max(1, context - used)
+    """An answer that its caller left open ends where the context that the request may use does.
+
+    A guess that leaves no room must not cut an answer for which there may be some: the engine then ends it.
+    """
+    used = max((counter.likely(prompt.texts, context) for prompt in request.prompts), default=0)
+    room = context - used - TEMPLATE
+    if room >= 1 or counter.exact:
+        request.body[request.endpoint.length[0]] = max(1, room)

@@ -21,6 +21,8 @@ KEPT = 8
 """Tokenizers in memory; one of 150,000 tokens takes about 100 MB."""
 _CARELESS = 8
 """Characters per token that no language comes near, once blanks and ruled lines are left out."""
+_CAUTIOUS = 3
+"""ASCII characters per token that English and program text do not stay below for long; others are a token each."""
 _CHEAP = re.compile(r"\s+|(\W)\1{3,}")
 
 T = TypeVar("T")
@@ -46,6 +48,16 @@ class Counter:
                 if count > enough:
                     return count
         return count
+
+    def likely(self, texts: Iterable[str], enough: int) -> int:
+        """Tokens that these texts have; where there is no tokenizer a guess that is rather too high."""
+        if self.exact:
+            return self.least(texts, enough)
+        letters = ascii_letters = 0
+        for text in texts:
+            letters += len(text)
+            ascii_letters += len(text.encode("ascii", "ignore"))
+        return ascii_letters // _CAUTIOUS + letters - ascii_letters
 
     def _length(self, text: str) -> int:
         if self._tokenizer is None:

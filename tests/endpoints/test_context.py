@@ -219,6 +219,39 @@ async def test_a_proxy_bounds_prompt_and_answer(home: Path) -> None:
         await admitted(home, "chat/completions", said(LONG), proxy=Proxy("m", 10**6))
 
 
+ENGLISH = "Somebody has to write the letter before the post leaves, and nobody knows how. "
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("hi", 4000, 4096),
+        ((ENGLISH * 100)[:7500], 1500, 4096 - 7500 // 5),
+        ("\u8c01\u6765\u5199\u4fe1" * 500, 2000, 4096 - 2000),
+    ],
+    ids=["short", "english", "chinese"],
+)
+async def test_without_a_tokenizer_a_proxy_leaves_room_for_an_answer(
+    home: Path, text: str, least: int, most: int
+) -> None:
+    for path, body, field in (
+        ("chat/completions", said(text), "max_tokens"),
+        ("responses", {"input": text}, "max_output_tokens"),
+    ):
+        checked = await admitted(home, path, body, "nowhere", context=None, proxy=Proxy("m", 4096))
+        assert least <= checked.body[field] <= most
+
+
+async def test_without_a_tokenizer_the_engine_ends_an_answer_where_the_guess_leaves_no_room(
+    home: Path,
+) -> None:
+    text = (ENGLISH * 300)[:13_000]
+    checked = await admitted(
+        home, "chat/completions", said(text), "nowhere", context=None, proxy=Proxy("m", 4096)
+    )
+    assert "max_tokens" not in checked.body
+
+
 @pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
 async def test_deep_nesting_is_no_fault_of_ours(home: Path, path: str) -> None:
     """JSON may nest deeper than Python recurses."""
