@@ -11,6 +11,7 @@ from api.auth import Access, Caller
 from api.context import Context, caller_of, context_of, text_header
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
+from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
 from inferq.request import Request
 
@@ -53,12 +54,12 @@ def permit(http: HttpRequest, endpoint: Endpoint) -> None:
         raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
-async def edited_body(context: Context, job: Job, model: str, body: Body) -> bytes:
-    """The body of a requeued job, checked as a new one is."""
+async def edited(context: Context, job: Job, model: str, body: Body) -> dict[str, Any]:
+    """What another body changes about a job that is requeued. It is checked as that of a new durable job is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
     checked = request.check(context.catalog, endpoint, {**body, "model": model})
-    await _admit(context, checked)
-    return checked.encoded
+    await _admit(context, checked, unattended=True)
+    return {"body": checked.encoded, "stream": asks_for_events(checked.body), "units": checked.units}
 
 
 async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:

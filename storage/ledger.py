@@ -163,6 +163,8 @@ class Ledger:
         job_id: str,
         *,
         body: bytes | None = None,
+        stream: bool | None = None,
+        units: float | None = None,
         lane: Lane | None = None,
         metadata: Mapping[str, Any] | None = None,
         model: str | None = None,
@@ -175,6 +177,8 @@ class Ledger:
         """
         edits = {
             "body": body,
+            "stream": stream,
+            "units": units,
             "lane": lane,
             "metadata": metadata,
             "model": model,

@@ -234,12 +234,11 @@ async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str
     model = wanted.get("model") or job.spec.model
     name, _ = context.catalog.for_endpoint(model, ENDPOINTS[job.spec.endpoint])
     edits: dict[str, Any] = {}
-    if "body" in wanted or (name != job.spec.model and job.spec.body):
-        body = wanted.get("body") or orjson.loads(job.spec.body)
-        body = (
-            {**body, "stream": True} if job.spec.stream else {k: v for k, v in body.items() if k != "stream"}
-        )
-        edits["body"] = await submission.edited_body(context, job, name, body)
+    body = wanted.get("body")
+    if body is None and name != job.spec.model and job.spec.body:
+        body = orjson.loads(job.spec.body)
+    if body is not None:
+        edits = await submission.edited(context, job, name, body)
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:

@@ -197,8 +197,30 @@ async def test_a_requeue_changes_what_it_says(stack: Stack, replica: Replica, se
     response = await stack.post(f"/v1/jobs/{job_id}/requeue", edits)
     assert response.status_code == 202
     spec = (await replica.claim()).job.spec
-    assert json.loads(spec.body) == {"model": "demo-chat", "messages": edits["body"]["messages"]}
-    assert (spec.lane, spec.metadata, spec.stream) == ("high", {"edited": "yes"}, False)
+    assert json.loads(spec.body) == {"model": "demo-chat", **edits["body"]}
+    assert (spec.lane, spec.metadata, spec.stream) == ("high", {"edited": "yes"}, True)
+
+
+async def test_a_job_whose_body_was_not_kept_needs_one(
+    stack: Stack, replica: Replica, settings: Settings
+) -> None:
+    call = asyncio.create_task(stack.post("/v1/chat/completions", CHAT))
+    attempt = await replica.answer_one()
+    await call
+    await recorded(settings, stack.context)
+    wrong: list[tuple[dict[str, Any], int]] = [
+        ({"priority": "high"}, 409),
+        ({"priority": "high", "body": None}, 409),
+        ({"body": {}}, 400),
+    ]
+    for edits, status in wrong:
+        response = await stack.post(f"/v1/jobs/{attempt.id}/requeue", edits)
+        assert response.status_code == status, (edits, response.text)
+    long = {"body": {**BODY, "max_tokens": 500, "stream": True}}
+    assert (await stack.post(f"/v1/jobs/{attempt.id}/requeue", long)).status_code == 202
+    spec = (await replica.claim()).job.spec
+    assert (spec.stream, json.loads(spec.body)["stream"]) == (True, True)
+    assert spec.units > 500
 
 
 async def test_a_wrong_requeue_is_refused(stack: Stack) -> None:

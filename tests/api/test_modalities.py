@@ -251,6 +251,43 @@ async def test_sound_is_sent_while_it_is_made(stack: Stack, settings: Settings) 
     await replica.close()
 
 
+async def test_speech_that_is_made_again_is_one_file(stack: Stack, settings: Settings) -> None:
+    """Its caller listened; nobody does now, and the engine knows no field `stream`."""
+    replica = Replica(settings, "say")
+    body = {"model": "say", "input": "hi", "stream_format": "sse"}
+    call = asyncio.create_task(stack.post("/v1/audio/speech", body, X_On_Disconnect="keep"))
+    attempt = await replica.claim()
+    assert attempt.job.spec.stream
+    await replica.fail(attempt)
+    await call
+    await recorded(settings, stack.context)
+    edits = {"body": {"input": "hello", "stream_format": "sse"}}
+    answer = await stack.post(f"/v1/jobs/{attempt.id}/requeue", edits)
+    assert answer.status_code == 202, answer.text
+    spec = (await replica.claim()).job.spec
+    assert json.loads(spec.body) == {"model": "say", "input": "hello"}
+    assert (spec.id, spec.durable, spec.stream) == (attempt.id, True, False)
+    await replica.close()
+
+
+async def test_a_transcription_that_is_made_again_tells_its_followers(
+    stack: Stack, settings: Settings
+) -> None:
+    replica = Replica(settings, "hear")
+    stored = await stack.context.storage.artifacts.put(recording(), "audio/wav")
+    body = {"model": "hear", "file": f"artifact:{stored.sha256}"}
+    call = asyncio.create_task(stack.post("/v1/audio/transcriptions", body, X_On_Disconnect="keep"))
+    attempt = await replica.claim()
+    await replica.fail(attempt)
+    await call
+    await recorded(settings, stack.context)
+    answer = await stack.post(f"/v1/jobs/{attempt.id}/requeue", {"body": {**body, "language": "en"}})
+    assert answer.status_code == 202, answer.text
+    spec = (await replica.claim()).job.spec
+    assert (spec.stream, json.loads(spec.body)["stream"]) == (True, True)
+    await replica.close()
+
+
 async def test_sound_that_breaks_off_is_no_whole_answer(stack: Stack, settings: Settings) -> None:
     replica = Replica(settings, "say")
     call = asyncio.create_task(speak(stack))
