@@ -7,6 +7,8 @@ from typing import Any
 _CHARACTERS_PER_TOKEN = 4
 _PART = 512
 """Tokens of an image, a sound or another part that is not text."""
+_NUMBER = 8
+"""Tokens that a number, true, false or null may have where it is written out."""
 TEMPLATE = 32
 """Tokens that a template may put around a message, or around all of them."""
 
@@ -33,7 +35,10 @@ def tokens_of(value: Any) -> float:
         if isinstance(item, str):
             total += len(item) / _CHARACTERS_PER_TOKEN
         elif isinstance(item, list):
-            rest += item
+            if are_ids(item):
+                total += len(item)
+            else:
+                rest += item
         elif isinstance(item, dict):
             inner = _inner(item)
             if inner is not None:
@@ -43,6 +48,11 @@ def tokens_of(value: Any) -> float:
         else:
             total += 1.0
     return total
+
+
+def are_ids(value: list[Any]) -> bool:
+    """Whether a list holds whole numbers only. There may be a million, so no line of Python runs for each."""
+    return set(map(type, value)) == {int}
 
 
 def texts_of(value: Any) -> Iterator[str]:
@@ -79,9 +89,12 @@ def most_tokens(value: Any) -> int:
             rest += item
             rest += item.values()
         elif isinstance(item, list):
-            rest += item
+            if are_ids(item):
+                total += _NUMBER * len(item)
+            else:
+                rest += item
         else:
-            total += 8
+            total += _NUMBER
     return total
 
 

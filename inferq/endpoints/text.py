@@ -12,7 +12,7 @@ from inferq.config import ModelSettings, fim
 from inferq.endpoints.endpoint import Body, Endpoint, FileKind, FilePlace, Files, fill_in
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Field, wrong_type
 from inferq.endpoints.gateway import GATEWAY, MODEL
-from inferq.endpoints.length import TEMPLATE, Prompt, most_tokens, plain, texts_of, tokens_of
+from inferq.endpoints.length import TEMPLATE, Prompt, are_ids, most_tokens, plain, texts_of, tokens_of
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -78,13 +78,15 @@ def check_prompt(value: Any, path: str) -> None:
     if not value:
         raise errors.InvalidRequest(f"Invalid '{path}': the array is empty.", param=path)
     kind = type(value[0])
+    if kind is int and are_ids(value):
+        return
     for index, item in enumerate(value):
         if kind not in (str, int, list) or type(item) is not kind:
             raise errors.InvalidRequest(
                 f"Invalid type for '{path}[{index}]': expected texts, token ids or arrays of them, not a mixture.",
                 param=f"{path}[{index}]",
             )
-        if kind is list and not all(type(token) is int for token in item):
+        if kind is list and item and not are_ids(item):
             where = f"{path}[{index}]"
             raise errors.InvalidRequest(
                 f"Invalid type for '{where}': expected an array of token ids.", param=where

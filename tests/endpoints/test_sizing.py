@@ -1,6 +1,8 @@
 """The guess at a request's size."""
 
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,8 @@ from inferq import errors
 from inferq.catalog import Catalog
 from inferq.config import ModelSettings, Settings
 from inferq.endpoints import ENDPOINTS
+from inferq.endpoints.length import most_tokens, tokens_of
+from inferq.endpoints.text import check_prompt
 from inferq.request import check, job_spec
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10_000}}
@@ -76,3 +80,51 @@ def test_the_longest_answer_that_a_field_allows_is_a_job() -> None:
     asked = check(catalog(), ENDPOINTS["chat/completions"], body)
     asked.admit()
     assert job_spec(asked, Settings()).units > 2**31
+
+
+def test_many_token_ids_are_not_looked_at_one_by_one() -> None:
+    """Everybody's answers wait meanwhile."""
+    ids = [7] * 300_000
+    for value in (ids, [ids]):
+        for work in (tokens_of, most_tokens, lambda value: check_prompt(value, "prompt")):
+            assert steps(work, value) < 1000, work
+    assert (tokens_of(ids), tokens_of([ids, "1234"])) == (300_000, 300_001)
+    assert most_tokens([ids, "1234"]) == 8 * 300_000 + 4
+    assert (tokens_of([1, "1234", 2]), most_tokens([1, "1234", 2])) == (3, 20)
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ([1, 2, "x"], "prompt[2]"),
+        ([1, True], "prompt[1]"),
+        (["x", 1], "prompt[1]"),
+        ([[1], "x"], "prompt[1]"),
+        ([[1], [1, 2.0]], "prompt[1]"),
+        ([None], "prompt[0]"),
+        ([{}, {}], "prompt[0]"),
+        ([True, True], "prompt[0]"),
+    ],
+)
+def test_a_mixture_is_refused_at_its_place(value: list[Any], where: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as refused:
+        check_prompt(value, "prompt")
+    assert refused.value.param == where
+
+
+def steps(work: Callable[[Any], Any], value: Any) -> int:
+    """Lines of Python that run."""
+    count = 0
+
+    def trace(*_: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work(value)
+    finally:
+        sys.settrace(before)
+    return count
