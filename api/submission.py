@@ -3,17 +3,22 @@
 Every way into the API that makes a job goes through here. It submits nothing.
 """
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
 from api.auth import Access, Caller
-from api.context import Context, caller_of, context_of, text_header
+from api.context import caller_of, context_of, headers_of, text_header
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
 from inferq.request import Request
+
+LARGE = 256 * 2**10
+"""Bytes of a body from which on a thread checks it, so that others are served meanwhile."""
 
 
 async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tuple[Request, JobSpec]:
@@ -43,8 +48,10 @@ async def checked_request(
     permit(http, endpoint)
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
-    checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
-    await _admit(context, checked, unattended=unattended)
+    proxy = http.scope.get("proxy")
+    work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=proxy)
+    checked = await asyncio.to_thread(work) if _large(http) else work()
+    await _admit(http, checked, unattended=unattended)
     return checked
 
 
@@ -54,20 +61,27 @@ def permit(http: HttpRequest, endpoint: Endpoint) -> None:
         raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
-async def edited(context: Context, job: Job, model: str, body: Body) -> dict[str, Any]:
+async def edited(http: HttpRequest, job: Job, model: str, body: Body) -> dict[str, Any]:
     """What another body changes about a job that is requeued. It is checked as that of a new durable job is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
-    checked = request.check(context.catalog, endpoint, {**body, "model": model})
-    await _admit(context, checked, unattended=True)
+    checked = request.check(context_of(http).catalog, endpoint, {**body, "model": model})
+    await _admit(http, checked, unattended=True)
     return {"body": checked.encoded, "stream": asks_for_events(checked.body), "units": checked.units}
 
 
-async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:
+async def _admit(http: HttpRequest, checked: Request, *, unattended: bool = False) -> None:
+    context = context_of(http)
     await context.room.refuse_too_big(checked.model, checked.settings)
     await context.media.take_all(checked)
     if unattended:
         checked.endpoint.unattended(checked.body)
-    await context.admission.admit(checked)
+    await context.admission.admit(checked, large=_large(http))
+
+
+def _large(http: HttpRequest) -> bool:
+    """A body whose length nobody declared may be."""
+    declared = headers_of(http.scope).get(b"content-length", b"")
+    return not declared.isdigit() or int(declared) >= LARGE
 
 
 def _spec(http: HttpRequest, checked: Request, **given: Any) -> JobSpec:

@@ -4,6 +4,7 @@ Only what cannot fit for certain is refused, because the gateway does not know h
 the engine refuses the rest. Most prompts have fewer bytes than there is room for tokens, and are never tokenised.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,8 +20,11 @@ class Admission:
         self._settings = settings
         self._tokenizers = Tokenizers()
 
-    async def admit(self, request: Request) -> None:
-        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
+    async def admit(self, request: Request, *, large: bool = False) -> None:
+        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on.
+
+        A `large` request is looked at in a thread.
+        """
         context = request.settings.context
         if context is not None:
             doubtful = [each for each in request.prompts if each.most + each.answer > context]
@@ -28,7 +32,10 @@ class Admission:
                 await self._counted(request, doubtful, partial(_refuse_long, request, doubtful, context))
             if request.open_ended:
                 await self._counted(request, request.prompts, partial(_bound_answer, request, context))
-        request.admit()
+        if large:
+            await asyncio.to_thread(request.admit)
+        else:
+            request.admit()
 
     async def _counted(
         self, request: Request, prompts: Sequence[Prompt], work: Callable[[Counter], None]

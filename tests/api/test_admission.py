@@ -1,13 +1,17 @@
 """Refused before it waits: what is longer than the context, and models that fit no device."""
 
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api import room
+from api import room, submission
 from inferq.config import Settings
+from inferq.endpoints import ENDPOINTS
 from queues.connection import connect
 from queues.presence import NodeInfo, Presence
 from tests.api.stack import CHAT, MODELS, Stack, settings_for
@@ -102,3 +106,25 @@ async def test_one_reading_serves_many_requests(
     assert (await submitted(stack))[0] == 202
     monkeypatch.setattr(room, "FRESH", 0.0)
     assert (await submitted(stack))[0] == 400
+
+
+async def test_large_bodies_are_checked_off_the_event_loop(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[bool] = []
+    endpoint = ENDPOINTS["embeddings"]
+
+    def noted(result: Any) -> Callable[..., Any]:
+        def work(*_: Any) -> Any:
+            where.append(threading.current_thread() is threading.main_thread())
+            return result
+
+        return work
+
+    spied = replace(endpoint, prompts=noted(()), units=noted(1.0))
+    monkeypatch.setitem(ENDPOINTS, "embeddings", spied)
+    for size, on_the_loop in ((10, True), (submission.LARGE, False)):
+        where.clear()
+        body = {"model": "demo-embed", "input": "x" * size}
+        assert (await stack.post("/v1/embeddings", body, Prefer="respond-async")).status_code == 202
+        assert where == [on_the_loop] * 2
