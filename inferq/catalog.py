@@ -48,10 +48,7 @@ class Catalog:
                 f"use /v1/{default_for(model.type).path}.",
                 param="model",
             )
-        if (
-            endpoint.offered
-            and endpoint.path not in find_engine(self._settings.kind_of(model.engine)).endpoints
-        ):
+        if endpoint.offered and endpoint.path not in self._offered(model):
             raise errors.NotFound(
                 f"The engine {model.engine!r} of the model {name!r} does not offer /v1/{endpoint.path}.",
                 param="model",
@@ -60,13 +57,17 @@ class Catalog:
 
     def endpoints_of(self, model: ModelSettings) -> list[str]:
         """Paths below /v1 that this model can be called with; none when its engine is not installed here."""
-        try:
-            offered = find_engine(self._settings.kind_of(model.engine)).endpoints
-        except errors.ConfigError:
-            return []
+        offered = self._offered(model)
         return [
             path for path, endpoint in ENDPOINTS.items() if model.type in endpoint.takes and path in offered
         ]
+
+    def _offered(self, model: ModelSettings) -> frozenset[str]:
+        """What the model's engine says that it offers; nothing where it is not installed here."""
+        try:
+            return find_engine(self._settings.kind_of(model.engine)).endpoints
+        except errors.ConfigError:
+            return frozenset()
 
     def endpoint(self, named: Any, model: str) -> Endpoint:
         """The endpoint that a job names, with or without its version, or the one that its model is for."""
