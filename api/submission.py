@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from api.auth import Access, Caller
-from api.context import caller_of, context_of, headers_of, text_header
+from api.context import Context, caller_of, context_of, headers_of, text_header
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
@@ -50,8 +50,10 @@ async def checked_request(
     lane = text_header(http.scope, b"x-priority")
     proxy = http.scope.get("proxy")
     work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=proxy)
-    checked = await asyncio.to_thread(work) if _large(http) else work()
-    await _admit(http, checked, unattended=unattended)
+    large = _large(http)
+    checked = await asyncio.to_thread(work) if large else work()
+    checked.large = large
+    await _admit(context, checked, unattended=unattended)
     return checked
 
 
@@ -61,21 +63,20 @@ def permit(http: HttpRequest, endpoint: Endpoint) -> None:
         raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
-async def edited(http: HttpRequest, job: Job, model: str, body: Body) -> dict[str, Any]:
+async def edited(context: Context, job: Job, model: str, body: Body) -> dict[str, Any]:
     """What another body changes about a job that is requeued. It is checked as that of a new durable job is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
-    checked = request.check(context_of(http).catalog, endpoint, {**body, "model": model})
-    await _admit(http, checked, unattended=True)
+    checked = request.check(context.catalog, endpoint, {**body, "model": model})
+    await _admit(context, checked, unattended=True)
     return {"body": checked.encoded, "stream": asks_for_events(checked.body), "units": checked.units}
 
 
-async def _admit(http: HttpRequest, checked: Request, *, unattended: bool = False) -> None:
-    context = context_of(http)
+async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:
     await context.room.refuse_too_big(checked.model, checked.settings)
     await context.media.take_all(checked)
     if unattended:
         checked.endpoint.unattended(checked.body)
-    await context.admission.admit(checked, large=_large(http))
+    await context.admission.admit(checked)
 
 
 def _large(http: HttpRequest) -> bool:

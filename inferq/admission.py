@@ -20,11 +20,8 @@ class Admission:
         self._settings = settings
         self._tokenizers = Tokenizers()
 
-    async def admit(self, request: Request, *, large: bool = False) -> None:
-        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on.
-
-        A `large` request is looked at in a thread.
-        """
+    async def admit(self, request: Request) -> None:
+        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
         context = request.settings.context
         if context is not None:
             doubtful = [each for each in request.prompts if each.most + each.answer > context]
@@ -32,7 +29,7 @@ class Admission:
                 await self._counted(request, doubtful, partial(_refuse_long, request, doubtful, context))
             if request.open_ended:
                 await self._counted(request, request.prompts, partial(_bound_answer, request, context))
-        if large:
+        if request.large:
             await asyncio.to_thread(request.admit)
         else:
             request.admit()

@@ -74,6 +74,8 @@ class Request:
     """What has to fit into the model's context, where that is known."""
     open_ended: bool = False
     """The answer must be bounded, because the engine knows of more context than this request may use."""
+    large: bool = False
+    """Too much to be looked at while others wait: a thread does."""
     encoded: bytes = b""
     """The body as the engine gets it, once the request is admitted."""
     units: float = 0.0

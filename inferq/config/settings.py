@@ -199,12 +199,6 @@ class Settings(Section):
         """An absolute path: relative ones lie under INFERQ_HOME."""
         return self.home / path
 
-    def resolve_model(self, name: str) -> str | None:
-        """The model that a public name or alias stands for."""
-        if name in self.models:
-            return name
-        return next((model for model, spec in self.models.items() if name in spec.aliases), None)
-
     def kind_of(self, engine: str) -> str:
         """The engine, as it is installed, that a model's `engine` stands for."""
         configured = self.engines.get(engine)

@@ -111,7 +111,7 @@ def wrong_type(path: str, types: tuple[str, ...], value: Any) -> errors.InvalidR
     )
 
 
-def object_schema(table: Table, *, example: Any = None, open_ended: bool = False) -> dict[str, Any]:
+def object_schema(table: Table, *, open_ended: bool = False) -> dict[str, Any]:
     """The JSON Schema of a body that `verify` accepts."""
     made: dict[str, Any] = {
         "type": "object",
@@ -121,8 +121,6 @@ def object_schema(table: Table, *, example: Any = None, open_ended: bool = False
     required = [name for name, row in table.items() if row.required]
     if required:
         made["required"] = required
-    if example is not None:
-        made["example"] = example
     return made
 
 

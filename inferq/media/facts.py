@@ -9,10 +9,9 @@ Kind = Literal["image", "audio", "video", "other"]
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`kind` decides the rest: pictures and video have `width`, `height` (pixels) and `frames`; audio and video have
-    `seconds`; audio, and video with sound, has `channels` and `sample_rate` (Hz). None: not there, or not known.
+    `seconds`; audio, and video with sound, has `channels`. None: not there, or not known.
 
-    `codec` is the picture's format or the codec of the first stream, video before sound. `animated` pictures have more
-    than one frame. `error` says why nothing could be found out; then all else is at its default.
+    `error` says why nothing could be found out; then all else is at its default.
     """
 
     kind: Kind = "other"
@@ -22,7 +21,4 @@ class Facts:
     frames: int | None = None
     seconds: float | None = None
     channels: int | None = None
-    sample_rate: int | None = None
-    codec: str | None = None
-    animated: bool = False
     error: str | None = None

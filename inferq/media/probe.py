@@ -48,7 +48,6 @@ _PICTURES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
-_ANIMATED = ("PNG", "WEBP", "GIF")
 _CONTAINERS = {  # FFmpeg's demuxer: media type of sound, media type of video
     "wav": ("audio/wav", "video/wav"),
     "w64": ("audio/wav", "video/wav"),
@@ -130,8 +129,6 @@ def picture(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
             "width": image.width,
             "height": image.height,
             "frames": 1 if form == "MPO" else frames,
-            "codec": form.lower(),
-            "animated": form in _ANIMATED and frames > 1,
         }
 
 
@@ -147,22 +144,18 @@ def recording(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
     with container:
         pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         sounds = [s for s in container.streams.audio if s.sample_rate and s.channels]
-        facts: dict[str, Any] = {"animated": False}
-        seconds = length(container)
+        facts: dict[str, Any] = {"kind": "audio", "seconds": length(container)}
         if sounds:
-            facts |= {"channels": sounds[0].channels, "sample_rate": sounds[0].sample_rate}
-            facts |= {"codec": sounds[0].codec_context.name}
+            facts["channels"] = sounds[0].channels
         if pictures and pictures[0].width:
             first = pictures[0]
             rate = first.average_rate or first.guessed_rate
+            seconds = facts["seconds"]
             frames = first.frames or (round(seconds * rate) if seconds is not None and rate else None)
-            facts |= {"width": first.width, "height": first.height, "frames": frames, "animated": True}
-            facts |= {"codec": first.codec_context.name}
+            facts |= {"kind": "video", "width": first.width, "height": first.height, "frames": frames}
         elif not sounds:
             return None
-        kind = "video" if facts["animated"] else "audio"
-        media_type = container_type(container.format.name, kind, head)
-        return {"kind": kind, "media_type": media_type, "seconds": seconds} | facts
+        return {**facts, "media_type": container_type(container.format.name, facts["kind"], head)}
 
 
 def length(container: InputContainer) -> float | None:

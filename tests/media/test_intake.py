@@ -113,7 +113,7 @@ async def test_kinds(
 
 def test_a_video_with_sound_can_be_listened_to():
     limits = Limits(pixels=100, seconds=10, frames=100)
-    facts = Facts(kind="video", width=10, height=10, frames=10, seconds=1, channels=2, sample_rate=8000)
+    facts = Facts(kind="video", width=10, height=10, frames=10, seconds=1, channels=2)
     judge(facts, param="file", wants="audio", limits=limits)
     judge(facts, param="file", wants="video", limits=limits)
 

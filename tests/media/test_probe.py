@@ -68,14 +68,12 @@ async def test_pictures(look, form: str, frames: int):
         width=40,
         height=30,
         frames=frames,
-        codec=form.lower(),
-        animated=frames > 1 and form != "TIFF",
     )
 
 
 async def test_a_jpeg_with_more_pictures_is_a_jpeg(look):
     found = await look(files.picture("MPO", frames=2))
-    assert (found.media_type, found.frames, found.animated) == ("image/jpeg", 1, False)
+    assert (found.media_type, found.frames) == ("image/jpeg", 1)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +94,14 @@ async def test_a_jpeg_with_more_pictures_is_a_jpeg(look):
 async def test_sounds(look, form: str, codec: str, rate: int, media_type: str):
     found = await look(files.sound(form, codec, 2.0, rate))
     assert (found.kind, found.media_type, found.error) == ("audio", media_type, None)
-    assert (found.channels, found.sample_rate) == (1, rate)
+    assert found.channels == 1
     assert found.seconds == pytest.approx(2.0, abs=0.15)
-    assert (found.width, found.frames, found.animated) == (None, None, False)
+    assert (found.width, found.frames) == (None, None)
 
 
 async def test_wav(look):
     assert await look(files.wav(1.5, 8000, 2)) == Facts(
-        kind="audio", media_type="audio/wav", seconds=1.5, channels=2, sample_rate=8000, codec="pcm_s16le"
+        kind="audio", media_type="audio/wav", seconds=1.5, channels=2
     )
 
 
