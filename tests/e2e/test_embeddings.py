@@ -1,6 +1,7 @@
 """The embedding engine behind the whole stack."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +48,11 @@ def test_an_embedding_as_a_long_job(model_stack: Stack) -> None:
     assert (accepted.status_code, accepted.json()["endpoint"]) == (202, "embeddings")
     job = model_stack.ended(accepted.json()["id"])
     assert len(job["result"]["data"][0]["embedding"]) > 8
+
+
+def test_the_same_question_is_answered_from_the_cache(model_stack: Stack) -> None:
+    """The replica's report of its load is what makes an answer findable again."""
+    body = {"model": "demo-embed", "input": f"asked twice {time.time()}"}
+    first, again = (model_stack.post("/v1/embeddings", body) for _ in range(2))
+    assert (first.headers["x-cache"], again.headers["x-cache"]) == ("miss", "hit")
+    assert again.content == first.content

@@ -147,7 +147,9 @@ def test_everything_about_a_recording(client: openai.OpenAI, voices: Voices, mix
     assert starts == sorted(starts)
 
 
-def test_a_recording_of_half_an_hour_in_the_background(http: httpx2.Client, stack: Stack, voices: Voices) -> None:
+def test_a_recording_of_half_an_hour_in_the_background(
+    http: httpx2.Client, stack: Stack, voices: Voices
+) -> None:
     """Accepted at once; its progress is shown until the text is there."""
     voices.wav("half-hour.wav", voices.samples("tea.wav") * 680)
     with (voices.folder / "half-hour.wav").open("rb") as file:
