@@ -119,7 +119,7 @@ class MediaStore:
     async def take_all(self, request: Request) -> None:
         """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
 
-        Raises as `take`, and InvalidRequest for too many.
+        Raises as `take`, InvalidRequest for too many, and BodyTooLarge for more bytes than one request may name.
         """
         places = request.places()
         most = self._settings.max_media_per_request
@@ -128,14 +128,27 @@ class MediaStore:
                 f"The request names {len(places)} files, more than the limit of {most} of this server.",
                 param=places[most].param,
             )
+        size = 0
         for place in places:
             media = await self.take(
                 place.named, param=place.param, wants=place.kind.value, raw_base64=place.bare
             )
+            size += media.size
+            self._refuse_beyond(size, place.param)
             place.put(f"artifact:{media.sha256}")
             facts = media.facts
             request.files[place.param] = FileFacts(
                 media.media_type, media.size, facts.width, facts.height, facts.seconds
+            )
+
+    def _refuse_beyond(self, size: int, param: str) -> None:
+        """An engine may get all files of a request in one body, each as often as it is named."""
+        most = self._settings.most_bytes
+        if size > most:
+            raise errors.BodyTooLarge(
+                f"The files of the request have {size} bytes up to '{param}', more than the limit of {most} bytes of "
+                "this server for all files of a request; one that is named twice counts twice.",
+                param=param,
             )
 
     async def close(self) -> None:

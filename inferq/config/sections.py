@@ -326,3 +326,10 @@ class Media(Section):
     """Most frames of a video or of an animated picture."""
     max_media_per_request: int = Field(default=256, ge=1)
     """Most files that one request names."""
+    max_media_bytes: Size | None = Field(default=None, ge=1)
+    """Largest sum of the files that one request names; one that is named twice counts twice. By default max_upload."""
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest sum of the files of one request."""
+        return self.max_media_bytes or self.max_upload

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from inferq import errors
+from inferq.catalog import Catalog
+from inferq.config import Settings
 from inferq.config.sections import Media as MediaSettings
+from inferq.endpoints import ENDPOINTS
 from inferq.media.facts import Facts
 from inferq.media.prober import Prober
+from inferq.request import Request, check
 from storage import media
 from storage.artifacts import COPIES_FOLDER, ArtifactStore
 from storage.media import Limits, MediaStore, judge
@@ -340,3 +344,29 @@ async def test_large_inline_data_is_decoded_beside_the_loop(
     monkeypatch.setattr(asyncio, "to_thread", recorded)
     await store.take(data_url(b"x" * 2_000_000), param="file")
     assert media.parse in ran
+
+
+def naming(*urls: str) -> Request:
+    """A request of a conversation that shows these pictures."""
+    settings = Settings.model_validate({"models": {"m": {"engine": "vllm", "source": "x", "type": "chat"}}})
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    body = {"model": "m", "messages": [{"role": "user", "content": parts}]}
+    return check(Catalog(settings), ENDPOINTS["chat/completions"], body)
+
+
+async def test_the_files_of_a_request_have_a_bound_together(artifacts: ArtifactStore):
+    other = files.picture("PNG", (41, 30))
+    size = len(PNG) + len(other)
+    store = media_store(artifacts, max_media_bytes=size)
+    await store.take_all(naming(data_url(PNG), data_url(other)))
+    for third in (data_url(PNG), f"artifact:{digest(PNG)}"):
+        with pytest.raises(errors.BodyTooLarge, match=f"limit of {size} bytes") as caught:
+            await store.take_all(naming(data_url(PNG), data_url(other), third))
+        assert f"{size + len(PNG)} bytes" in caught.value.message
+        assert caught.value.param == "messages[0].content[2].image_url.url"
+    await store.close()
+
+
+def test_the_bound_for_all_files_is_that_for_one_unless_it_is_said():
+    assert MediaSettings.model_validate({"max_upload": "1GiB"}).most_bytes == 2**30
+    assert MediaSettings.model_validate({"max_upload": "1GiB", "max_media_bytes": 5}).most_bytes == 5
