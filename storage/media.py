@@ -7,16 +7,17 @@ again. It must not know endpoints, nor how a file is fetched or looked into.
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from inferq import errors
 from inferq.config.sections import Media as MediaSettings
-from inferq.endpoints import FileFacts
+from inferq.endpoints import FileFacts, FilePlace
 from inferq.media.facts import Facts
-from inferq.media.fetch import Fetcher
+from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
 from inferq.media.reference import Inline, Reference, Remote, Stored, parse
 from inferq.request import Request
@@ -28,6 +29,9 @@ Wants = Literal["image", "audio", "video", "any"]
 
 REMEMBERED = 1024
 """Artifacts whose facts are kept, so that the same bytes are looked into once."""
+
+AT_ONCE = 4
+"""Files of one request that are taken at a time."""
 
 _CLAIM = re.compile(r"application/[a-z0-9!#$&^_.+-]{1,64}")
 _WANTED = {
@@ -71,6 +75,7 @@ class MediaStore:
         self._settings = settings
         self._fetcher = fetcher or Fetcher(settings)
         self._prober = prober or Prober()
+        self._fetching = asyncio.Semaphore(settings.max_fetches)
         self._known: OrderedDict[str, Facts] = OrderedDict()
         self.limits = Limits(
             pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
@@ -84,9 +89,11 @@ class MediaStore:
         wants: Wants = "any",
         limits: Limits | None = None,
         raw_base64: bool = False,
+        deadline: float | None = None,
     ) -> Media:
         """The file that a field refers to: a data: URL, a URL, an artifact's id, or base64 where that is taken.
 
+        `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn.
         Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
         """
         reference = await self._parsed(value, param, raw_base64)
@@ -97,7 +104,11 @@ class MediaStore:
             case Inline(data, media_type):
                 return await self._received(_pieces(data), media_type, param, wants, bounds)
             case Remote():
-                async with self._fetcher.open(reference, param=param) as body:
+                async with (
+                    self._in_time(deadline, param),
+                    self._fetching,
+                    self._fetcher.open(reference, param=param) as body,
+                ):
                     return await self._received(body.chunks, body.media_type, param, wants, bounds)
 
     async def receive(
@@ -128,26 +139,58 @@ class MediaStore:
                 f"The request names {len(places)} files, more than the limit of {most} of this server.",
                 param=places[most].param,
             )
-        size = 0
-        for place in places:
-            media = await self.take(
-                place.named, param=place.param, wants=place.kind.value, raw_base64=place.bare
-            )
+        if places:
+            await self._take_places(places, request.files)
+
+    async def _take_places(self, places: Sequence[FilePlace], known: dict[str, FileFacts]) -> None:
+        """Take files a few at a time. The first error ends the others."""
+        deadline = asyncio.get_running_loop().time() + self._settings.request_fetch_timeout
+        turns, size = asyncio.Semaphore(AT_ONCE), 0
+
+        async def take(place: FilePlace) -> None:
+            nonlocal size
+            async with turns:
+                media = await self.take(
+                    place.named,
+                    param=place.param,
+                    wants=place.kind.value,
+                    raw_base64=place.bare,
+                    deadline=deadline,
+                )
             size += media.size
             self._refuse_beyond(size, place.param)
             place.put(f"artifact:{media.sha256}")
             facts = media.facts
-            request.files[place.param] = FileFacts(
+            known[place.param] = FileFacts(
                 media.media_type, media.size, facts.width, facts.height, facts.seconds
             )
+
+        tasks = [asyncio.create_task(take(place)) for place in places]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _in_time(self, deadline: float | None, param: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            longest = self._settings.request_fetch_timeout
+            raise failed(param, f"all files of the request together took longer than {longest:g} s") from None
 
     def _refuse_beyond(self, size: int, param: str) -> None:
         """An engine may get all files of a request in one body, each as often as it is named."""
         most = self._settings.most_bytes
         if size > most:
             raise errors.BodyTooLarge(
-                f"The files of the request have {size} bytes up to '{param}', more than the limit of {most} bytes of "
-                "this server for all files of a request; one that is named twice counts twice.",
+                f"The files of the request have at least {size} bytes together, more than the limit of {most} bytes of "
+                "this server; one that is named twice counts twice.",
                 param=param,
             )
 
