@@ -3,12 +3,14 @@
 Every way into the API that makes a job goes through here. It submits nothing.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
 from api.auth import Access, Caller
-from api.context import Context, caller_of, context_of, text_header
+from api.context import caller_of, context_of, text_header
+from api.departure import UntilDeparture
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.job import Job, JobSpec, OnDisconnect
@@ -43,7 +45,7 @@ async def checked_request(
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
     checked = request.check(context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
-    await _admit(context, checked, unattended=unattended)
+    await _admit(http, checked, caller_of(http).tenant, unattended=unattended)
     return checked
 
 
@@ -53,20 +55,25 @@ def permit(http: HttpRequest, endpoint: Endpoint) -> None:
         raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
-async def edited_body(context: Context, job: Job, model: str, body: Body) -> bytes:
+async def edited_body(http: HttpRequest, job: Job, model: str, body: Body) -> bytes:
     """The body of a requeued job, checked as a new one is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
-    checked = request.check(context.catalog, endpoint, {**body, "model": model})
-    await _admit(context, checked)
+    checked = request.check(context_of(http).catalog, endpoint, {**body, "model": model})
+    await _admit(http, checked, None)
     return checked.encoded
 
 
-async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:
-    await context.room.refuse_too_big(checked.model, checked.settings)
-    await context.media.take_all(checked)
-    if unattended:
-        checked.endpoint.unattended(checked.body)
-    await context.admission.admit(checked)
+async def _admit(
+    http: HttpRequest, checked: Request, tenant: str | None, *, unattended: bool = False
+) -> None:
+    """Raises what `Door.admit` raises, and CallerLeft: nobody's files are fetched for nobody."""
+    context = context_of(http)
+    try:
+        async with UntilDeparture(http.receive) if checked.places() else nullcontext():
+            await context.door.admit(checked, tenant=tenant, unattended=unattended)
+    except errors.AtCapacity as error:
+        context.telemetry.job_rejected(checked.model, error.code)
+        raise
 
 
 def _spec(http: HttpRequest, checked: Request, **given: Any) -> JobSpec:

@@ -6,6 +6,8 @@ How a request becomes a job:
 2. The files it names become artifacts (`storage.media`), and what was measured of them is put into `files`.
 3. `admit` (by way of `inferq.admission`): what the model can never serve is refused before it waits.
 4. `job_spec`: the job.
+
+`queues.door` does the second and the third.
 """
 
 import time
@@ -73,10 +75,13 @@ class Request:
     """The answer must be bounded, because the engine knows of more context than this request may use."""
     encoded: bytes = b""
     """The body as the engine gets it, once the request is admitted."""
+    _places: tuple[FilePlace, ...] | None = None
 
-    def places(self) -> list[FilePlace]:
-        """Where the body names files. Raises InvalidRequest for a name of the wrong type."""
-        return list(self.endpoint.files(self.body))
+    def places(self) -> tuple[FilePlace, ...]:
+        """Where the body names files, looked for once. Raises InvalidRequest for a name of the wrong type."""
+        if self._places is None:
+            self._places = tuple(self.endpoint.files(self.body))
+        return self._places
 
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""

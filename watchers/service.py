@@ -41,7 +41,7 @@ class Watcher:
     def __init__(self, settings: Settings, folders: Folders, storage: Storage, gateway: Gateway) -> None:
         self._folders = folders
         self._ledger = storage.ledger
-        self._inbox = Inbox(folders, settings, gateway.intake, storage.ledger, storage.media)
+        self._inbox = Inbox(folders, settings, gateway, storage)
         self._outbox = Outbox(folders, storage.ledger, storage.artifacts, settings.api.max_body)
         self._sightings = Sightings()
         self._complaints = Complaints(log)

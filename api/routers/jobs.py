@@ -239,7 +239,7 @@ async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str
         body = (
             {**body, "stream": True} if job.spec.stream else {k: v for k, v in body.items() if k != "stream"}
         )
-        edits["body"] = await submission.edited_body(context, job, name, body)
+        edits["body"] = await submission.edited_body(request, job, name, body)
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from api import room
 from inferq.config import Settings
+from queues import room
 from queues.connection import connect
 from queues.presence import NodeInfo, Presence
 from tests.api.stack import CHAT, MODELS, Stack, settings_for
