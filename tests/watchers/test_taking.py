@@ -223,6 +223,37 @@ async def pictures(seconds: float = 0.0) -> AsyncIterator[Server]:
         yield server
 
 
+async def test_a_file_with_slow_urls_holds_up_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async with pictures(3600) as server, site.watching():
+        for number in range(3):
+            site.drop(f"slow{number}.json", showing(server.url(), server.url()))
+        await until(lambda: len(server.heads) == 6)
+        site.drop("quick.json")
+        await until(lambda: len(listed(site.folders.temp)) == 1, timeout=10)
+    assert listed(site.folders.inbox) == ["slow0.json", "slow1.json", "slow2.json"]
+
+
+async def test_files_with_slow_urls_are_bounded_and_become_jobs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchers.service.MOST_ASIDE", 2)
+    monkeypatch.setattr("watchers.service.SLOW", 0.01)
+    most = 0
+    async with pictures(0.3) as server, site.watching() as watcher:
+        for number in range(5):
+            site.drop(f"{number}.json", showing(server.url()))
+
+        def all_taken() -> bool:
+            nonlocal most
+            most = max(most, len(watcher._aside))
+            return len(listed(site.folders.temp)) == 5
+
+        await until(all_taken)
+        await until(lambda: not watcher._aside)
+    assert most == 2
+    assert len(server.heads) == len(await site.jobs()) == 5
+
+
 async def test_nothing_is_fetched_while_the_queue_is_full(
     site: Site, gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
