@@ -70,7 +70,9 @@ async def _admit(
     context = context_of(http)
     try:
         async with UntilDeparture(http.receive) if checked.places() else nullcontext():
-            await context.door.admit(checked, tenant=tenant, unattended=unattended)
+            await context.door.admit(
+                checked, tenant=tenant, unattended=unattended, host=text_header(http.scope, b"host")
+            )
     except errors.AtCapacity as error:
         context.telemetry.job_rejected(checked.model, error.code)
         raise

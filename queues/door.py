@@ -21,10 +21,13 @@ class Door:
         self._room = Room(queue)
         self._admission = Admission(settings)
 
-    async def admit(self, request: Request, *, tenant: str | None, unattended: bool = False) -> None:
+    async def admit(
+        self, request: Request, *, tenant: str | None, unattended: bool = False, host: str | None = None
+    ) -> None:
         """Take the files of a request and encode its body. `unattended`: its caller does not wait for the answer.
 
-        `tenant` is whose bounds hold; None for a job that was accepted before, for which none do.
+        `tenant` is whose bounds hold; None for a job that was accepted before, for which none do. `host` is where the
+        caller reached this server.
 
         1. A model that no device can hold. 2. A queue that is full already, where there are files to take and no
         answer may be in the cache. 3. The files. 4. What the model can never serve.
@@ -34,7 +37,7 @@ class Door:
         await self._room.refuse_too_big(request.model, request.settings)
         if tenant is not None and request.places() and not request.endpoint.cached(request.body):
             await self._refuse_full(request, tenant)
-        await self._media.take_all(request)
+        await self._media.take_all(request, host=host)
         if unattended:
             request.endpoint.unattended(request.body)
         await self._admission.admit(request)

@@ -7,7 +7,7 @@ again. It must not know endpoints, nor how a file is fetched or looked into.
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from inferq.endpoints import FileFacts, FilePlace
 from inferq.media.facts import Facts
 from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
-from inferq.media.reference import Inline, Reference, Remote, Stored, parse
+from inferq.media.reference import Inline, Reference, Remote, Stored, parse, place_of
 from inferq.request import Request
 from storage.artifacts import CHUNK, Artifact, ArtifactStore
 from storage.blobs import OCTETS
@@ -61,18 +61,23 @@ class Limits:
 
 
 class MediaStore:
-    """Takes files for the API and for watched folders. `close` it; fetcher and prober are made if not given."""
+    """Takes files for the API and for watched folders. `close` it; fetcher and prober are made if not given.
+
+    `ours` are the places (`reference.place_of`) whose links to artifacts mean what is here.
+    """
 
     def __init__(
         self,
         artifacts: ArtifactStore,
         settings: MediaSettings,
         *,
+        ours: Collection[str] = (),
         fetcher: Fetcher | None = None,
         prober: Prober | None = None,
     ) -> None:
         self._artifacts = artifacts
         self._settings = settings
+        self._ours = frozenset(ours)
         self._fetcher = fetcher or Fetcher(settings)
         self._prober = prober or Prober()
         self._fetching = asyncio.Semaphore(settings.max_fetches)
@@ -90,13 +95,15 @@ class MediaStore:
         limits: Limits | None = None,
         raw_base64: bool = False,
         deadline: float | None = None,
+        host: str | None = None,
     ) -> Media:
         """The file that a field refers to: a data: URL, a URL, an artifact's id, or base64 where that is taken.
 
-        `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn.
+        `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn. `host`
+        is where the caller reached this server, whose links are ours as well.
         Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
         """
-        reference = await self._parsed(value, param, raw_base64)
+        reference = await self._parsed(value, param, raw_base64, host)
         bounds = limits or self.limits
         match reference:
             case Stored(sha256):
@@ -127,7 +134,7 @@ class MediaStore:
         bounded = _bounded(chunks, self._settings.max_upload, param)
         return await self._received(bounded, media_type, param, wants, limits or self.limits)
 
-    async def take_all(self, request: Request) -> None:
+    async def take_all(self, request: Request, *, host: str | None = None) -> None:
         """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
 
         Raises as `take`, InvalidRequest for too many, and BodyTooLarge for more bytes than one request may name.
@@ -140,9 +147,11 @@ class MediaStore:
                 param=places[most].param,
             )
         if places:
-            await self._take_places(places, request.files)
+            await self._take_places(places, request.files, host)
 
-    async def _take_places(self, places: Sequence[FilePlace], known: dict[str, FileFacts]) -> None:
+    async def _take_places(
+        self, places: Sequence[FilePlace], known: dict[str, FileFacts], host: str | None
+    ) -> None:
         """Take files a few at a time. The first error ends the others."""
         deadline = asyncio.get_running_loop().time() + self._settings.request_fetch_timeout
         turns, size = asyncio.Semaphore(AT_ONCE), 0
@@ -156,6 +165,7 @@ class MediaStore:
                     wants=place.kind.value,
                     raw_base64=place.bare,
                     deadline=deadline,
+                    host=host,
                 )
             size += media.size
             self._refuse_beyond(size, place.param)
@@ -198,12 +208,19 @@ class MediaStore:
         """End the processes that look into files."""
         await self._prober.close()
 
-    async def _parsed(self, value: Any, param: str, raw_base64: bool) -> Reference:
-        limit = self._settings.max_upload
+    async def _parsed(self, value: Any, param: str, raw_base64: bool, host: str | None) -> Reference:
+        told = {place_of(f"http://{host}"), place_of(f"https://{host}")} if host else set()
+        places = self._ours.union(place for place in told if place)
+        how: dict[str, Any] = {
+            "param": param,
+            "limit": self._settings.max_upload,
+            "raw_base64": raw_base64,
+            "ours": places,
+        }
         if isinstance(value, str) and len(value) > CHUNK:
             # Megabytes of base64 would hold up everybody else.
-            return await asyncio.to_thread(parse, value, param=param, limit=limit, raw_base64=raw_base64)
-        return parse(value, param=param, limit=limit, raw_base64=raw_base64)
+            return await asyncio.to_thread(parse, value, **how)
+        return parse(value, **how)
 
     async def _stored(self, sha256: str, param: str, wants: Wants, limits: Limits) -> Media:
         artifact = await self._artifacts.stat(sha256)

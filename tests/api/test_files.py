@@ -16,7 +16,7 @@ MEDIA = {"allow_http": True, "allow_hosts": ["127.0.0.1"]}
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return settings_for(tmp_path / "home", redis_url, media=MEDIA, queue={"max_queue_size": 1})
+    return settings_for(tmp_path / "home", redis_url, media=MEDIA, queue={"max_queue_size": 2})
 
 
 def showing(*urls: str) -> dict[str, Any]:
@@ -49,9 +49,21 @@ async def test_fetching_ends_when_the_caller_leaves(stack: Stack, path: str) -> 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/jobs"])
 async def test_a_full_queue_refuses_before_anything_is_fetched(stack: Stack, path: str) -> None:
-    await stack.submit()
+    for _ in range(2):
+        await stack.submit()
     async with answering(raw(response(files.picture("PNG")))) as server:
         refused = await stack.post(path, showing(server.url()))
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert int(refused.headers["Retry-After"]) >= 1
         assert not server.heads
+
+
+async def test_a_link_of_ours_is_not_fetched_and_one_of_another_server_is(stack: Stack) -> None:
+    artifact = await stack.context.storage.artifacts.put(files.picture("PNG"), "image/png")
+    path = f"/v1/artifacts/{artifact.sha256}"
+    assert (await stack.post("/v1/jobs", showing(f"{stack.url}{path}?expires=1"))).status_code == 202
+    async with answering(raw(response(b"", status="404 Not Found"))) as server:
+        refused = await stack.post("/v1/jobs", showing(server.url(path)))
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"].startswith("There is no file at the URL")
+        assert len(server.heads) == 1
