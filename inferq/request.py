@@ -101,12 +101,7 @@ def check(
     catalog: Catalog, endpoint: Endpoint, body: Body, *, lane: str | None = None, proxy: Proxy | None = None
 ) -> Request:
     """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound."""
-    if endpoint.built_in:
-        body["model"] = endpoint.built_in
-    elif proxy is not None:
-        body["model"] = proxy.model
-    tables.verify({"model": body.get("model")}, {"model": MODEL})
-    name, model = catalog.for_endpoint(body["model"], endpoint)
+    name, model = find_model(catalog, endpoint, body, proxy=proxy)
     tables.verify(body, endpoint.table)
     endpoint.prepare(body, model)
     most = proxy.context if proxy is not None else None
@@ -127,6 +122,18 @@ def check(
         prompts=prompts,
         open_ended=most is not None and bool(endpoint.length) and not _bounded(endpoint, body),
     )
+
+
+def find_model(
+    catalog: Catalog, endpoint: Endpoint, body: Body, *, proxy: Proxy | None = None
+) -> tuple[str, ModelSettings]:
+    """The model that serves a body, which names it afterwards. Raises InvalidRequest, NotFound."""
+    if endpoint.built_in:
+        body["model"] = endpoint.built_in
+    elif proxy is not None:
+        body["model"] = proxy.model
+    tables.verify({"model": body.get("model")}, {"model": MODEL})
+    return catalog.for_endpoint(body["model"], endpoint)
 
 
 def _room(model: ModelSettings, prompts: Sequence[Prompt]) -> int:

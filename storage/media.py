@@ -1,7 +1,8 @@
 """Media intake: whatever a caller names as a file becomes an artifact that was looked into, or the request is refused.
 
-The order is receive, look, judge, store: bytes that are refused never become an artifact, so nothing has to be removed
-again. It must not know endpoints, nor how a file is fetched or looked into.
+The order is receive, look, judge, store: bytes that are refused never become an artifact. What a request brought that
+is refused for another reason afterwards stays, as anything does that no job names; only what comes in a form waits for
+more than its own judgement (`draft`). It must not know endpoints, nor how a file is fetched or looked into.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
 from inferq.media.reference import Inline, Reference, Remote, Stored, parse, place_of
 from inferq.request import Request
-from storage.artifacts import CHUNK, Artifact, ArtifactStore
+from storage.artifacts import CHUNK, Artifact, ArtifactStore, Upload
 from storage.blobs import OCTETS
 
 Wants = Literal["image", "audio", "video", "any"]
@@ -49,6 +50,22 @@ class Media:
     media_type: str
     size: int
     facts: Facts
+
+
+class Drafted:
+    """A file that was looked into and is not kept yet."""
+
+    def __init__(self, upload: Upload, facts: Facts, claimed: str | None) -> None:
+        self._upload, self._facts, self._claimed = upload, facts, claimed
+
+    @property
+    def sha256(self) -> str:
+        return self._upload.sha256
+
+    async def commit(self) -> Media:
+        """Keep it. Raises StoreUnavailable."""
+        artifact = await self._upload.commit(self._facts.media_type or _plain(self._claimed))
+        return _media(artifact, self._facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +144,29 @@ class MediaStore:
         wants: Wants = "any",
         limits: Limits | None = None,
     ) -> Media:
-        """An upload, of at most `max_upload` bytes; `media_type` is what its sender says.
+        """An upload, kept at once. Raises as `draft`."""
+        async with self.draft(
+            chunks, param=param, media_type=media_type, wants=wants, limits=limits
+        ) as drafted:
+            return await drafted.commit()
+
+    @asynccontextmanager
+    async def draft(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        param: str,
+        media_type: str | None = None,
+        wants: Wants = "any",
+        limits: Limits | None = None,
+    ) -> AsyncIterator[Drafted]:
+        """An upload, of at most `max_upload` bytes; `media_type` is what its sender says. Gone without `commit`.
 
         Raises BodyTooLarge, InvalidRequest, StoreUnavailable, Unavailable, and what `chunks` raises.
         """
         bounded = _bounded(chunks, self._settings.max_upload, param)
-        return await self._received(bounded, media_type, param, wants, limits or self.limits)
+        async with self._drafted(bounded, media_type, param, wants, limits or self.limits) as drafted:
+            yield drafted
 
     async def take_all(self, request: Request, *, host: str | None = None) -> None:
         """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
@@ -236,6 +270,13 @@ class MediaStore:
     async def _received(
         self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
     ) -> Media:
+        async with self._drafted(chunks, claimed, param, wants, limits) as drafted:
+            return await drafted.commit()
+
+    @asynccontextmanager
+    async def _drafted(
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+    ) -> AsyncIterator[Drafted]:
         async with self._artifacts.upload() as upload:
             async for chunk in chunks:
                 await upload.write(chunk)
@@ -243,7 +284,7 @@ class MediaStore:
                 raise errors.InvalidRequest(f"The file in '{param}' is empty.", param=param)
             facts = self._recalled(upload.sha256) or await self._look(upload.sha256, await upload.local())
             judge(facts, param=param, wants=wants, limits=limits)
-            return _media(await upload.commit(facts.media_type or _plain(claimed)), facts)
+            yield Drafted(upload, facts, claimed)
 
     def _recalled(self, sha256: str) -> Facts | None:
         if sha256 in self._known:
