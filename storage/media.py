@@ -219,8 +219,9 @@ class MediaStore:
 
     @asynccontextmanager
     async def _in_time(self, deadline: float | None, param: str) -> AsyncIterator[None]:
+        limit = asyncio.timeout_at(deadline)
         try:
-            async with asyncio.timeout_at(deadline) as limit:
+            async with limit:
                 yield
         except TimeoutError:
             if not limit.expired():
