@@ -9,13 +9,12 @@ from starlette.types import Scope
 
 from api.auth import Caller, KeyCache
 from api.local_models import LocalModels
-from api.room import Room
 from api.telemetry import Telemetry
-from inferq.admission import Admission
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.media.links import load_secret
 from queues import Gateway
+from queues.door import Door
 from storage import Storage
 from storage.media import MediaStore
 
@@ -29,8 +28,7 @@ class Context:
     keys: KeyCache
     telemetry: Telemetry
     link_secret: bytes
-    admission: Admission
-    room: Room
+    door: Door
     started: float = field(default_factory=time.time)
     local_models: LocalModels = field(default_factory=LocalModels)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,8 +46,7 @@ class Context:
             keys=KeyCache(storage.keys.find),
             telemetry=telemetry,
             link_secret=load_secret(settings.home, secret.get_secret_value() if secret else None),
-            admission=Admission(settings),
-            room=Room(gateway),
+            door=Door(settings, gateway.queue, storage.media),
         )
 
     @property

@@ -25,7 +25,8 @@ _MEANING = {
     403: "The key's role is too low.",
     404: "There is no such model, job, artifact or key.",
     409: "The job's state forbids this.",
-    413: "The body is larger than `api.max_body`.",
+    413: "The body is larger than `api.max_body`, a form or a file than `media.max_upload`, or all files of the "
+    "request together than `media.max_media_bytes`.",
     416: "The range lies outside the artifact.",
     429: "The queue is full; `Retry-After` tells when to come back.",
     500: "The engine or the server failed.",

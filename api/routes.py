@@ -1,8 +1,8 @@
 """How a route is declared: path, handler, the access it needs, and its documentation, in one place.
 
 Handlers take the request and return an ASGI response. FastAPI's dependency solving and body validation are left out on
-purpose: they cost more than the rest of a call, and bodies are checked by the tables in `api.schemas`. The access a
-route needs is a required argument, and start-up refuses a route that came in any other way.
+purpose: they cost more than the rest of a call, and bodies are checked by the tables in `inferq.endpoints`. The access
+a route needs is a required argument, and start-up refuses a route that came in any other way.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence

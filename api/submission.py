@@ -4,13 +4,15 @@ Every way into the API that makes a job goes through here. It submits nothing.
 """
 
 import asyncio
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
 from api.auth import Access, Caller
-from api.context import Context, caller_of, context_of, headers_of, text_header
+from api.context import caller_of, context_of, headers_of, text_header
+from api.departure import UntilDeparture
 from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
@@ -48,12 +50,11 @@ async def checked_request(
     permit(http, endpoint)
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
-    proxy = http.scope.get("proxy")
-    work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=proxy)
+    work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
     large = _large(http)
     checked = await asyncio.to_thread(work) if large else work()
     checked.large = large
-    await _admit(context, checked, unattended=unattended)
+    await _admit(http, checked, caller_of(http).tenant, unattended=unattended)
     return checked
 
 
@@ -63,20 +64,27 @@ def permit(http: HttpRequest, endpoint: Endpoint) -> None:
         raise errors.Forbidden(f"/v1/{endpoint.path} needs the role admin.")
 
 
-async def edited(context: Context, job: Job, model: str, body: Body) -> dict[str, Any]:
+async def edited(http: HttpRequest, job: Job, model: str, body: Body) -> dict[str, Any]:
     """What another body changes about a job that is requeued. It is checked as that of a new durable job is."""
     endpoint = ENDPOINTS[job.spec.endpoint]
-    checked = request.check(context.catalog, endpoint, {**body, "model": model})
-    await _admit(context, checked, unattended=True)
+    checked = request.check(context_of(http).catalog, endpoint, {**body, "model": model})
+    await _admit(http, checked, None, unattended=True)
     return {"body": checked.encoded, "stream": asks_for_events(checked.body), "units": checked.units}
 
 
-async def _admit(context: Context, checked: Request, *, unattended: bool = False) -> None:
-    await context.room.refuse_too_big(checked.model, checked.settings)
-    await context.media.take_all(checked)
-    if unattended:
-        checked.endpoint.unattended(checked.body)
-    await context.admission.admit(checked)
+async def _admit(
+    http: HttpRequest, checked: Request, tenant: str | None, *, unattended: bool = False
+) -> None:
+    """Raises what `Door.admit` raises, and CallerLeft: nobody's files are fetched for nobody."""
+    context = context_of(http)
+    try:
+        async with UntilDeparture(http.receive) if checked.places() else nullcontext():
+            await context.door.admit(
+                checked, tenant=tenant, unattended=unattended, host=text_header(http.scope, b"host")
+            )
+    except errors.AtCapacity as error:
+        context.telemetry.job_rejected(checked.model, error.code)
+        raise
 
 
 def _large(http: HttpRequest) -> bool:

@@ -6,6 +6,8 @@ How a request becomes a job:
 2. The files it names become artifacts (`storage.media`), and what was measured of them is put into `files`.
 3. `admit` (by way of `inferq.admission`): what the model can never serve is refused before it waits.
 4. `job_spec`: the job.
+
+`queues.door` does the second and the third.
 """
 
 import time
@@ -80,10 +82,13 @@ class Request:
     """The body as the engine gets it, once the request is admitted."""
     units: float = 0.0
     """The size of the work, once the request is admitted."""
+    _places: tuple[FilePlace, ...] | None = None
 
-    def places(self) -> list[FilePlace]:
-        """Where the body names files. Raises InvalidRequest for a name of the wrong type."""
-        return list(self.endpoint.files(self.body))
+    def places(self) -> tuple[FilePlace, ...]:
+        """Where the body names files, looked for once. Raises InvalidRequest for a name of the wrong type."""
+        if self._places is None:
+            self._places = tuple(self.endpoint.files(self.body))
+        return self._places
 
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
@@ -106,12 +111,7 @@ def check(
     catalog: Catalog, endpoint: Endpoint, body: Body, *, lane: str | None = None, proxy: Proxy | None = None
 ) -> Request:
     """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound."""
-    if endpoint.built_in:
-        body["model"] = endpoint.built_in
-    elif proxy is not None:
-        body["model"] = proxy.model
-    tables.verify({"model": body.get("model")}, {"model": MODEL})
-    name, model = catalog.for_endpoint(body["model"], endpoint)
+    name, model = find_model(catalog, endpoint, body, proxy=proxy)
     tables.verify(body, endpoint.table)
     endpoint.prepare(body, model)
     most = proxy.context if proxy is not None else None
@@ -132,6 +132,18 @@ def check(
         prompts=prompts,
         open_ended=most is not None and bool(endpoint.length) and not _bounded(endpoint, body),
     )
+
+
+def find_model(
+    catalog: Catalog, endpoint: Endpoint, body: Body, *, proxy: Proxy | None = None
+) -> tuple[str, ModelSettings]:
+    """The model that serves a body, which names it afterwards. Raises InvalidRequest, NotFound."""
+    if endpoint.built_in:
+        body["model"] = endpoint.built_in
+    elif proxy is not None:
+        body["model"] = proxy.model
+    tables.verify({"model": body.get("model")}, {"model": MODEL})
+    return catalog.for_endpoint(body["model"], endpoint)
 
 
 def _room(model: ModelSettings, prompts: Sequence[Prompt]) -> int:

@@ -43,14 +43,19 @@ class JobQueue:
         async with translated():
             await self.redis.ping()
 
+    async def refuse_full(self, model: str, tenant: str) -> None:
+        """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
+        async with translated():
+            status, ahead = await self.scripts("full", model, tenant, *self._limits)
+        self._refuse_full(model, status.decode(), float(ahead))
+
     async def reserve(self, spec: JobSpec) -> None:
         """Keep a place for a durable job for 30 s. Raises QueueFull."""
-        bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
         async with translated():
             status, ahead = await self.scripts(
-                "reserve", spec.id, spec.model, spec.tenant, len(spec.body), *bounds, RESERVATION
+                "reserve", spec.id, spec.model, spec.tenant, len(spec.body), *self._limits, RESERVATION
             )
-        self._refuse_full(spec, status.decode(), float(ahead))
+        self._refuse_full(spec.model, status.decode(), float(ahead))
 
     async def accept(
         self,
@@ -66,11 +71,10 @@ class JobQueue:
         `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
         job, or a cancel came first. Raises QueueFull, and InvalidRequest when a number of it is not finite.
         """
-        bounds = (self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs)
         async with translated():
             status, position, ahead, bell = await self.scripts(
                 "accept",
-                *(secrets.token_hex(8), mode, *bounds, weight),
+                *(secrets.token_hex(8), mode, *self._limits, weight),
                 *(
                     spec.id,
                     spec.model,
@@ -86,18 +90,22 @@ class JobQueue:
             return None
         if status == b"number":
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
-        self._refuse_full(spec, status.decode(), float(ahead))
+        self._refuse_full(spec.model, status.decode(), float(ahead))
         return Standing(position + 1, float(ahead), bool(bell))
 
-    def _refuse_full(self, spec: JobSpec, status: str, ahead: float) -> None:
+    @property
+    def _limits(self) -> tuple[int, int, int]:
+        return self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs
+
+    def _refuse_full(self, model: str, status: str, ahead: float) -> None:
         reasons = {
-            "jobs": f"{self._bounds.max_queue_size} jobs wait for {spec.model}; that is the bound (max_queue_size)",
-            "bytes": f"{self._bounds.max_queue_bytes} bytes wait for {spec.model}; that is the bound (max_queue_bytes)",
-            "tenant": f"{self._bounds.max_tenant_jobs} jobs of this key wait for {spec.model}; that is the bound "
+            "jobs": f"{self._bounds.max_queue_size} jobs wait for {model}; that is the bound (max_queue_size)",
+            "bytes": f"{self._bounds.max_queue_bytes} bytes wait for {model}; that is the bound (max_queue_bytes)",
+            "tenant": f"{self._bounds.max_tenant_jobs} jobs of this key wait for {model}; that is the bound "
             "(max_tenant_jobs)",
         }
         if status in reasons:
-            raise errors.QueueFull(reasons[status], retry_after=min(max(ahead / 10, 1.0), 60.0))
+            raise errors.QueueFull(reasons[status], retry_after=min(max(ahead / 10, 1.0), 60.0), model=model)
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
         """The state the job was in.

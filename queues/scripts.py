@@ -20,13 +20,14 @@ NAMES = (
     "fail_waiting",
     "finish",
     "first_byte",
+    "full",
     "reap",
     "renew",
     "reserve",
     "settle",
     "standing",
 )
-_BOUNDED = {"accept", "reserve"}
+_BOUNDED = {"accept", "full", "reserve"}
 
 
 class Scripts:

@@ -1,26 +1,28 @@
 """Media intake: whatever a caller names as a file becomes an artifact that was looked into, or the request is refused.
 
-The order is receive, look, judge, store: bytes that are refused never become an artifact, so nothing has to be removed
-again. It must not know endpoints, nor how a file is fetched or looked into.
+The order is receive, look, judge, store: bytes that are refused never become an artifact. What a request brought that
+is refused for another reason afterwards stays, as anything does that no job names; only what comes in a form waits for
+more than its own judgement (`draft`). It must not know endpoints, nor how a file is fetched or looked into.
 """
 
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from inferq import errors
 from inferq.config.sections import Media as MediaSettings
-from inferq.endpoints import FileFacts
+from inferq.endpoints import FileFacts, FilePlace
 from inferq.media.facts import Facts
-from inferq.media.fetch import Fetcher
+from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
-from inferq.media.reference import Inline, Reference, Remote, Stored, parse
+from inferq.media.reference import Inline, Reference, Remote, Stored, parse, place_of
 from inferq.request import Request
-from storage.artifacts import CHUNK, Artifact, ArtifactStore
+from storage.artifacts import CHUNK, Artifact, ArtifactStore, Upload
 from storage.blobs import OCTETS
 
 Wants = Literal["image", "audio", "video", "any"]
@@ -28,6 +30,9 @@ Wants = Literal["image", "audio", "video", "any"]
 
 REMEMBERED = 1024
 """Artifacts whose facts are kept, so that the same bytes are looked into once."""
+
+AT_ONCE = 4
+"""Files of one request that are taken at a time."""
 
 _CLAIM = re.compile(r"application/[a-z0-9!#$&^_.+-]{1,64}")
 _WANTED = {
@@ -47,6 +52,22 @@ class Media:
     facts: Facts
 
 
+class Drafted:
+    """A file that was looked into and is not kept yet."""
+
+    def __init__(self, upload: Upload, facts: Facts, claimed: str | None) -> None:
+        self._upload, self._facts, self._claimed = upload, facts, claimed
+
+    @property
+    def sha256(self) -> str:
+        return self._upload.sha256
+
+    async def commit(self) -> Media:
+        """Keep it. Raises StoreUnavailable."""
+        artifact = await self._upload.commit(self._facts.media_type or _plain(self._claimed))
+        return _media(artifact, self._facts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Upper bounds of one file: pixels of a picture or frame, seconds of a recording, frames of anything."""
@@ -57,20 +78,26 @@ class Limits:
 
 
 class MediaStore:
-    """Takes files for the API and for watched folders. `close` it; fetcher and prober are made if not given."""
+    """Takes files for the API and for watched folders. `close` it; fetcher and prober are made if not given.
+
+    `ours` are the places (`reference.place_of`) whose links to artifacts mean what is here.
+    """
 
     def __init__(
         self,
         artifacts: ArtifactStore,
         settings: MediaSettings,
         *,
+        ours: Collection[str] = (),
         fetcher: Fetcher | None = None,
         prober: Prober | None = None,
     ) -> None:
         self._artifacts = artifacts
         self._settings = settings
+        self._ours = frozenset(ours)
         self._fetcher = fetcher or Fetcher(settings)
         self._prober = prober or Prober()
+        self._fetching = asyncio.Semaphore(settings.max_fetches)
         self._known: OrderedDict[str, Facts] = OrderedDict()
         self.limits = Limits(
             pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
@@ -84,12 +111,16 @@ class MediaStore:
         wants: Wants = "any",
         limits: Limits | None = None,
         raw_base64: bool = False,
+        deadline: float | None = None,
+        host: str | None = None,
     ) -> Media:
         """The file that a field refers to: a data: URL, a URL, an artifact's id, or base64 where that is taken.
 
+        `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn. `host`
+        is where the caller reached this server, whose links are ours as well.
         Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
         """
-        reference = await self._parsed(value, param, raw_base64)
+        reference = await self._parsed(value, param, raw_base64, host)
         bounds = limits or self.limits
         match reference:
             case Stored(sha256):
@@ -97,7 +128,11 @@ class MediaStore:
             case Inline(data, media_type):
                 return await self._received(_pieces(data), media_type, param, wants, bounds)
             case Remote():
-                async with self._fetcher.open(reference, param=param) as body:
+                async with (
+                    self._in_time(deadline, param),
+                    self._fetching,
+                    self._fetcher.open(reference, param=param) as body,
+                ):
                     return await self._received(body.chunks, body.media_type, param, wants, bounds)
 
     async def receive(
@@ -109,17 +144,34 @@ class MediaStore:
         wants: Wants = "any",
         limits: Limits | None = None,
     ) -> Media:
-        """An upload, of at most `max_upload` bytes; `media_type` is what its sender says.
+        """An upload, kept at once. Raises as `draft`."""
+        async with self.draft(
+            chunks, param=param, media_type=media_type, wants=wants, limits=limits
+        ) as drafted:
+            return await drafted.commit()
+
+    @asynccontextmanager
+    async def draft(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        param: str,
+        media_type: str | None = None,
+        wants: Wants = "any",
+        limits: Limits | None = None,
+    ) -> AsyncIterator[Drafted]:
+        """An upload, of at most `max_upload` bytes; `media_type` is what its sender says. Gone without `commit`.
 
         Raises BodyTooLarge, InvalidRequest, StoreUnavailable, Unavailable, and what `chunks` raises.
         """
         bounded = _bounded(chunks, self._settings.max_upload, param)
-        return await self._received(bounded, media_type, param, wants, limits or self.limits)
+        async with self._drafted(bounded, media_type, param, wants, limits or self.limits) as drafted:
+            yield drafted
 
-    async def take_all(self, request: Request) -> None:
+    async def take_all(self, request: Request, *, host: str | None = None) -> None:
         """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
 
-        Raises as `take`, and InvalidRequest for too many.
+        Raises as `take`, InvalidRequest for too many, and BodyTooLarge for more bytes than one request may name.
         """
         places = request.places()
         most = self._settings.max_media_per_request
@@ -128,26 +180,82 @@ class MediaStore:
                 f"The request names {len(places)} files, more than the limit of {most} of this server.",
                 param=places[most].param,
             )
-        for place in places:
-            media = await self.take(
-                place.named, param=place.param, wants=place.kind.value, raw_base64=place.bare
-            )
+        if places:
+            await self._take_places(places, request.files, host)
+
+    async def _take_places(
+        self, places: Sequence[FilePlace], known: dict[str, FileFacts], host: str | None
+    ) -> None:
+        """Take files a few at a time. The first error ends the others."""
+        deadline = asyncio.get_running_loop().time() + self._settings.request_fetch_timeout
+        turns, size = asyncio.Semaphore(AT_ONCE), 0
+
+        async def take(place: FilePlace) -> None:
+            nonlocal size
+            async with turns:
+                media = await self.take(
+                    place.named,
+                    param=place.param,
+                    wants=place.kind.value,
+                    raw_base64=place.bare,
+                    deadline=deadline,
+                    host=host,
+                )
+            size += media.size
+            self._refuse_beyond(size, place.param)
             place.put(f"artifact:{media.sha256}")
             facts = media.facts
-            request.files[place.param] = FileFacts(
+            known[place.param] = FileFacts(
                 media.media_type, media.size, facts.width, facts.height, facts.seconds
+            )
+
+        tasks = [asyncio.create_task(take(place)) for place in places]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _in_time(self, deadline: float | None, param: str) -> AsyncIterator[None]:
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            longest = self._settings.request_fetch_timeout
+            raise failed(param, f"all files of the request together took longer than {longest:g} s") from None
+
+    def _refuse_beyond(self, size: int, param: str) -> None:
+        """An engine may get all files of a request in one body, each as often as it is named."""
+        most = self._settings.most_bytes
+        if size > most:
+            raise errors.BodyTooLarge(
+                f"The files of the request have at least {size} bytes together, more than the limit of {most} bytes of "
+                "this server; one that is named twice counts twice.",
+                param=param,
             )
 
     async def close(self) -> None:
         """End the processes that look into files."""
         await self._prober.close()
 
-    async def _parsed(self, value: Any, param: str, raw_base64: bool) -> Reference:
-        limit = self._settings.max_upload
+    async def _parsed(self, value: Any, param: str, raw_base64: bool, host: str | None) -> Reference:
+        told = {place_of(f"http://{host}"), place_of(f"https://{host}")} if host else set()
+        places = self._ours.union(place for place in told if place)
+        how: dict[str, Any] = {
+            "param": param,
+            "limit": self._settings.max_upload,
+            "raw_base64": raw_base64,
+            "ours": places,
+        }
         if isinstance(value, str) and len(value) > CHUNK:
             # Megabytes of base64 would hold up everybody else.
-            return await asyncio.to_thread(parse, value, param=param, limit=limit, raw_base64=raw_base64)
-        return parse(value, param=param, limit=limit, raw_base64=raw_base64)
+            return await asyncio.to_thread(parse, value, **how)
+        return parse(value, **how)
 
     async def _stored(self, sha256: str, param: str, wants: Wants, limits: Limits) -> Media:
         artifact = await self._artifacts.stat(sha256)
@@ -163,6 +271,13 @@ class MediaStore:
     async def _received(
         self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
     ) -> Media:
+        async with self._drafted(chunks, claimed, param, wants, limits) as drafted:
+            return await drafted.commit()
+
+    @asynccontextmanager
+    async def _drafted(
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+    ) -> AsyncIterator[Drafted]:
         async with self._artifacts.upload() as upload:
             async for chunk in chunks:
                 await upload.write(chunk)
@@ -170,7 +285,7 @@ class MediaStore:
                 raise errors.InvalidRequest(f"The file in '{param}' is empty.", param=param)
             facts = self._recalled(upload.sha256) or await self._look(upload.sha256, await upload.local())
             judge(facts, param=param, wants=wants, limits=limits)
-            return _media(await upload.commit(facts.media_type or _plain(claimed)), facts)
+            yield Drafted(upload, facts, claimed)
 
     def _recalled(self, sha256: str) -> Facts | None:
         if sha256 in self._known:

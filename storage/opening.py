@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from inferq.config import Settings
+from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
 from storage.keys import KeyStore
@@ -30,4 +31,15 @@ async def open_storage(settings: Settings) -> Storage:
     await revision.check(url, settings.home)
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
-    return Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts, settings.media))
+    media = MediaStore(artifacts, settings.media, ours=_places(settings))
+    return Storage(ledger, KeyStore(ledger.database), artifacts, media)
+
+
+def _places(settings: Settings) -> set[str]:
+    """Where the gateway is, as far as the configuration says, from outside and from this machine."""
+    api = settings.api
+    urls = [
+        api.public_url or "",
+        *(f"http://{host}:{api.port}" for host in (api.host, "127.0.0.1", "localhost")),
+    ]
+    return {place for url in urls if (place := place_of(url))}

@@ -1,7 +1,7 @@
 """Takes one settled file: makes it a durable job, or refuses it with a report. Decides nothing about when.
 
 The order keeps it safe to be killed anywhere: the job is committed, then its file moves to the temp folder. A file
-found with its job committed is only moved.
+found with its job committed is only moved, whatever has become of what it names.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from enum import Enum, auto
 from pathlib import Path
 
 from inferq import errors
-from inferq.admission import Admission
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import JobSpec
 from inferq.request import Request, job_spec
-from queues.intake import Intake
+from queues import Gateway
+from queues.door import Door
+from storage import Storage
 from storage.ledger import Ledger
-from storage.media import MediaStore
 from storage.texts import clean
 from watchers import drops, identity, jobfile, moves, names, reports
 from watchers.drops import Drop
@@ -42,16 +42,13 @@ class Verdict(Enum):
 
 
 class Inbox:
-    def __init__(
-        self, folders: Folders, settings: Settings, intake: Intake, ledger: Ledger, media: MediaStore
-    ) -> None:
+    def __init__(self, folders: Folders, settings: Settings, gateway: Gateway, storage: Storage) -> None:
         self._folders = folders
         self._settings = settings
         self._catalog = Catalog(settings)
-        self._admission = Admission(settings)
-        self._media = media
-        self._intake = intake
-        self._ledger = ledger
+        self._door = Door(settings, gateway.queue, storage.media)
+        self._intake = gateway.intake
+        self._ledger = storage.ledger
 
     async def take(self, name: str, sight: Sight) -> Verdict:
         """Raises QueueFull (its `details` name the model), StoreUnavailable, and OSError; the file then stays."""
@@ -62,27 +59,23 @@ class Inbox:
             return Verdict.LATER
         except errors.InvalidRequest as error:
             return await self._refuse(name, sight.identity, error)
-        try:
-            asked = jobfile.understand(_parse(name, drop, sight), self._catalog)
-            await self._media.take_all(asked)
-            asked.endpoint.unattended(asked.body)
-            await self._admission.admit(asked)
-        except drops.Unsettled:
-            return Verdict.LATER
-        except (errors.InvalidRequest, errors.NotFound) as error:
-            return await self._refuse(name, drop.identity, error)
-        job_id = await self._accept(name, drop, asked)
+        job_id, known = await self._find_id(name, drop)
+        if not known:
+            try:
+                await self._submit(name, job_id, jobfile.understand(_parse(name, drop, sight), self._catalog))
+            except drops.Unsettled:
+                return Verdict.LATER
+            except (errors.InvalidRequest, errors.NotFound) as error:
+                return await self._refuse(name, drop.identity, error)
         await asyncio.to_thread(
             moves.move_if, path, self._folders.temp / names.underway(job_id, name), drop.identity
         )
-        log.info("%s became job %s for %s", name, job_id, asked.model)
+        log.info("%s became job %s", name, job_id)
         return Verdict.DONE
 
-    async def _accept(self, name: str, drop: Drop, asked: Request) -> str:
-        """The id of the job, which SQL holds from now on."""
-        job_id, known = await self._find_id(name, drop)
-        if known:
-            return job_id
+    async def _submit(self, name: str, job_id: str, asked: Request) -> None:
+        """Take the files of a request and make it a job, which SQL holds from then on."""
+        await self._door.admit(asked, tenant=TENANT, unattended=True)
         spec = job_spec(
             asked,
             self._settings,
@@ -92,12 +85,7 @@ class Inbox:
             kept=True,
             source=f"{self._folders.source_prefix}{name}",
         )
-        try:
-            await self._intake.submit(spec)
-        except errors.QueueFull as error:
-            error.details["model"] = asked.model
-            raise
-        return job_id
+        await self._intake.submit(spec)
 
     async def _find_id(self, name: str, drop: Drop) -> tuple[str, bool]:
         """(the id for this drop, whether it is a job already).

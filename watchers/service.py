@@ -6,6 +6,7 @@ Events wake the first loop early; what it does follows from looking at the direc
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -37,12 +38,18 @@ DEFECT_PAUSE = 60.0
 LONGEST_FULL = 10.0
 """Longest pause for a full queue: it may empty sooner than was estimated."""
 
+SLOW = 0.25
+"""Seconds after which a file that is being taken stands aside, and the next one is taken beside it."""
+MOST_ASIDE = 8
+"""Files that are taken at a time: their own files may have to be fetched."""
+
 
 class Watcher:
     def __init__(self, settings: Settings, folders: Folders, storage: Storage, gateway: Gateway) -> None:
         self._folders = folders
         self._ledger = storage.ledger
-        self._inbox = Inbox(folders, settings, gateway.intake, storage.ledger, storage.media)
+        self._inbox = Inbox(folders, settings, gateway, storage)
+        self._aside: dict[str, asyncio.Task[errors.StoreUnavailable | None]] = {}
         self._outbox = Outbox(folders, storage.ledger, storage.artifacts, settings.api.max_body)
         self._sightings = Sightings()
         self._complaints = Complaints(log)
@@ -69,6 +76,7 @@ class Watcher:
         await self._until_done("sorting out the temp folder", self._recover)
         log.info("watching %s", self._folders.inbox)
         async with asyncio.TaskGroup() as group:
+            self._group = group
             group.create_task(self._forever("taking files", self._look_and_take))
             group.create_task(self._forever("delivering results", self._deliver))
 
@@ -106,14 +114,49 @@ class Watcher:
     async def _look_and_take(self) -> None:
         """One look at what changed, or at everything when that is due; take what is ready; wait."""
         await self._look()
+        self._collect()
         for name in self._sightings.ready(time.monotonic()):
+            if len(self._aside) >= MOST_ASIDE:
+                break
             if not self._sightings.is_held(name, time.monotonic()):
-                await self._take(name)
-        due = min(self._next_scan, self._sightings.next_at()) - time.monotonic()
+                await self._take_or_set_aside(name)
+        due = self._next_scan
+        if len(self._aside) < MOST_ASIDE:
+            due = min(due, self._sightings.next_at())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(due, SHORTEST_WAIT)):
+            async with asyncio.timeout(max(due - time.monotonic(), SHORTEST_WAIT)):
                 await self._wake.wait()
                 await asyncio.sleep(SHORTEST_WAIT)
+
+    async def _take_or_set_aside(self, name: str) -> None:
+        """Files become jobs in their order, but one whose files are slow to come holds up no other."""
+        if name in self._aside:
+            # It was changed meanwhile; what is under way will find that out.
+            self._sightings.hold(name, math.inf)
+            return
+        task = self._aside[name] = self._group.create_task(self._taken_or_why(name))
+        await asyncio.wait([task], timeout=SLOW)
+        if task.done():
+            self._collect()
+        else:
+            self._sightings.hold(name, math.inf)
+            task.add_done_callback(lambda _: self._wake.set())
+
+    def _collect(self) -> None:
+        """Forget what was taken. Raises the StoreUnavailable that one of them met."""
+        for name, task in list(self._aside.items()):
+            if task.done():
+                del self._aside[name]
+                self._sightings.release(name)
+                if error := task.result():
+                    raise error
+
+    async def _taken_or_why(self, name: str) -> errors.StoreUnavailable | None:
+        try:
+            await self._take(name)
+        except errors.StoreUnavailable as error:
+            return error
+        return None
 
     async def _look(self) -> None:
         self._wake.clear()

@@ -7,6 +7,7 @@ A file is ready
 3. but not while it is held back: its model's queue is full, or a first try met a fault that may pass.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,9 +68,14 @@ class Sightings:
         self._seen.pop(name, None)
 
     def hold(self, name: str, until: float) -> None:
-        """Not before `until`."""
+        """Not before `until`; infinity: not before `release`."""
         if name in self._seen:
             self._seen[name].held_until = until
+
+    def release(self, name: str) -> None:
+        """End a hold that has no end of its own."""
+        if name in self._seen and self._seen[name].held_until == math.inf:
+            self._seen[name].held_until = 0.0
 
     def hold_model(self, name: str, model: str, until: float) -> None:
         """No file known to be for this model before `until`, this one first of all."""

@@ -53,11 +53,17 @@ class OwnServer:
         return Command(argv, _hygiene(launch.source) | {"TMPDIR": str(launch.socket.parent)})
 
 
+NO_HOST = "/"
+"""No URL has a host of this name. An empty list would not do: vLLM then fetches from every host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vllm:
     """vLLM's own server. Options become its flags: ``max_model_len: 4096`` is ``--max-model-len 4096``.
 
     ``enable_prefix_caching: false`` is ``--no-enable-prefix-caching``: what is on by default must be turned off.
+    It fetches no URLs of requests, which the gateway has done, unless ``allowed_media_domains`` names hosts; null there
+    leaves the flag out, which allows all of them and is for a vLLM that does not know the flag.
     """
 
     endpoints: frozenset[str] = VLLM_ENDPOINTS
@@ -67,7 +73,7 @@ class Vllm:
     def command(self, launch: Launch) -> Command:
         on_cpu = launch.device.startswith("cpu")
         options = {"enforce_eager": True, "dtype": "float32"} if on_cpu else {}
-        options |= {"max_num_seqs": launch.slots, **launch.options}
+        options |= {"max_num_seqs": launch.slots, "allowed_media_domains": NO_HOST, **launch.options}
         argv = (
             *(str(launch.python), "-m", "vllm.entrypoints.openai.api_server", "--model", launch.source),
             *("--served-model-name", launch.model, "--uds", str(launch.socket)),
@@ -84,6 +90,8 @@ def _flag(name: str, value: object) -> tuple[str, ...]:
     flag = name.replace("_", "-")
     if value is None:
         return ()
+    if flag == "allowed-media-domains" and isinstance(value, list):
+        return (f"--{flag}", *(map(str, value) if value else (NO_HOST,)))
     if isinstance(value, bool):
         return (f"--{flag}" if value else f"--no-{flag}",)
     return (f"--{flag}", value if isinstance(value, str) else json.dumps(value))

@@ -238,7 +238,7 @@ async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str
     if body is None and name != job.spec.model and job.spec.body:
         body = orjson.loads(job.spec.body)
     if body is not None:
-        edits = await submission.edited(context, job, name, body)
+        edits = await submission.edited(request, job, name, body)
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:

@@ -320,6 +320,10 @@ class Media(Section):
     """Largest file that is fetched."""
     fetch_timeout: Duration = Field(default=30.0, gt=0)
     """Longest time for one file, redirects included."""
+    request_fetch_timeout: Duration = Field(default=60.0, gt=0)
+    """Longest time for all files of one request that are fetched, waiting for their turn included."""
+    max_fetches: int = Field(default=32, ge=1)
+    """Most files that one process fetches at a time."""
     max_image_pixels: int = Field(default=40_000_000, ge=1)
     """Most pixels, width times height, of a picture or a video's frame."""
     max_audio_seconds: Duration = Field(default=21_600.0, gt=0)
@@ -328,3 +332,10 @@ class Media(Section):
     """Most frames of a video or of an animated picture."""
     max_media_per_request: int = Field(default=256, ge=1)
     """Most files that one request names."""
+    max_media_bytes: Size | None = Field(default=None, ge=1)
+    """Largest sum of the files that one request names; one that is named twice counts twice. By default max_upload."""
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest sum of the files of one request."""
+        return self.max_media_bytes or self.max_upload

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from inferq import errors
 from inferq.config import ModelSettings
-from inferq.endpoints.endpoint import Body, Endpoint, FileKind, FilePlace
-from inferq.endpoints.fields import ARRAY, INTEGER, OBJECT, STRING, Field, wrong_type
+from inferq.endpoints.endpoint import Body, Endpoint
+from inferq.endpoints.fields import ARRAY, INTEGER, STRING, Field
 from inferq.endpoints.gateway import GATEWAY, MODEL
 from inferq.endpoints.length import TEMPLATE, Prompt, most_tokens, texts_of
-from inferq.endpoints.text import SAMPLING, answer_length, check_objects, is_cut, require_url, units_of
+from inferq.endpoints.parts import files_in
+from inferq.endpoints.text import SAMPLING, answer_length, check_objects, is_cut, units_of
 
 ONE = Field(types=(INTEGER,), low=1, high=1, doc="One answer per request.")
 
@@ -39,27 +39,8 @@ MESSAGE_TABLE = {
 }
 
 
-def _item_files(items: Any, name: str) -> Iterator[FilePlace]:
-    """Pictures in the items of a conversation, in the forms of `responses` and of `messages`.
-
-    What an engine would fetch by itself must not reach it, so every URL here is taken.
-    """
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        content = item.get("content") if isinstance(item, dict) else None
-        for place, part in enumerate(content if isinstance(content, list) else ()):
-            path = f"{name}[{index}].content[{place}]"
-            if not isinstance(part, dict):
-                raise wrong_type(path, (OBJECT,), part)
-            if isinstance(part.get("image_url"), str):
-                yield FilePlace(part, "image_url", f"{path}.image_url", FileKind.IMAGE)
-            source = part.get("source")
-            if isinstance(source, dict) and source.get("type") == "url":
-                require_url(source, "url", f"{path}.source")
-                yield FilePlace(source, "url", f"{path}.source.url", FileKind.IMAGE)
-            if part.get("type") in ("input_file", "document", "file"):
-                raise errors.InvalidRequest(
-                    f"Unsupported '{path}': files of this kind cannot be read.", param=path
-                )
+_UNREAD = ("input_file", "document", "file")
+"""Files that no engine here reads."""
 
 
 def _response_prompt(body: Body, _model: ModelSettings) -> Iterator[Prompt]:
@@ -90,7 +71,7 @@ RESPONSES = Endpoint(
     takes=("chat",),
     table=RESPONSE_TABLE,
     units=units_of("input", "max_output_tokens"),
-    files=lambda body: _item_files(body["input"], "input"),
+    files=lambda body: files_in(body, "input", "prompt", unread=_UNREAD),
     prompts=_response_prompt,
     length=("max_output_tokens",),
     offered=True,
@@ -100,7 +81,7 @@ MESSAGES = Endpoint(
     takes=("chat",),
     table=MESSAGE_TABLE,
     units=units_of("messages", "max_tokens"),
-    files=lambda body: _item_files(body["messages"], "messages"),
+    files=lambda body: files_in(body, "messages", "system", unread=_UNREAD),
     prompts=_message_prompt,
     offered=True,
 )

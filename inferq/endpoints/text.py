@@ -9,12 +9,20 @@ from typing import Any
 
 from inferq import errors
 from inferq.config import ModelSettings, fim
-from inferq.endpoints.endpoint import Body, Endpoint, FileKind, FilePlace, Files, fill_in
+from inferq.endpoints.endpoint import Body, Endpoint, Files, fill_in
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Field, wrong_type
 from inferq.endpoints.gateway import GATEWAY, MODEL
 from inferq.endpoints.length import TEMPLATE, Prompt, are_ids, most_tokens, plain, texts_of, tokens_of
+from inferq.endpoints.parts import files_in
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+PART_TYPES = (
+    *("text", "refusal", "image_url", "input_audio", "file", "video_url", "audio_url"),
+    *("input_text", "output_text", "input_image", "thinking", "tool_reference"),
+    *("image_embeds", "audio_embeds", "video_embeds", "prompt_embeds"),
+)
+"""OpenAI's, and those that vLLM adds. Others are refused as OpenAI refuses them."""
 
 
 def _messages(value: list[Any], path: str) -> None:
@@ -39,11 +47,7 @@ def _message(message: Any, path: str) -> None:
         )
     if isinstance(content, list):
         for index, part in enumerate(content):
-            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                where = f"{path}.content[{index}]"
-                raise errors.InvalidRequest(
-                    f"Invalid '{where}': expected an object with a type.", param=where
-                )
+            _part(part, f"{path}.content[{index}]")
     elif content is None:
         if role in ("system", "developer", "user"):
             raise errors.InvalidRequest(
@@ -51,6 +55,16 @@ def _message(message: Any, path: str) -> None:
             )
     elif not isinstance(content, str):
         raise wrong_type(f"{path}.content", (STRING, ARRAY), content)
+
+
+def _part(part: Any, path: str) -> None:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise errors.InvalidRequest(f"Invalid '{path}': expected an object with a type.", param=path)
+    if part["type"] not in PART_TYPES:
+        legal = ", ".join(map(repr, PART_TYPES))
+        raise errors.InvalidRequest(
+            f"Invalid value for '{path}.type': {part['type']!r}. Legal values: {legal}.", param=f"{path}.type"
+        )
 
 
 def _strings(value: Any, path: str) -> None:
@@ -276,47 +290,12 @@ def _fill_in_the_middle(body: Body, model: ModelSettings) -> None:
     body["prompt"] = made if isinstance(prompt, list) else made[0]
 
 
-def _chat_files(body: Body) -> Iterator[FilePlace]:
-    """Pictures and sounds in the parts of messages, as OpenAI has them."""
-    for index, message in enumerate(body["messages"]):
-        content = message.get("content")
-        if isinstance(content, list):
-            for place, part in enumerate(content):
-                yield from _part_files(part, f"messages[{index}].content[{place}]")
-
-
-_PART_KINDS = {"image_url": FileKind.IMAGE, "video_url": FileKind.VIDEO, "audio_url": FileKind.AUDIO}
-
-
-def _part_files(part: dict[str, Any], path: str) -> Iterator[FilePlace]:
-    form = part["type"]
-    if form in _PART_KINDS:
-        named = part.get(form)
-        if isinstance(named, dict):
-            require_url(named, "url", f"{path}.{form}")
-            yield FilePlace(named, "url", f"{path}.{form}.url", _PART_KINDS[form])
-        else:
-            require_url(part, form, path)
-            yield FilePlace(part, form, f"{path}.{form}", _PART_KINDS[form])
-    elif form == "input_audio":
-        named = part.get(form)
-        if not isinstance(named, dict):
-            raise wrong_type(f"{path}.{form}", (OBJECT,), named)
-        require_url(named, "data", f"{path}.{form}")
-        yield FilePlace(named, "data", f"{path}.{form}.data", FileKind.AUDIO, bare=True)
-
-
-def require_url(holder: dict[str, Any], name: str, path: str) -> None:
-    if not isinstance(holder.get(name), str):
-        raise wrong_type(f"{path}.{name}", (STRING,), holder.get(name))
-
-
 CHAT = Endpoint(
     path="chat/completions",
     takes=("chat",),
     table=CHAT_TABLE,
     units=units_of("messages", "max_completion_tokens", "max_tokens"),
-    files=_chat_files,
+    files=lambda body: files_in(body, "messages"),
     prompts=_chat_prompt,
     fill=_fill,
     length=("max_tokens", "max_completion_tokens"),

@@ -9,6 +9,7 @@ from inferq.endpoints.endpoint import Body, Endpoint, Files
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, OBJECT, STRING, Field, wrong_type
 from inferq.endpoints.gateway import GATEWAY, MODEL
 from inferq.endpoints.length import Prompt, most_tokens, plain, tokens_of
+from inferq.endpoints.parts import files_in
 from inferq.endpoints.text import PROMPT_SCHEMA, check_prompt, is_cut
 
 _MOST_INPUTS = 2048
@@ -107,6 +108,7 @@ EMBEDDINGS = Endpoint(
     takes=("embedding",),
     table=EMBEDDING_TABLE,
     units=_embedding_units,
+    files=lambda body: files_in(body, "messages"),
     prompts=_embedding_prompts,
     cached=_pure,
 )
@@ -115,6 +117,7 @@ RERANK = Endpoint(
     takes=("rerank",),
     table=RERANK_TABLE,
     units=_rerank_units,
+    files=lambda body: files_in(body, "documents"),
     admit=_admit_rerank,
     prompts=_rerank_prompts,
     cached=_pure,

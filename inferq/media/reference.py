@@ -1,12 +1,14 @@
 """What a caller may write where a file is meant, parsed once into one of three things. Pure.
 
 1. `data:` URL, or bare base64 where an endpoint takes that: the bytes themselves (`Inline`).
-2. `artifact:` and an id, the bare id, or our own link to an artifact: a file that is here (`Stored`).
+2. `artifact:` and an id, the bare id, or a link to an artifact at a place that is ours: a file that is
+   here (`Stored`).
 3. `https:` or `http:` URL: a file elsewhere (`Remote`). What is allowed there is for `inferq.media.fetch` to say.
 """
 
 import binascii
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -55,10 +57,13 @@ class Stored:
 Reference = Inline | Remote | Stored
 
 
-def parse(value: Any, *, param: str, limit: int, raw_base64: bool = False) -> Reference:
+def parse(
+    value: Any, *, param: str, limit: int, raw_base64: bool = False, ours: Collection[str] = ()
+) -> Reference:
     """What `value`, the field `param` of a request, refers to. `limit` bounds inline data in bytes.
 
-    `raw_base64`: text that is nothing else is decoded. Raises InvalidRequest.
+    `raw_base64`: text that is nothing else is decoded. `ours` are the places, as `place_of` writes them, whose links
+    to artifacts are links to what is here. Raises InvalidRequest.
     """
     if not isinstance(value, str) or not value:
         raise errors.InvalidRequest(f"Invalid '{param}': expected a URL or an artifact's id.", param=param)
@@ -70,8 +75,8 @@ def parse(value: Any, *, param: str, limit: int, raw_base64: bool = False) -> Re
             return _data(value, param, limit)
         case "https" | "http":
             url = remote_url(value, param)
-            ours = _OUR_PATH.fullmatch(url.raw_path)
-            return Stored(ours[1]) if ours else Remote(url)
+            link = _OUR_PATH.fullmatch(url.raw_path) if url.host_port_subcomponent in ours else None
+            return Stored(link[1]) if link else Remote(url)
         case None if raw_base64:
             return Inline(_base64(value.encode("utf-8", "replace"), param, limit))
         case "artifact":
@@ -80,6 +85,14 @@ def parse(value: Any, *, param: str, limit: int, raw_base64: bool = False) -> Re
             )
     legal = "a data: URL, an https:// URL or artifact:<id>" + (", or base64" if raw_base64 else "")
     raise errors.InvalidRequest(f"Invalid '{param}': expected {legal}.", param=param)
+
+
+def place_of(url: str) -> str | None:
+    """Host and port of a URL, the port left out where it is the scheme's; None for what is no URL."""
+    try:
+        return URL(url).host_port_subcomponent
+    except ValueError:
+        return None
 
 
 def remote_url(text: str, param: str) -> URL:

@@ -1,4 +1,4 @@
--- Bounds of a model's ready set; used by reserve and accept.
+-- Bounds of a model's ready set; used by full, reserve and accept.
 local function backlog(model)
   local total = 0
   for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do

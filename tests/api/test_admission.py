@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from api import room, submission
+from api import submission
 from inferq.config import Settings
 from inferq.endpoints import ENDPOINTS
+from queues import room
 from queues.connection import connect
 from queues.presence import NodeInfo, Presence
 from tests.api.stack import CHAT, MODELS, Stack, settings_for

@@ -131,11 +131,16 @@ async def test_a_body_that_is_no_json_object_is_refused(stack: Stack) -> None:
 
 
 async def test_a_body_nested_too_deeply_is_refused(stack: Stack) -> None:
-    message = b'{"role": "user", "content": "x", "deep": ' + b"[" * 500 + b"]" * 500 + b"}"
-    raw = b'{"model": "demo-chat", "messages": [' + message + b"]}"
-    response = await stack.http.post("/v1/chat/completions", content=raw, headers=stack.headers())
-    assert response.status_code == 400
-    assert "cannot be passed on" in error_of(response)["message"]
+    deep = b'"deep": ' + b"[" * 500 + b"]" * 500
+    for inside, outside, said in (
+        (b", " + deep, b"", "nested deeper"),
+        (b"", b", " + deep, "cannot be passed on"),
+    ):
+        message = b'{"role": "user", "content": "x"' + inside + b"}"
+        raw = b'{"model": "demo-chat", "messages": [' + message + b"]" + outside + b"}"
+        response = await stack.http.post("/v1/chat/completions", content=raw, headers=stack.headers())
+        assert response.status_code == 400
+        assert said in error_of(response)["message"]
 
 
 async def test_a_compressed_body_is_refused(stack: Stack) -> None:

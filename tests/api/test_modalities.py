@@ -383,6 +383,24 @@ async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settin
     await replica.close()
 
 
+@pytest.mark.parametrize(("model", "status"), [("nobody", 404), ("draw", 400), ("", 404), ("hear", 202)])
+@pytest.mark.parametrize("last", [True, False])
+async def test_a_form_for_no_such_model_leaves_no_artifact(
+    stack: Stack, model: str, status: int, last: bool
+) -> None:
+    sound = ("file", ("a.wav", recording(), "audio/wav"))
+    named = ("model", (None, model))
+    fields = [sound, named] if last else [named, sound]
+    answer = await stack.http.post(
+        "/v1/audio/transcriptions",
+        files=[*fields, ("background", (None, "true"))],
+        headers=stack.headers(),
+    )
+    assert answer.status_code == status, answer.text
+    kept = await stack.context.storage.artifacts.stat(hashlib.sha256(recording()).hexdigest())
+    assert (kept is not None) == (status == 202)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"", "empty"), (b"no sound at all", "expected a sound"), (recording()[:30], "expected a sound")],

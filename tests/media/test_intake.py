@@ -75,7 +75,10 @@ async def test_every_way_in_gives_the_same_artifact(store: MediaStore, artifacts
             await store.take(digest(PNG), param="image", wants="image"),
             await store.take(f"artifact:{digest(PNG)}", param="image", wants="image"),
             await store.take(
-                f"https://x.example/v1/artifacts/{digest(PNG)}?a=b", param="image", wants="image"
+                f"https://x.example/v1/artifacts/{digest(PNG)}?a=b",
+                param="image",
+                wants="image",
+                host="X.example:443",
             ),
         ]
     (found,) = set(ways)

@@ -13,8 +13,11 @@ from inferq.media.reference import Inline, Reference, Remote, Stored, parse
 SHA = "ab" * 32
 
 
+OURS = {"inferq.example", "127.0.0.1:9000"}
+
+
 def read(value: Any, limit: int = 1000, *, raw_base64: bool = False) -> Reference:
-    return parse(value, param="image", limit=limit, raw_base64=raw_base64)
+    return parse(value, param="image", limit=limit, raw_base64=raw_base64, ours=OURS)
 
 
 def refusal(value: Any, limit: int = 1000, *, raw_base64: bool = False) -> errors.InvalidRequest:
@@ -116,8 +119,10 @@ def test_broken_artifact_ids(text: str):
 
 
 def test_a_path_that_only_looks_like_ours_is_a_url():
-    assert isinstance(read(f"https://example.com/v1/artifacts/{SHA}/x"), Remote)
-    assert isinstance(read(f"https://example.com/?/v1/artifacts/{SHA}"), Remote)
+    for host in ("example.com", "inferq.example:8443", "127.0.0.1", "x.inferq.example"):
+        assert isinstance(read(f"https://{host}/v1/artifacts/{SHA}"), Remote)
+    assert isinstance(read(f"https://inferq.example/v1/artifacts/{SHA}/x"), Remote)
+    assert isinstance(read(f"https://inferq.example/?/v1/artifacts/{SHA}"), Remote)
 
 
 @pytest.mark.parametrize(

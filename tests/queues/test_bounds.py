@@ -102,3 +102,17 @@ async def test_a_refused_job_leaves_nothing(redis_url: str):
         with pytest.raises(errors.QueueFull):
             await b.queue.accept(spec(tenant="other"), "direct")
         assert await b.snapshot() == before
+
+
+async def test_asking_whether_it_is_full_keeps_no_place(redis_url: str):
+    async with bench(redis_url, max_queue_size=2, max_tenant_jobs=1) as b:
+        for _ in range(3):
+            await b.queue.refuse_full("demo", "a")
+        await b.accepted(tenant="a")
+        with pytest.raises(errors.QueueFull, match="max_tenant_jobs"):
+            await b.queue.refuse_full("demo", "a")
+        await b.queue.refuse_full("demo", "b")
+        await b.accepted(tenant="b")
+        with pytest.raises(errors.QueueFull, match="max_queue_size") as refusal:
+            await b.queue.refuse_full("demo", "c")
+        assert refusal.value.details == {"model": "demo"}

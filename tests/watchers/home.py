@@ -26,12 +26,13 @@ from watchers.service import Watcher
 ROOT = Path(__file__).parents[2]
 MODEL = "demo-completion"
 CONFIG: dict[str, Any] = {
+    "media": {"allow_http": True, "allow_hosts": ["127.0.0.1"]},
     "models": {
         MODEL: {"engine": "noop", "source": "none", "type": "completion", "aliases": ["gpt-demo"]},
         "demo-chat": {"engine": "noop", "source": "none", "type": "chat"},
         "demo-embed": {"engine": "noop", "source": "none", "type": "embedding"},
         "demo-image": {"engine": "noop", "source": "none", "type": "image"},
-    }
+    },
 }
 
 

@@ -8,6 +8,8 @@ from contextlib import closing
 import pytest
 
 from queues import Gateway
+from tests.media.files import picture
+from tests.media.servers import answering, raw, response
 from tests.watchers.home import Site, listed, until
 from watchers import moves
 from watchers.drops import identify
@@ -29,7 +31,7 @@ def die(*_: object) -> None:
 async def accept_and_die(site: Site, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The job is committed, its file still in the watched directory."""
     path = site.drop(name)
-    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
+    inbox = Inbox(site.folders, site.settings, gateway, site.storage)
     seen = identify(path)
     assert seen is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -65,11 +67,28 @@ async def test_the_file_of_an_ended_job_is_not_taken_for_another_run(
 ) -> None:
     await accept_and_die(site, gateway, monkeypatch, "a.json")
     await site.work_once()
-    inbox = Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
+    inbox = Inbox(site.folders, site.settings, gateway, site.storage)
     seen = identify(site.folders.inbox / "a.json")
     assert seen is not None
     assert await inbox.take("a.json", Sight(seen, 0.0, 9.0, True)) is Verdict.DONE
     assert len(listed(site.folders.temp)) == len(await site.jobs()) == 1
+
+
+async def test_a_committed_job_is_not_refused_because_its_url_is_gone(
+    site: Site, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with answering(raw(response(picture("PNG")))) as server:
+        parts = [{"type": "image_url", "image_url": {"url": server.url()}}]
+        body = {"model": "demo-chat", "messages": [{"role": "user", "content": parts}]}
+        path = site.drop("a.json", body)
+        inbox, seen = Inbox(site.folders, site.settings, gateway, site.storage), identify(path)
+        assert seen is not None
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(moves, "move_if", die)
+            await inbox.take("a.json", Sight(seen, 0.0, 9.0, True))
+    assert await inbox.take("a.json", Sight(seen, 0.0, 9.0, True)) is Verdict.DONE
+    assert len(listed(site.folders.temp)) == len(await site.jobs()) == 1
+    assert not listed(site.folders.errors)
 
 
 async def test_jobs_that_ended_while_no_watcher_ran(site: Site) -> None:

@@ -1,17 +1,24 @@
 """When files are taken, and what keeps them waiting. The watcher runs inside the test, with real Redis and SQLite."""
 
+import asyncio
 import contextlib
 import logging
 import shutil
 import signal
 import sqlite3
+import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from inferq import errors
+from queues.presence import NodeInfo, Presence
+from tests.media import files
+from tests.media.servers import Server, answering, response
 from tests.watchers.home import Site, listed, read_json, request, until
 from watchers import drops, inbox
 from watchers.hints import Hints
@@ -26,7 +33,7 @@ def sight(path: Path, *, quiet: float = 10.0, renamed: bool = False) -> Sight:
 
 @pytest.fixture
 def taker(site: Site, gateway: Any) -> Inbox:
-    return Inbox(site.folders, site.settings, gateway.intake, site.storage.ledger, site.storage.media)
+    return Inbox(site.folders, site.settings, gateway, site.storage)
 
 
 async def test_a_file_that_is_being_written_is_left_alone(site: Site) -> None:
@@ -195,3 +202,84 @@ async def test_a_defect_stops_no_other_file(site: Site, monkeypatch: pytest.Monk
     async with site.watching():
         await until(lambda: listed(site.folders.temp))
     assert listed(site.folders.inbox) == ["a.json"]
+
+
+def showing(*urls: str) -> dict[str, Any]:
+    """A request of a conversation that shows these pictures."""
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"model": "demo-chat", "messages": [{"role": "user", "content": parts}]}
+
+
+@contextlib.asynccontextmanager
+async def pictures(seconds: float = 0.0) -> AsyncIterator[Server]:
+    """A server of pictures that takes its time."""
+
+    async def answer(_server: Server, _path: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        writer.write(response(files.picture("PNG")))
+        await writer.drain()
+
+    async with answering(answer) as server:
+        yield server
+
+
+async def test_a_file_with_slow_urls_holds_up_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async with pictures(3600) as server, site.watching():
+        for number in range(3):
+            site.drop(f"slow{number}.json", showing(server.url(), server.url()))
+        await until(lambda: len(server.heads) == 6)
+        site.drop("quick.json")
+        await until(lambda: len(listed(site.folders.temp)) == 1, timeout=10)
+    assert listed(site.folders.inbox) == ["slow0.json", "slow1.json", "slow2.json"]
+
+
+async def test_files_with_slow_urls_are_bounded_and_become_jobs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchers.service.MOST_ASIDE", 2)
+    monkeypatch.setattr("watchers.service.SLOW", 0.01)
+    most = 0
+    async with pictures(0.3) as server, site.watching() as watcher:
+        for number in range(5):
+            site.drop(f"{number}.json", showing(server.url()))
+
+        def all_taken() -> bool:
+            nonlocal most
+            most = max(most, len(watcher._aside))
+            return len(listed(site.folders.temp)) == 5
+
+        await until(all_taken)
+        await until(lambda: not watcher._aside)
+    assert most == 2
+    assert len(server.heads) == len(await site.jobs()) == 5
+
+
+async def test_nothing_is_fetched_while_the_queue_is_full(
+    site: Site, gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = site.settings.queue
+    monkeypatch.setattr(gateway.queue, "_bounds", bounds.model_copy(update={"max_queue_size": 0}))
+    taker = Inbox(site.folders, site.settings, gateway, site.storage)
+    async with pictures() as server:
+        path = site.drop("a.json", showing(server.url()))
+        for _ in range(3):
+            with pytest.raises(errors.QueueFull) as caught:
+                await taker.take("a.json", sight(path))
+        assert caught.value.details["model"] == "demo-chat"
+        assert not server.heads
+        monkeypatch.setattr(gateway.queue, "_bounds", bounds)
+        assert await taker.take("a.json", sight(path)) is Verdict.DONE
+        assert len(server.heads) == 1
+
+
+async def test_a_model_that_fits_no_device_is_refused_as_the_api_does(site: Site, gateway: Any) -> None:
+    device = {"name": "cuda:0", "memory_total": 2**30}
+    info = NodeInfo(name="n", pid=1, seen_at=time.time(), devices=[device])
+    await Presence(site.redis, site.settings.queue.prefix).show_node(info)
+    big = site.settings.models["demo-chat"].model_copy(update={"memory": 2**40})
+    settings = site.settings.model_copy(update={"models": {"demo-chat": big}})
+    taker = Inbox(site.folders, settings, gateway, site.storage)
+    path = site.drop("a.json", {"model": "demo-chat", "messages": [{"role": "user", "content": "x"}]})
+    assert await taker.take("a.json", sight(path)) is Verdict.DONE
+    assert read_json(site.error("a.error.json"))["code"] == "model_too_large"
+    assert not await site.jobs()

@@ -82,6 +82,7 @@ def test_vllm() -> None:
         "--served-model-name": "chat",
         "--uds": "/run/s",
         "--max-num-seqs": "8",
+        "--allowed-media-domains": "/",
         "--max-model-len": "4096",
         "--enable-auto-tool-choice": "",
         "--no-enable-prefix-caching": "",
@@ -95,6 +96,27 @@ def test_vllm_on_a_cpu() -> None:
     given = flags(command)
     assert (given["--enforce-eager"], given["--dtype"], given["--max-num-seqs"]) == ("", "bfloat16", "2")
     assert command.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["--allowed-media-domains", "/"]),
+        ({"allowed_media_domains": []}, ["--allowed-media-domains", "/"]),
+        (
+            {"allowed_media_domains": ["a.example", "b.example"]},
+            ["--allowed-media-domains", "a.example", "b.example"],
+        ),
+        ({"allowed_media_domains": None}, []),
+    ],
+)
+def test_vllm_fetches_from_no_host_but_those_of_its_configuration(
+    options: dict[str, Any], words: list[str]
+) -> None:
+    argv = list(adapters.VLLM.command(launch(options=options)).argv)
+    start = argv.index("--allowed-media-domains") if words else 0
+    assert argv[start : start + len(words)] == words
+    assert argv.count("--allowed-media-domains") == bool(words)
 
 
 @pytest.mark.parametrize("engine", [adapters.TEXT, adapters.VLLM])

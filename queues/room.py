@@ -4,16 +4,16 @@ import time
 
 from inferq import errors
 from inferq.config import ModelSettings
-from queues import Gateway
 from queues.presence import NodeInfo
+from queues.queue import JobQueue
 
 FRESH = 2.0
 _GIB = 2**30
 
 
 class Room:
-    def __init__(self, gateway: Gateway):
-        self._gateway = gateway
+    def __init__(self, queue: JobQueue):
+        self._queue = queue
         self._nodes: list[NodeInfo] = []
         self._read_at = -FRESH
 
@@ -43,7 +43,7 @@ class Room:
         if time.monotonic() - self._read_at >= FRESH:
             self._read_at = time.monotonic()
             try:
-                self._nodes = await self._gateway.queue.nodes()
+                self._nodes = await self._queue.nodes()
             except errors.Unavailable:
                 self._nodes = []
         return self._nodes

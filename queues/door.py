@@ -1,0 +1,48 @@
+"""What every checked request passes before it becomes a job, whichever way it came. It submits nothing.
+
+The cheap refusals come first, the files after them: they may have to be fetched.
+"""
+
+import contextlib
+
+from inferq import errors
+from inferq.admission import Admission
+from inferq.config import Settings
+from inferq.request import Request
+from queues.queue import JobQueue
+from queues.room import Room
+from storage.media import MediaStore
+
+
+class Door:
+    def __init__(self, settings: Settings, queue: JobQueue, media: MediaStore) -> None:
+        self._queue = queue
+        self._media = media
+        self._room = Room(queue)
+        self._admission = Admission(settings)
+
+    async def admit(
+        self, request: Request, *, tenant: str | None, unattended: bool = False, host: str | None = None
+    ) -> None:
+        """Take the files of a request and encode its body. `unattended`: its caller does not wait for the answer.
+
+        `tenant` is whose bounds hold; None for a job that was accepted before, for which none do. `host` is where the
+        caller reached this server.
+
+        1. A model that no device can hold. 2. A queue that is full already, where there are files to take and no
+        answer may be in the cache. 3. The files. 4. What the model can never serve.
+
+        Raises InvalidRequest, ModelTooLarge, QueueFull (its `details` name the model), StoreUnavailable, Unavailable.
+        """
+        await self._room.refuse_too_big(request.model, request.settings)
+        if tenant is not None and request.places() and not request.endpoint.cached(request.body):
+            await self._refuse_full(request, tenant)
+        await self._media.take_all(request, host=host)
+        if unattended:
+            request.endpoint.unattended(request.body)
+        await self._admission.admit(request)
+
+    async def _refuse_full(self, request: Request, tenant: str) -> None:
+        # What is to be done without Redis is for the submission to say.
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._queue.refuse_full(request.model, tenant)
