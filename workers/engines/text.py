@@ -38,6 +38,7 @@ from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Ask, Defaults, read_chat, read_completion
 from workers.engines.textgen.sampling import Sequence
 from workers.engines.textgen.settings import end_tokens, model_sampling
+from workers.engines.textgen.template import render
 from workers.engines.textgen.thinking import ThinkingParser, read_tags
 from workers.engines.textgen.token import Token
 from workers.engines.textgen.tools import CallParser
@@ -138,17 +139,7 @@ class TextEngine(Engine):
         """The prompt, by the model's own chat template."""
         if not self.tokenizer.chat_template:
             raise BadRequest("This model has no chat template; use /v1/completions.", code="no_chat_template")
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in ask.messages],
-                tools=list(ask.tooling.tools) or None,
-                add_generation_prompt=True,
-                tokenize=False,
-                **ask.template,
-            )
-        except Exception as error:
-            raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
-        return text
+        return render(self.tokenizer, ask.messages, ask.template, tools=list(ask.tooling.tools) or None)
 
     def check_length(self, prompt: Items[int], limit: int | None, param: str) -> int:
         """How many tokens may be said: what was asked, or what the context leaves."""

@@ -37,6 +37,7 @@ from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Defaults
 from workers.engines.textgen.sampling import Sequence as Answer
 from workers.engines.textgen.settings import end_tokens, model_sampling
+from workers.engines.textgen.template import render
 from workers.engines.textgen.token import Token
 from workers.engines.visiongen.generation import Question, Seer
 from workers.engines.visiongen.processor import load_processor
@@ -163,13 +164,7 @@ class VisionEngine(Engine):
             raise BadRequest(
                 f"Texts must not hold '{mark}', the model's mark of a picture.", param="messages"
             )
-        try:
-            text: str = self.processor.apply_chat_template(
-                list(ask.messages), add_generation_prompt=True, tokenize=False, **ask.template
-            )
-        except Exception as error:
-            raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
-        return text
+        return render(self.processor, ask.messages, ask.template)
 
     def check_length(self, prompt: int, limit: int | None) -> int:
         """How many tokens may be said: what was asked, or what the context leaves."""
