@@ -114,7 +114,7 @@ class TextEngine(Engine):
     async def chat(self, call: Call) -> Reply | Stream:
         fields = Fields(call.json())
         self.app.check_model(fields)
-        ask = read_chat(fields, self.defaults)
+        ask = await asyncio.to_thread(read_chat, fields, self.defaults)
         text = await asyncio.to_thread(self.render, ask)
         prompt: list[int] = await asyncio.to_thread(self.tokenizer.encode, text, add_special_tokens=False)
         thinks = self.tags is not None and text.rstrip().endswith(self.tags.start)
