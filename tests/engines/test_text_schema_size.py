@@ -2,13 +2,13 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.engines.conftest import chat
 from tests.engines.process import EngineProcess
+from tests.engines.test_text_limits import slowest_health
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.textgen.schema import MOST_BYTES, MOST_VALUES, value_of
 
@@ -91,17 +91,5 @@ def test_alternatives_that_their_types_tell_apart() -> None:
 def test_health_answers_while_schemas_are_read(text: EngineProcess) -> None:
     tool = {"type": "function", "function": {"name": "f", "strict": True, "parameters": one_of(240, 19)}}
     body = json.dumps(chat("x", tools=[tool] * 20, tool_choice="whatever")).encode()
-
-    def ask() -> float:
-        start = time.monotonic()
-        with text.client() as client:
-            assert client.post(CHAT, content=body).json()["error"]["param"] == "tool_choice"
-        return time.monotonic() - start
-
-    with ThreadPoolExecutor(1) as pool:
-        asked, longest = pool.submit(ask), 0.0
-        while not asked.done():
-            start = time.monotonic()
-            text.health()
-            longest = max(longest, time.monotonic() - start)
-    assert longest < asked.result() / 2
+    longest, whole = slowest_health(text, CHAT, body, "tool_choice")
+    assert longest < whole / 2

@@ -124,13 +124,16 @@ class TextEngine(Engine):
     async def complete(self, call: Call) -> Reply | Stream:
         fields = Fields(call.json())
         self.app.check_model(fields)
-        ask = read_completion(fields, self.defaults)
-        prompts = [
-            self.tokenizer.encode(each) if isinstance(each, str) else list(each) for each in ask.prompts
-        ]
-        echoes = [self._echo(each) if ask.echo else "" for each in ask.prompts]
+        ask = await asyncio.to_thread(read_completion, fields, self.defaults)
+        prompts = await asyncio.to_thread(lambda: [self._tokens(each) for each in ask.prompts])
+        echoes = await asyncio.to_thread(
+            lambda: [self._echo(each) if ask.echo else "" for each in ask.prompts]
+        )
         form = TextForm(self.app.served_name, self.tokenizer, ask.logprobs)
         return await self._run(call, ask, form, prompts, echoes)
+
+    def _tokens(self, prompt: str | tuple[int, ...]) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _echo(self, prompt: str | tuple[int, ...]) -> str:
         return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(list(prompt)))
