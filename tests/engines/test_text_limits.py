@@ -103,3 +103,9 @@ def test_arguments_too_deep_for_the_template_are_the_callers_fault(text: EngineP
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     body = {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
     assert refusal(text, CHAT, body)[0] == 400
+
+
+def test_a_tool_has_a_name_of_some_length(text: EngineProcess) -> None:
+    tools = [{"type": "function", "function": {"name": "f" * size}} for size in (256, 257)]
+    body = chat("x", tools=tools, max_tokens=1)
+    assert refusal(text, CHAT, body) == (400, "tools[1].function.name")

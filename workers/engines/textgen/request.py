@@ -22,6 +22,7 @@ MOST_ANSWERS = 1024
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
 MOST_DIGITS = 20
+MOST_NAME = 256
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal"}
 MESSAGE_FIELDS |= {"reasoning_content", "reasoning"}
@@ -349,6 +350,10 @@ def read_tool(tool: Any, place: int) -> dict[str, Any]:
     function = tool["function"]
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRequest(f"'{where}.function.name' is required.", param=f"{where}.function.name")
+    if len(function["name"]) > MOST_NAME:
+        raise BadRequest(
+            f"'{where}.function.name' may have {MOST_NAME} characters.", param=f"{where}.function.name"
+        )
     kept = {name: value for name, value in function.items() if value is not None and name != "strict"}
     return {"type": "function", "function": kept}
 
