@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from inferq.job import Failure, JobSpec
+from inferq.sse import EventCutter
 
 # At the beginning of a line, where no text of an answer can stand: JSON writes its line ends as two characters.
 # Streams of newer endpoints end with an event of their own and no `[DONE]`.
@@ -27,7 +28,6 @@ _DONE = re.compile(
 _ERROR = re.compile(
     rb'^(?:data: ?\{ ?"(?:error"|object": ?"error")|event: ?(?:error|response\.failed)\b)', re.MULTILINE
 )
-_BORDER = re.compile(rb"\r?\n\r?\n")
 EVENTS = "text/event-stream"
 TICK = 0.020
 """Seconds between two reads of a dense stream."""
@@ -151,14 +151,14 @@ async def forward(
 
 async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGenerator[bytes, None]:
     """The stream cut at event borders. Raises EngineRefused at an error event, EngineBroke at an early end."""
-    rest = b""
+    cutter = EventCutter()
     done = False
     last, dense, seen = 0.0, 0, 0
     async for piece in response.content.iter_any():
         now = time.monotonic()
         seen += len(piece)
         last, dense = now, dense + 1 if now - last < 2 * TICK else 0
-        events, rest = _cut(rest + piece)
+        events = cutter.push(piece)
         if events:
             done = _checked(events) or done
             yield events
@@ -166,19 +166,12 @@ async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGe
             if dense >= DENSE and response.content.total_bytes == seen:
                 await pace.rest(response)
     # An end without its empty line is forgiven, an event without it is not.
-    if rest and _DONE.match(rest):
+    rest = cutter.rest()
+    if _DONE.match(rest):
         done = True
         yield rest.rstrip(b"\r\n") + b"\n\n"
     if not done:
         raise EngineBroke("the engine ended the stream early")
-
-
-def _cut(data: bytes) -> tuple[bytes, bytes]:
-    """Whole events, and the beginning of the next one."""
-    cut = data.rfind(b"\n\n") + 2
-    if cut < 2:
-        cut = max((border.end() for border in _BORDER.finditer(data)), default=0)
-    return data[:cut], data[cut:]
 
 
 def _checked(events: bytes) -> bool:

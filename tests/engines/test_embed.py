@@ -258,3 +258,31 @@ def test_heads_that_a_model_has_not(embed: EngineProcess, name: str) -> None:
     error = embed.post(PATH, {"input": "a", name: True}).json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_parameter", name)
     assert embed.post(PATH, {"input": "a", name: False, "return_dense": True}).status_code == 200
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_vector_that_is_no_numbers_is_the_engine_s_fault(
+    socket_dir: Path, embed_model: Path, tmp_path: Path, value: float
+) -> None:
+    """JSON has no such numbers: they would be sent as null."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(embed_model, folder)
+    spoil(folder / "model.safetensors", token=7, value=value)
+    with running("embed", socket_dir, str(folder)) as engine:
+        for more in ({}, {"encoding_format": "base64"}, {"dimensions": 4}):
+            answer = engine.post(PATH, {"input": [[8], [7, 8]], **more})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_error")
+        assert vectors(engine, [[8]])
+
+
+def spoil(file: Path, token: int, value: float) -> None:
+    """Write a number over the weights of one token."""
+    raw = bytearray(file.read_bytes())
+    start = 8 + struct.unpack("<Q", raw[:8])[0]
+    tensors = json.loads(raw[8:start])
+    (table,) = (tensor for name, tensor in tensors.items() if name.endswith("word_embeddings.weight"))
+    assert table["dtype"] == "F32"
+    width = table["shape"][1]
+    at = start + table["data_offsets"][0] + 4 * width * token
+    raw[at : at + 4 * width] = struct.pack("<f", value) * width
+    file.write_bytes(raw)

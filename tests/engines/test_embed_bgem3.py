@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engines.process import EngineProcess, demo_model, library, running
+from tests.engines.test_embed import spoil
 
 PATH = "/v1/embeddings"
 ALL = {"return_dense": True, "return_sparse": True, "return_colbert": True}
@@ -105,3 +106,15 @@ def test_no_more_tokens_than_the_model_has_positions_for(
         assert engine.health()["context"] == 128
         answer = engine.post(PATH, {"input": "cat " * 500, "truncate": True})
         assert answer.json()["usage"]["total_tokens"] == 128
+
+
+def test_numbers_that_are_none_are_the_engine_s_fault(socket_dir: Path, model: Path, tmp_path: Path) -> None:
+    """Whichever form is asked for."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(model, folder)
+    spoil(folder / "model.safetensors", token=7, value=float("nan"))
+    with running("embed", socket_dir, str(folder)) as engine:
+        for form in ALL:
+            body = {"input": [[7, 8]], **dict.fromkeys(ALL, False), form: True}
+            assert engine.post(PATH, body).status_code == 500
+        assert entries(engine, [[8]], **ALL)

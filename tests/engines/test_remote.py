@@ -1,7 +1,9 @@
 """The remote engine against a real server: what it sends, what it gives back, and what it keeps to itself."""
 
 import base64
+import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from tests.engines.upstream import Upstream, upstream
 
 KEY = "sk-secret-of-ours"
 CHAT = "/v1/chat/completions"
+MOST_BYTES = 128 * 1024 * 1024
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 WAV = b"RIFF\x00\x00\x00\x00WAVEfmt and so on"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "file: hello"}]}
@@ -105,6 +108,54 @@ def test_a_stream_that_breaks_off_ends_with_an_error(remote: EngineProcess, othe
     first, last, nothing = answer.text.split("\n\n")
     assert (first, nothing) == ('data: {"n":1}', "")
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_error"
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n\r\n"])
+@pytest.mark.parametrize("border", [b"\n\n", b"\r\n\r\n"])
+def test_what_follows_the_last_empty_line_is_sent_too(
+    remote: EngineProcess, other: Upstream, last: bytes, border: bytes
+) -> None:
+    raw = b'data: {"model":"theirs"}' + border + last
+    for cut in range(len(raw) - len(last) - len(border), len(raw) + 1):
+        other.answers(media="text/event-stream", pieces=[piece for piece in (raw[:cut], raw[cut:]) if piece])
+        with remote.client() as client:
+            answer = client.post(CHAT, json=HELLO)
+        first, done = answer.text.rstrip().split("\n\n")
+        assert json.loads(first.removeprefix("data: ")) == {"model": remote.name}
+        assert done == "data: [DONE]"
+
+
+def test_a_long_event_is_read_in_the_time_its_length_needs(remote: EngineProcess, other: Upstream) -> None:
+    start, pieces = b'data: {"model":"theirs","text":"', [b"x" * 1024] * 4096
+    other.answers(media="text/event-stream", pieces=[start, *pieces, b'"}\n\n'], pause_s=0.0001)
+    began = cpu_seconds(remote)
+    with remote.client() as client:
+        answer = client.post(CHAT, json=HELLO)
+    assert len(json.loads(answer.text.removeprefix("data: "))["text"]) == 4 * 2**20
+    assert cpu_seconds(remote) - began < 4
+
+
+def cpu_seconds(engine: EngineProcess) -> float:
+    fields = Path(f"/proc/{engine.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_answer_without_end_is_not_kept(remote: EngineProcess, other: Upstream) -> None:
+    """Compressed it is small: what counts is what it unpacks to."""
+    bomb = gzip.compress(bytes(MOST_BYTES + 1), 1)
+    for media in ("application/json", "text/plain", "text/event-stream"):
+        other.answers(bomb, media=media, headers={"content-encoding": "gzip"})
+        with remote.client() as client:
+            answer = client.post(CHAT, json=HELLO)
+        error = json.loads(answer.text.removeprefix("data: "))["error"]
+        assert (error["code"], str(MOST_BYTES) in error["message"]) == ("upstream_error", True)
+
+
+def test_an_error_without_end_is_not_read_to_its_end(remote: EngineProcess, other: Upstream) -> None:
+    other.answers(status=400, media="text/plain", pieces=[b"no! " * 4096] * 1000, pause_s=0.01)
+    answer = remote.post(CHAT, HELLO)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert other.left.wait(5)
 
 
 def test_sound_comes_as_it_is(remote: EngineProcess, other: Upstream) -> None:

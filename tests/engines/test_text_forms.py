@@ -206,7 +206,7 @@ def nested(depth: int) -> Any:
         {"anyOf": [{"$ref": "#"}]},
         nested(100),
         {"anyOf": [{"type": "null"}] * 3000},
-        {"enum": list(range(3000))},
+        {"enum": list(range(6000))},
     ],
 )
 def test_a_schema_without_sense_is_refused(schema: Any) -> None:

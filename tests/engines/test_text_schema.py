@@ -130,3 +130,13 @@ async def test_openais_client_parses_what_it_asked_for(text: EngineProcess) -> N
             model=text.name, messages=messages, temperature=0, response_format=Person
         )
         assert answer.choices[0].message.parsed == Person(name="Ada", age=36)
+
+
+@pytest.mark.parametrize("value", ["e\u0301e\u0301 and more", "<|im_end|> and more", "words " * 200])
+def test_a_fixed_value_is_said_as_it_is(text: EngineProcess, value: str) -> None:
+    """Though the tokenizer would compose characters, or read a token that ends the answer."""
+    schema = {"type": "object", "properties": {"x": {"const": value}}, "required": ["x"]}
+    body = chat("Say hello.", temperature=0, response_format=wanted(schema))
+    choice = text.post(CHAT, body).json()["choices"][0]
+    assert json.loads(choice["message"]["content"]) == {"x": value}
+    assert choice["finish_reason"] == "stop"

@@ -245,6 +245,8 @@ def test_an_honest_picture_elsewhere_is_not_read(
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"functions": []}, "functions"),
+        ({"chat_template_kwargs": {"chat_template": "a program"}}, "chat_template_kwargs.chat_template"),
+        ({"chat_template_kwargs": {"processor_kwargs": {}}}, "chat_template_kwargs.processor_kwargs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused_by_name(

@@ -28,7 +28,13 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(raw: bytes) -> Any:
-    return orjson.loads(raw) if orjson is not None else json.loads(raw)
+    """Raises ValueError for what is not JSON, and for what is nested too deep to be read."""
+    if orjson is not None:
+        return orjson.loads(raw)
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def numbers(vector: Any) -> Any:

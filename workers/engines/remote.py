@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from inferq.sse import EventCutter
 from workers.engines import encoding
 from workers.engines.asgi import EVENTS, Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
@@ -38,6 +39,8 @@ JSON = "application/json"
 KEY_HEADERS = frozenset(("authorization", "x-api-key", "api-key", "proxy-authorization"))
 CONNECT_S = 15.0
 MOST_ERROR = 64 * 1024
+MOST_BYTES = 128 * 1024 * 1024
+"""Of one whole answer, or of one event, unpacked."""
 EVENT_END = re.compile(rb"\r?\n\r?\n")
 # The first `model` of an event. Inside a text of the answer its quotation marks would have backslashes.
 MODEL = re.compile(rb'(?<!\\)"model": ?"(?:[^"\\]|\\.)*"')
@@ -73,6 +76,7 @@ class RemoteEngine(Engine):
         if self.key:
             bearer = key_header.lower() == "authorization"
             self.headers[key_header] = f"Bearer {self.key}" if bearer else self.key
+        self.our_name = b'"model":' + encoding.dumps(app.served_name)
         self.host = urlsplit(self.url).netloc
 
     def load(self) -> None:
@@ -127,7 +131,7 @@ class RemoteEngine(Engine):
     async def whole(self, endpoint: str, response: httpx2.Response, media: str) -> Reply:
         if response.status_code != 200:
             return await self.refusal(response)
-        raw = await response.aread()
+        raw = await self.content(response)
         if not media.startswith(JSON):
             return Reply(raw, media=media)
         try:
@@ -141,6 +145,19 @@ class RemoteEngine(Engine):
                 raise UpstreamFault(f"{self.host} answered with links in place of pictures.")
         return Reply.json(answer)
 
+    async def content(self, response: httpx2.Response) -> bytes:
+        """The body, read as long as it is no longer than an answer may be. Raises UpstreamFault."""
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            self.check_size(size)
+        return b"".join(parts)
+
+    def check_size(self, size: int) -> None:
+        if size > MOST_BYTES:
+            raise UpstreamFault(f"{self.host} answered with more than {MOST_BYTES} bytes.")
+
     async def refusal(self, response: httpx2.Response) -> Reply:
         """The upstream's error as it is, if its caller can do something about it."""
         status = response.status_code
@@ -150,9 +167,11 @@ class RemoteEngine(Engine):
             raise UpstreamFault(f"{self.host} answered with status {status}.")
         raw = b""
         async for piece in response.aiter_bytes():
-            raw = (raw + piece)[:MOST_ERROR]
+            raw += piece
+            if len(raw) >= MOST_ERROR:
+                break
         kept = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
-        return Reply(encoding.dumps(self.error_of(raw, status)), status, headers=kept)
+        return Reply(encoding.dumps(self.error_of(raw[:MOST_ERROR], status)), status, headers=kept)
 
     def error_of(self, raw: bytes, status: int) -> dict[str, Any]:
         """OpenAI's error object of an upstream's answer; one of our own where it has none."""
@@ -195,13 +214,20 @@ class RemoteEngine(Engine):
 
     async def events(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
         """Whole events as they come, with our name of the model."""
-        name = b'"model":' + encoding.dumps(self.app.served_name)
-        rest = b""
+        cutter = EventCutter()
         async with aclosing(self.pieces(response)) as pieces:
             async for piece in pieces:
-                *whole, rest = EVENT_END.split(rest + piece)
-                if whole:
-                    yield b"".join(MODEL.sub(lambda _: name, event, count=1) + b"\n\n" for event in whole)
+                events = cutter.push(piece)
+                self.check_size(len(cutter))
+                if events:
+                    yield b"".join(self.ours(event) + b"\n\n" for event in EVENT_END.split(events) if event)
+        # An end without its empty line, which the replica forgives; or half an event, which it does not.
+        if cutter.rest():
+            yield self.ours(cutter.rest())
+
+    def ours(self, event: bytes) -> bytes:
+        """An event with our name of the model."""
+        return MODEL.sub(lambda _: self.our_name, event, count=1)
 
 
 def has_pictures(answer: Mapping[str, Any]) -> bool:

@@ -16,21 +16,20 @@ import asyncio
 import os
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from collections.abc import Sequence as Items
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from workers.engines import encoding
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
-from workers.engines.failures import BadRequest, ContextLengthExceeded
+from workers.engines.failures import BadRequest
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
-from workers.engines.textgen.answer import ChatForm, Choice, Delta, Form, TextForm, Usage
+from workers.engines.runs import Run
+from workers.engines.textgen.answer import ChatForm, Choice, Form, TextForm, Usage
 from workers.engines.textgen.batching import Batcher, Capacity
 from workers.engines.textgen.demand import demanded
 from workers.engines.textgen.guide import Guide, Vocabulary
@@ -38,6 +37,8 @@ from workers.engines.textgen.output import Piece, Speaker
 from workers.engines.textgen.request import Ask, Defaults, read_chat, read_completion
 from workers.engines.textgen.sampling import Sequence
 from workers.engines.textgen.settings import end_tokens, model_sampling
+from workers.engines.textgen.streaming import Pieces, allowance, streamed
+from workers.engines.textgen.template import render
 from workers.engines.textgen.thinking import ThinkingParser, read_tags
 from workers.engines.textgen.token import Token
 from workers.engines.textgen.tools import CallParser
@@ -113,7 +114,7 @@ class TextEngine(Engine):
     async def chat(self, call: Call) -> Reply | Stream:
         fields = Fields(call.json())
         self.app.check_model(fields)
-        ask = read_chat(fields, self.defaults)
+        ask = await asyncio.to_thread(read_chat, fields, self.defaults)
         text = await asyncio.to_thread(self.render, ask)
         prompt: list[int] = await asyncio.to_thread(self.tokenizer.encode, text, add_special_tokens=False)
         thinks = self.tags is not None and text.rstrip().endswith(self.tags.start)
@@ -123,13 +124,16 @@ class TextEngine(Engine):
     async def complete(self, call: Call) -> Reply | Stream:
         fields = Fields(call.json())
         self.app.check_model(fields)
-        ask = read_completion(fields, self.defaults)
-        prompts = [
-            self.tokenizer.encode(each) if isinstance(each, str) else list(each) for each in ask.prompts
-        ]
-        echoes = [self._echo(each) if ask.echo else "" for each in ask.prompts]
+        ask = await asyncio.to_thread(read_completion, fields, self.defaults)
+        prompts = await asyncio.to_thread(lambda: [self._tokens(each) for each in ask.prompts])
+        echoes = await asyncio.to_thread(
+            lambda: [self._echo(each) if ask.echo else "" for each in ask.prompts]
+        )
         form = TextForm(self.app.served_name, self.tokenizer, ask.logprobs)
         return await self._run(call, ask, form, prompts, echoes)
+
+    def _tokens(self, prompt: str | tuple[int, ...]) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _echo(self, prompt: str | tuple[int, ...]) -> str:
         return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(list(prompt)))
@@ -138,29 +142,7 @@ class TextEngine(Engine):
         """The prompt, by the model's own chat template."""
         if not self.tokenizer.chat_template:
             raise BadRequest("This model has no chat template; use /v1/completions.", code="no_chat_template")
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in ask.messages],
-                tools=list(ask.tooling.tools) or None,
-                add_generation_prompt=True,
-                tokenize=False,
-                **ask.template,
-            )
-        except Exception as error:
-            raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
-        return text
-
-    def check_length(self, prompt: Items[int], limit: int | None, param: str) -> int:
-        """How many tokens may be said: what was asked, or what the context leaves."""
-        room = self.context - len(prompt)
-        if not prompt:
-            raise BadRequest("The prompt is empty.", param=param)
-        if room < 1 or (limit is not None and limit > room):
-            asked = f" and {limit} tokens were asked for" if limit is not None else ""
-            raise ContextLengthExceeded(
-                f"The context holds {self.context} tokens; the prompt has {len(prompt)}{asked}.", param=param
-            )
-        return room if limit is None else limit
+        return render(self.tokenizer, ask.messages, ask.template, tools=list(ask.tooling.tools) or None)
 
     async def _run(
         self,
@@ -172,27 +154,13 @@ class TextEngine(Engine):
         thinks: bool = False,
     ) -> Reply | Stream:
         param = "messages" if ask.chat else "prompt"
-        limits = [self.check_length(prompt, ask.limit, param) for prompt in prompts]
-        flow = Flow(self, ask, prompts, limits, echoes, thinks)
+        limits = [allowance(self.context, len(prompt), ask.limit, param) for prompt in prompts]
+        flow = Flow(self, call.run, ask, prompts, limits, echoes, thinks)
         if ask.stream:
-            return Stream(self._stream(call, ask, form, flow))
+            return Stream(streamed(flow.pieces(), form, flow.usage, tell_usage=ask.usage_event))
         async for _ in flow.pieces():
-            call.run.report(flow.usage.completion, flow.most)
+            pass
         return Reply(form.whole(flow.best(), flow.usage))
-
-    async def _stream(self, call: Call, ask: Ask, form: Form, flow: Flow) -> AsyncIterator[bytes]:
-        pieces = flow.pieces()
-        try:
-            async for choice, deltas, piece in pieces:
-                call.run.report(flow.usage.completion, flow.most)
-                events = form.events(choice, deltas, piece)
-                if events:
-                    yield events
-        finally:
-            await pieces.aclose()
-        if ask.usage_event:
-            yield form.chunk([], flow.usage)
-        yield encoding.DONE
 
     def guide(self, ask: Ask, thinks: bool) -> Guide | None:
         """The form an answer must have, where the request demands one."""
@@ -206,6 +174,7 @@ class Flow:
     def __init__(
         self,
         engine: TextEngine,
+        run: Run,
         ask: Ask,
         prompts: list[list[int]],
         limits: list[int],
@@ -213,6 +182,7 @@ class Flow:
         thinks: bool,
     ) -> None:
         self.engine = engine
+        self.run = run
         self.ask = ask
         self.thinks = thinks
         self.most = sum(limits) * ask.candidates
@@ -262,8 +232,8 @@ class Flow:
         each = [self.choices[start : start + many] for start in range(0, len(self.choices), many)]
         return [choice for group in each for choice in sorted(group, key=likelihood, reverse=True)[:count]]
 
-    async def pieces(self) -> AsyncGenerator[tuple[Choice, list[Delta], Piece], None]:
-        """(choice, its new deltas, the piece) until all answers are over; in any case the sequences end."""
+    async def pieces(self) -> Pieces:
+        """What comes until all answers are over; in any case the sequences end."""
         batcher = self.engine.batcher
         try:
             for sequence in self._sequences:
@@ -286,6 +256,7 @@ class Flow:
 
     def _piece(self, index: int, token: Token) -> Piece:
         self.usage.completion += 1
+        self.run.report(self.usage.completion, self.most)
         piece = self._speakers[index].push(token)
         echo, self._echoes[index] = self._echoes[index], ""
         piece.text = echo + piece.text

@@ -6,6 +6,7 @@ Must not know models: vectors come as numpy arrays.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +14,23 @@ from typing import Any
 import numpy as np
 
 from workers.engines import encoding
+from workers.engines.failures import EngineFault
 
 Vector = Any
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """What one input became: a vector, weights of its tokens, a vector per token. Finite numbers all."""
+    """What one input became: a vector, weights of its tokens, a vector per token."""
 
     dense: Vector
     sparse: Mapping[str, float] | None = None
     colbert: Any = None
+
+    def finite(self) -> bool:
+        arrays = [self.dense] if self.colbert is None else [self.dense, self.colbert]
+        weights = () if self.sparse is None else self.sparse.values()
+        return all(bool(np.isfinite(array).all()) for array in arrays) and all(map(math.isfinite, weights))
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,12 @@ class Form:
 
 
 def body(found: Sequence[Vectors], form: Form, model: str, used: int) -> bytes:
-    """The answer, in pieces: one long call into the JSON encoder would hold up the model's thread."""
+    """The answer, in pieces: one long call into the JSON encoder would hold up the model's thread.
+
+    Raises EngineFault for numbers that JSON has not; they would be written as null.
+    """
+    if not all(each.finite() for each in found):
+        raise EngineFault("The model answered with a vector that is no numbers.")
     entries = b",".join(encoding.dumps(entry(each, form, place)) for place, each in enumerate(found))
     tail = encoding.dumps({"model": model, "usage": {"prompt_tokens": used, "total_tokens": used}})
     return b'{"object":"list","data":[' + entries + b"]," + tail[1:]

@@ -16,7 +16,7 @@ import asyncio
 import os
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,19 +24,22 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from workers.engines import device, encoding
+from workers.engines import device
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
-from workers.engines.failures import BadRequest, ContextLengthExceeded
+from workers.engines.failures import BadRequest
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 from workers.engines.media import local_path
 from workers.engines.pictures import read_picture
-from workers.engines.textgen.answer import ChatForm, Choice, Delta, Usage
-from workers.engines.textgen.output import Piece, Speaker
+from workers.engines.runs import Run
+from workers.engines.textgen.answer import ChatForm, Choice, Usage
+from workers.engines.textgen.output import Speaker
 from workers.engines.textgen.request import Defaults
 from workers.engines.textgen.sampling import Sequence as Answer
 from workers.engines.textgen.settings import end_tokens, model_sampling
+from workers.engines.textgen.streaming import Pieces, allowance, streamed
+from workers.engines.textgen.template import render
 from workers.engines.textgen.token import Token
 from workers.engines.visiongen.generation import Question, Seer
 from workers.engines.visiongen.processor import load_processor
@@ -115,29 +118,15 @@ class VisionEngine(Engine):
         ask = read_vision(fields, self.defaults, self.max_pictures)
         inputs = await asyncio.get_running_loop().run_in_executor(self.studio, self.compose, ask)
         prompt = inputs["input_ids"][0].tolist()
-        limit = self.check_length(len(prompt), ask.limit)
+        limit = allowance(self.context, len(prompt), ask.limit, "messages")
         form = ChatForm(self.app.served_name, self.tokenizer, ask.sampling.top_logprobs is not None)
-        flow = Flow(self, ask, inputs, prompt, limit)
+        flow = Flow(self, call.run, ask, inputs, prompt, limit)
         call.run.report(0, limit, "waiting")
         if ask.stream:
-            return Stream(self._stream(call, ask, form, flow))
+            return Stream(streamed(flow.pieces(), form, flow.usage, tell_usage=ask.usage_event))
         async for _ in flow.pieces():
-            call.run.report(flow.usage.completion, limit, "running")
+            pass
         return Reply(form.whole([flow.choice], flow.usage))
-
-    async def _stream(self, call: Call, ask: VisionAsk, form: ChatForm, flow: Flow) -> AsyncIterator[bytes]:
-        pieces = flow.pieces()
-        try:
-            async for deltas, piece in pieces:
-                call.run.report(flow.usage.completion, stage="running")
-                events = form.events(flow.choice, deltas, piece)
-                if events:
-                    yield events
-        finally:
-            await pieces.aclose()
-        if ask.usage_event:
-            yield form.chunk([], flow.usage)
-        yield encoding.DONE
 
     def compose(self, ask: VisionAsk) -> Any:
         """The model's inputs: messages by its own chat template, pictures by its own processor."""
@@ -163,33 +152,17 @@ class VisionEngine(Engine):
             raise BadRequest(
                 f"Texts must not hold '{mark}', the model's mark of a picture.", param="messages"
             )
-        try:
-            text: str = self.processor.apply_chat_template(
-                list(ask.messages), add_generation_prompt=True, tokenize=False, **ask.template
-            )
-        except Exception as error:
-            raise BadRequest(f"The chat template refused the messages: {error}", param="messages") from error
-        return text
-
-    def check_length(self, prompt: int, limit: int | None) -> int:
-        """How many tokens may be said: what was asked, or what the context leaves."""
-        room = self.context - prompt
-        if room < 1 or (limit is not None and limit > room):
-            asked = f" and {limit} tokens were asked for" if limit is not None else ""
-            raise ContextLengthExceeded(
-                f"The context holds {self.context} tokens; the prompt with its pictures has {prompt}{asked}.",
-                param="messages",
-            )
-        return room if limit is None else limit
+        return render(self.processor, ask.messages, ask.template)
 
 
 class Flow:
     """The answer of one request while it grows."""
 
     def __init__(
-        self, engine: VisionEngine, ask: VisionAsk, inputs: Any, prompt: list[int], limit: int
+        self, engine: VisionEngine, run: Run, ask: VisionAsk, inputs: Any, prompt: list[int], limit: int
     ) -> None:
         self.engine = engine
+        self.run = run
         self.usage = Usage(prompt=len(prompt))
         self.choice = Choice(0, None)
         self._loop = asyncio.get_running_loop()
@@ -215,10 +188,10 @@ class Flow:
         if not run.cancelled():
             self._arrived.put_nowait(run.exception())
 
-    async def pieces(self) -> AsyncGenerator[tuple[list[Delta], Piece], None]:
-        """(new deltas, the piece) until the answer is over; leaving ends the run."""
-        run = asyncio.create_task(self.engine.window.submit([self._question]))
-        run.add_done_callback(self._over)
+    async def pieces(self) -> Pieces:
+        """What comes until the answer is over; leaving ends the run."""
+        answering = asyncio.create_task(self.engine.window.submit([self._question]))
+        answering.add_done_callback(self._over)
         try:
             while self.choice.finish is None:
                 token = await self._arrived.get()
@@ -227,10 +200,11 @@ class Flow:
                 if token is None:
                     raise RuntimeError("the model ended an answer without its last token")
                 self.usage.completion += 1
+                self.run.report(self.usage.completion, stage="running")
                 piece = self._speaker.push(token)
-                yield self.choice.take(piece), piece
+                yield self.choice, self.choice.take(piece), piece
         finally:
-            run.cancel()
+            answering.cancel()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from typing import Any
 
 from workers.engines.textgen.forms import Stack, State, Text, after, opened
 
+SHORTEST_HEAD = 64
+"""Bytes of a text that its first token is found in, where no token of the vocabulary is long."""
+
 
 class Vocabulary:
     """What each token is as bytes, and how a text is made of tokens."""
@@ -21,9 +24,18 @@ class Vocabulary:
         self.ends = ends
         self.end = min(ends) if ends else 0
         self._encode: Callable[..., list[int]] = tokenizer.encode
+        self._head = max(SHORTEST_HEAD, 2 * max(map(len, self.pieces.values()), default=0))
 
-    def encode(self, text: bytes) -> list[int]:
-        return self._encode(text.decode(), add_special_tokens=False)
+    def first(self, text: bytes) -> int | None:
+        """The token that a text begins with.
+
+        None where the text may be one token, and where the tokenizer would write another text: one that composes
+        characters, begins with a blank, or has a special token in it. Only the head of a text is looked at, for this is
+        asked before each of its tokens; a cut so far away leaves the first one as it is.
+        """
+        tokens = self._encode(text[: self._head].decode(errors="ignore"), add_special_tokens=False)
+        piece = self.pieces.get(tokens[0]) if len(tokens) > 1 else None
+        return tokens[0] if piece and text.startswith(piece) else None
 
 
 class Guide:
@@ -46,10 +58,10 @@ class Guide:
         for stack in self._state:
             top = stack[-1] if stack else None
             rest = whole_characters(top.rest) if isinstance(top, Text) else b""
-            tokens = self._vocabulary.encode(rest) if rest else []
-            if len(tokens) < 2:
+            token = self._vocabulary.first(rest) if rest else None
+            if token is None:
                 return None
-            heads.add(tokens[0])
+            heads.add(token)
         return max(heads, key=lambda token: float(row[token])) if heads else None
 
     def accept(self, token: int) -> bool:

@@ -17,8 +17,12 @@ from workers.engines.textgen.sampling import Sampling
 from workers.engines.textgen.schema import value_of
 
 MOST_CHOICES = 128
+MOST_ANSWERS = 1024
+"""Answers that one request may have made: those of `n` or `best_of`, for each of its prompts."""
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
+MOST_DIGITS = 20
+MOST_NAME = 256
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal"}
 MESSAGE_FIELDS |= {"reasoning_content", "reasoning"}
@@ -116,6 +120,12 @@ def read_completion(fields: Fields, defaults: Defaults) -> Ask:
     fields.only("suffix", ("",), "the model cannot fill in a middle")
     common |= read_candidates(fields, common)
     fields.close()
+    answers = len(prompts) * common["candidates"]
+    if answers > MOST_ANSWERS:
+        raise BadRequest(
+            f"'prompt' with 'n' or 'best_of' asks for {answers} answers; at most {MOST_ANSWERS} are made.",
+            param="prompt",
+        )
     # OpenAI's default of this endpoint; a chat has none.
     limit = limit if limit is not None else 16
     return Ask(chat=False, prompts=prompts, limit=limit, echo=echo, logprobs=number is not None, **common)
@@ -178,8 +188,9 @@ def read_sampling(fields: Fields, defaults: Defaults, top_logprobs: int | None) 
 def read_bias(fields: Fields, vocabulary: int) -> tuple[tuple[int, float], ...]:
     pairs = []
     for token, value in (fields.mapping("logit_bias") or {}).items():
-        if not token.isdecimal() or int(token) >= vocabulary:
-            raise BadRequest(f"'{token}' is no token of this model.", param="logit_bias")
+        # Python refuses to read thousands of digits.
+        if not token.isdecimal() or len(token) > MOST_DIGITS or int(token) >= vocabulary:
+            raise BadRequest(f"'{token[:MOST_DIGITS]}' is no token of this model.", param="logit_bias")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
             raise BadRequest("A bias must be a number between -100 and 100.", param="logit_bias")
         pairs.append((int(token), float(value)))
@@ -297,9 +308,9 @@ def read_calls(calls: Any, where: str) -> list[dict[str, Any]]:
             raise BadRequest(f"'{where}[{place}].function.name' is required.", param=f"{where}[{place}]")
         try:
             arguments = json.loads(function.get("arguments") or "{}")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             path = f"{where}[{place}].function.arguments"
-            raise BadRequest(f"'{path}' is not JSON.", param=path) from error
+            raise BadRequest(f"'{path}' is not JSON that can be read.", param=path) from error
         read.append(call | {"function": {"name": function["name"], "arguments": arguments}})
     return read
 
@@ -339,6 +350,10 @@ def read_tool(tool: Any, place: int) -> dict[str, Any]:
     function = tool["function"]
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRequest(f"'{where}.function.name' is required.", param=f"{where}.function.name")
+    if len(function["name"]) > MOST_NAME:
+        raise BadRequest(
+            f"'{where}.function.name' may have {MOST_NAME} characters.", param=f"{where}.function.name"
+        )
     kept = {name: value for name, value in function.items() if value is not None and name != "strict"}
     return {"type": "function", "function": kept}
 

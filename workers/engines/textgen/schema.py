@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
@@ -29,7 +30,10 @@ from workers.engines.textgen.forms import (
 
 DEEPEST = 64
 MOST_NODES = 500
-MOST_VALUES = 2000
+MOST_VALUES = 5000
+"""Values and names that one schema may fix. The machine looks at all of an enum at each of its first bytes."""
+MOST_BYTES = 2**17
+"""Bytes of all of them together."""
 LARGEST = 1e15
 ANNOTATIONS = frozenset(
     ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default")
@@ -48,7 +52,10 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
 
 def value_of(schema: Any, where: str) -> Value:
     """The form of a value of this schema; `where` is what the caller calls the schema."""
-    made = Value(Reader(schema, where).read(schema, where, 0))
+    try:
+        made = Value(Reader(schema, where).read(schema, where, 0))
+    except RecursionError as error:
+        raise BadRequest(f"A value in the schema '{where}' is too deep.", param=where) from error
     if not opened([(made,)]):
         raise BadRequest(f"Nothing can match the schema '{where}'.", param=where)
     return made
@@ -61,7 +68,8 @@ class Reader:
         self._root = root
         self._where = where
         self._known: dict[str, Node] = {}
-        self._count = 0
+        self._marks: dict[int, Marks] = {}
+        self._count = self._values = self._bytes = 0
 
     def read(self, schema: Any, where: str, depth: int) -> Node:
         self._count += 1
@@ -81,7 +89,7 @@ class Reader:
         """Keywords that say all about a value."""
         return {
             "$ref": self._reference,
-            "const": lambda value, where, depth: Node([(Text(encoded(value)),)]),
+            "const": lambda value, where, _depth: Node([(Text(self._texts([value], where)[0]),)]),
             "enum": self._enum,
             "anyOf": self._any,
             "oneOf": self._one,
@@ -114,9 +122,20 @@ class Reader:
         return found
 
     def _enum(self, values: Any, where: str, _depth: int) -> Node:
-        if len(listed(values, where)) > MOST_VALUES:
-            raise BadRequest(f"'{where}' may hold at most {MOST_VALUES} values.", param=where)
-        return Node([(OneOf(frozenset(map(encoded, values))),)])
+        return Node([(OneOf(frozenset(self._texts(listed(values, where), where))),)])
+
+    def _texts(self, values: Collection[Any], where: str) -> list[bytes]:
+        """Values as they are written. Raises BadRequest once the schema has fixed too much."""
+        self._values += len(values)
+        found = [] if self._values > MOST_VALUES else list(map(encoded, values))
+        self._bytes += sum(map(len, found))
+        if self._values > MOST_VALUES or self._bytes > MOST_BYTES:
+            raise BadRequest(
+                f"The schema fixes too much at '{where}': it may list {MOST_VALUES} values and names"
+                f" of {MOST_BYTES} bytes together.",
+                param=where,
+            )
+        return found
 
     def _any(self, schemas: Any, where: str, depth: int) -> Node:
         nodes = [
@@ -128,15 +147,19 @@ class Reader:
     def _one(self, schemas: Any, where: str, depth: int) -> Node:
         """Alternatives of which a value may match one only: those that a fixed property or their type tells apart."""
         made = self._any(schemas, where, depth)
-        found = [self._followed(each) for each in schemas]
+        found = [self._marked(each) for each in schemas]
         for place, first in enumerate(found):
-            if not all(apart(first, other) for other in found[place + 1 :]):
+            if not all(first.apart(other) for other in found[place + 1 :]):
                 raise UnsupportedParameter(where, "use 'anyOf': a value may match several of these")
         return made
 
-    def _followed(self, schema: Any) -> Any:
+    def _marked(self, schema: Any) -> Marks:
+        """The marks of an alternative, or of what it refers to."""
         name = schema.get("$ref") if isinstance(schema, dict) else None
-        return self._at(str(name), "$ref") if is_inside(name) else schema
+        meant = self._at(str(name), "$ref") if is_inside(name) else schema
+        if id(meant) not in self._marks:
+            self._marks[id(meant)] = Marks.of(meant)
+        return self._marks[id(meant)]
 
     def _all(self, schemas: Any, where: str, depth: int) -> Node:
         if len(listed(schemas, where)) > 1:
@@ -168,13 +191,10 @@ class Reader:
         more = schema.get("additionalProperties", True)
         named = properties | {name: more for name in required if name not in properties}
         if named or more is False:
+            keys, needed = self._texts(named, f"{where}.properties"), frozenset(required)
             members = [
-                Member(
-                    encoded(name),
-                    Value(self.read(each, f"{where}.properties.{name}", depth + 1)),
-                    name in required,
-                )
-                for name, each in named.items()
+                Member(key, Value(self.read(each, f"{where}.properties.{name}", depth + 1)), name in needed)
+                for key, (name, each) in zip(keys, named.items(), strict=True)
             ]
             return [(Members(Shape(members)), Text(b"{"))]
         if more is True or more == {}:
@@ -207,7 +227,7 @@ def kinds(schema: dict[str, Any], where: str) -> list[str]:
         if word not in known:
             raise UnsupportedParameter(f"{where}.{word}", "answers cannot be held to it")
     # Every integer is a number.
-    return [kind for kind in found if kind != "integer" or "number" not in found]
+    return [kind for kind in dict.fromkeys(found) if kind != "integer" or "number" not in found]
 
 
 def bounds(schema: dict[str, Any], whole: bool, where: str) -> Bounds:
@@ -253,33 +273,40 @@ def listed(value: Any, where: str) -> list[Any]:
     return value
 
 
-def apart(first: Any, other: Any) -> bool:
-    """Whether no value matches both schemas."""
-    if not isinstance(first, dict) or not isinstance(other, dict):
-        return False
-    types = [
-        each["type"] if isinstance(each["type"], list) else [each["type"]]
-        for each in (first, other)
-        if "type" in each
-    ]
-    if len(types) == 2:
-        numbers = {"integer", "number"}
-        if not any(
-            kind == such or {str(kind), str(such)} == numbers for kind in types[0] for such in types[1]
-        ):
+@dataclass(frozen=True)
+class Marks:
+    """What tells the values of a schema from those of another: their types, and required properties of fixed values.
+
+    No types stand for any, as integers are numbers.
+    """
+
+    types: frozenset[str] = frozenset()
+    fixed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, schema: Any) -> Marks:
+        if not isinstance(schema, dict):
+            return cls()
+        said = schema.get("type")
+        types = [kind for kind in (said if isinstance(said, list) else [said]) if isinstance(kind, str)]
+        return cls(frozenset("number" if kind == "integer" else kind for kind in types), fixed(schema))
+
+    def apart(self, other: Marks) -> bool:
+        """Whether no value matches both schemas."""
+        if self.types and other.types and self.types.isdisjoint(other.types):
             return True
-    mine, theirs = fixed(first), fixed(other)
-    return any(not mine[name] & theirs[name] for name in mine.keys() & theirs.keys())
+        both = self.fixed.keys() & other.fixed.keys()
+        return any(self.fixed[name].isdisjoint(other.fixed[name]) for name in both)
 
 
-def fixed(schema: dict[str, Any]) -> dict[str, set[str]]:
+def fixed(schema: dict[str, Any]) -> dict[str, frozenset[str]]:
     """The required properties whose values a schema lists."""
     found = {}
-    for name in schema.get("required") or ():
+    for name in frozenset(schema.get("required") or ()):
         inner = (schema.get("properties") or {}).get(name)
         if isinstance(inner, dict) and ("const" in inner or isinstance(inner.get("enum"), list)):
             values = [inner["const"]] if "const" in inner else inner["enum"]
-            found[name] = {json.dumps(value, sort_keys=True) for value in values}
+            found[name] = frozenset(json.dumps(value, sort_keys=True) for value in values)
     return found
 
 
