@@ -214,6 +214,27 @@ def test_whose_fault_a_refusal_is(engine: EngineProcess, upstream: Upstream, the
     assert "no such thing" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("theirs", [400, 401, 500])
+def test_the_key_is_sent_and_never_told(short_dir: Path, upstream: Upstream, theirs: int) -> None:
+    options = {"upstream": upstream.url, "upstream_key_env": "SPEECH_KEY"}
+    env = {"SPEECH_KEY": "sk-very-secret\n"}
+    with running("speech", short_dir, "none", options=options, env=env) as engine:
+        said(engine, "Hello.")
+        assert upstream.headers[-1]["authorization"] == "Bearer sk-very-secret"
+        # A key across the place where the answer is cut would be told in part.
+        upstream.status, upstream.answer = theirs, b"x" * 490 + b" wrong key: sk-very-secret"
+        told = engine.post(PATH, {"input": "Hello."}).text
+    assert "sk-" not in told
+    assert "xxx" in told
+
+
+def test_a_key_that_no_header_can_hold_ends_the_start(short_dir: Path) -> None:
+    options = {"upstream": "http://127.0.0.1:9", "upstream_key_env": "SPEECH_KEY"}
+    with spawn("speech", short_dir, "none", options=options, env={"SPEECH_KEY": "sk-very\nsecret"}) as engine:
+        errors = engine.process.communicate(timeout=60)[1]
+    assert (engine.process.returncode, "SPEECH_KEY" in errors, "secret" in errors) == (3, True, False), errors
+
+
 def test_an_answer_that_is_no_sound_is_the_servers_fault(engine: EngineProcess, upstream: Upstream) -> None:
     upstream.answer = b"<html>hello</html>"
     assert engine.post(PATH, {"input": "Hello."}).status_code == 500

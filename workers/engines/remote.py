@@ -27,6 +27,7 @@ from workers.engines.asgi import EVENTS, Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
 from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
+from workers.engines.keys import without_key
 from workers.engines.launch import Launch, Options
 from workers.engines.remote_body import FORMS, embedded, form_of
 
@@ -176,7 +177,7 @@ class RemoteEngine(Engine):
         }
 
     def without_key(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return without_key(text, self.key)
 
     def fault(self, error: Exception) -> UpstreamFault:
         if isinstance(error, httpx2.TimeoutException):

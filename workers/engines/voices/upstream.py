@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import httpx2
 
 from workers.engines.failures import BadRequest, EngineFault
+from workers.engines.keys import read_key, without_key
 from workers.engines.launch import Options
 from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
 from workers.engines.voices.reference import NotAudio, decode
@@ -25,6 +25,7 @@ from workers.engines.voices.sound import Sound
 PATH = "/audio/speech"
 LONGEST_S = 900.0
 MOST_BYTES = 128 * 1024 * 1024
+MOST_ERROR = 64 * 1024
 # Our configuration is wrong, not the caller's request.
 OURS = (401, 403, 404, 405, 407, 408, 429)
 
@@ -72,11 +73,12 @@ class UpstreamVoice:
     """The other server. Up to `slots` pieces are asked for at once; the others wait in order of arrival."""
 
     def __init__(self, options: UpstreamOptions, slots: int) -> None:
-        """Raises ValueError when the variable that should hold the key is not set."""
+        """Raises ValueError when the variable that should hold the key holds none."""
         self._options = options
         self._turns = asyncio.Semaphore(slots)
         self._pieces = self._waiting = 0
-        headers = {"authorization": f"Bearer {key_of(options.key_env)}"} if options.key_env else {}
+        self._key = read_key(options.key_env, "upstream_key_env") if options.key_env else ""
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.AsyncClient(headers=headers, timeout=options.timeout_s)
         self.facts = Facts(
             name="upstream",
@@ -97,7 +99,8 @@ class UpstreamVoice:
             self._pieces += 1
             content = await self._ask(self.body(utterance))
         except httpx2.HTTPError as error:
-            raise EngineFault(f"The speech server cannot be used: {type(error).__name__}: {error}") from error
+            words = without_key(f"{type(error).__name__}: {error}", self._key)
+            raise EngineFault(f"The speech server cannot be used: {words}") from error
         finally:
             self._turns.release()
         try:
@@ -147,19 +150,13 @@ class UpstreamVoice:
                     raise EngineFault(f"The speech server answered with more than {MOST_BYTES} bytes.")
             content = b"".join(parts)
         if response.status_code != 200:
-            raise refusal(response.status_code, content)
+            raise refusal(response.status_code, content, self._key)
         return content
 
 
-def refusal(status: int, content: bytes) -> BadRequest | EngineFault:
-    words = content[:500].decode("utf-8", "replace")
+def refusal(status: int, content: bytes, key: str) -> BadRequest | EngineFault:
+    # First hidden, then cut: a part of the key would no longer be found.
+    words = without_key(content[:MOST_ERROR].decode("utf-8", "replace"), key)[:500]
     if 400 <= status < 500 and status not in OURS:
         return BadRequest(f"The speech server refused the request: {words}")
     return EngineFault(f"The speech server answered {status}: {words}")
-
-
-def key_of(variable: str) -> str:
-    key = os.environ.get(variable)
-    if not key:
-        raise ValueError(f"the environment variable {variable} (option 'upstream_key_env') is not set")
-    return key
