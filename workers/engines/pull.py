@@ -27,6 +27,7 @@ from workers.engines.failures import BadRequest, EngineFault
 from workers.engines.fields import Fields, wrong_type
 from workers.engines.launch import Launch, Options
 from workers.engines.pulling.download import PAUSES, Bounds, Download
+from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import HUBS, Listing, RemoteFile, base_of, choose, list_files
 from workers.engines.pulling.shelf import Shelf, sweep
 from workers.engines.pulling.troubles import CannotPull, Passing, full
@@ -109,6 +110,7 @@ class PullEngine(Engine):
             base = await base_of(hub, self.bases[hub.kind], self.pythons)
             hubs[base] = hub.credentials()
         web = Web(hubs, self.allowed, connections=self.connections, stall_s=self.stall_s)
+        hands = Hands(self.connections)
         try:
             listing = choose(
                 await self._listed(web, wanted, base),
@@ -117,10 +119,11 @@ class PullEngine(Engine):
                 exclude=wanted.exclude,
                 sha256=wanted.sha256,
             )
-            shelf = Shelf(self.models, wanted.name)
+            shelf = Shelf(self.models, wanted.name, hands)
             async with shelf.locked(lambda: run.report(0, stage="waiting for another pull of this name")):
-                return await self._fill(web, wanted, listing, shelf, run)
+                return await self._fill(web, hands, wanted, listing, shelf, run)
         finally:
+            hands.close()
             await web.close()
 
     async def _listed(self, web: Web, wanted: Wanted, base: str) -> Listing:
@@ -135,11 +138,11 @@ class PullEngine(Engine):
         raise AssertionError
 
     async def _fill(
-        self, web: Web, wanted: Wanted, listing: Listing, shelf: Shelf, run: Run
+        self, web: Web, hands: Hands, wanted: Wanted, listing: Listing, shelf: Shelf, run: Run
     ) -> dict[str, Any]:
         """Everything that needs the name to itself."""
         run.report(0, stage="checking")
-        digests = await asyncio.to_thread(shelf.standing, listing.files, str(wanted.source))
+        digests = await hands.do(shelf.standing, listing.files, str(wanted.source))
         unchanged = len(digests) == len(listing.files)
         sizes = [file.size for file in listing.files]
         known = [size for size in sizes if size is not None]
@@ -147,11 +150,9 @@ class PullEngine(Engine):
         if not unchanged:
             self._admit(listing, shelf, digests)
             try:
-                await self._gather(web, listing, shelf, digests, tally)
+                await self._gather(web, hands, listing, shelf, digests, tally)
                 run.report(sum(tally.there.values()), tally.total, "placing")
-                await asyncio.to_thread(
-                    shelf.publish, listing.files, digests, str(wanted.source), listing.revision
-                )
+                await hands.do(shelf.publish, listing.files, digests, str(wanted.source), listing.revision)
             except CannotPull as error:
                 if error.error_code == "disk_full":
                     shelf.drop()
@@ -188,14 +189,14 @@ class PullEngine(Engine):
             raise full(f"{missing} bytes are missing, and {free} are free")
 
     async def _gather(
-        self, web: Web, listing: Listing, shelf: Shelf, digests: dict[str, str], tally: Tally
+        self, web: Web, hands: Hands, listing: Listing, shelf: Shelf, digests: dict[str, str], tally: Tally
     ) -> None:
         """Fetch several files at once; the first that fails ends the others."""
         room = asyncio.Semaphore(self.connections)
 
         async def one(file: RemoteFile) -> None:
             async with room:
-                digests[file.path] = await self._file(web, file, shelf, digests.get(file.path), tally)
+                digests[file.path] = await self._file(web, hands, file, shelf, digests.get(file.path), tally)
 
         tasks = [asyncio.create_task(one(file)) for file in listing.files]
         try:
@@ -207,19 +208,19 @@ class PullEngine(Engine):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _file(
-        self, web: Web, file: RemoteFile, shelf: Shelf, standing: str | None, tally: Tally
+        self, web: Web, hands: Hands, file: RemoteFile, shelf: Shelf, standing: str | None, tally: Tally
     ) -> str:
         """The SHA-256 of a file that is whole now."""
         part, done = shelf.part(file), shelf.done(file)
         if standing:
-            await asyncio.to_thread(shelf.keep, file)
+            await hands.do(shelf.keep, file)
             tally.note(file.path, done.stat().st_size)
             return standing
         with contextlib.suppress(FileNotFoundError):
             done.rename(
                 part
             )  # It was checked, but nobody noted its checksum: it is read once more, not fetched.
-        download = Download(web, file, part, self.bounds, lambda count: tally.note(file.path, count))
+        download = Download(web, hands, file, part, self.bounds, lambda count: tally.note(file.path, count))
         try:
             digest = await download.run()
         finally:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
+from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import RemoteFile, is_local
 from workers.engines.pulling.troubles import CannotPull, Passing, full, told
 from workers.engines.pulling.web import Web
@@ -74,8 +75,11 @@ class Checksums:
 class Download:
     """One file on its way to `part`; `mark` remembers beside it which version that is."""
 
-    def __init__(self, web: Web, file: RemoteFile, part: Path, bounds: Bounds, report: Report) -> None:
+    def __init__(
+        self, web: Web, hands: Hands, file: RemoteFile, part: Path, bounds: Bounds, report: Report
+    ) -> None:
         self._web = web
+        self._hands = hands
         self._file = file
         self._part = part
         self._mark = part.with_suffix(".mark")
@@ -97,7 +101,7 @@ class Download:
             await self._fetch_all()
             wrong = self._sums.wrong()
             if wrong is None:
-                await asyncio.to_thread(_sync, self._part)
+                await self._hands.do(_sync, self._part)
                 return self._sums.sha256.hexdigest()
             self._restart()
             if not resumed:
@@ -118,12 +122,13 @@ class Download:
         if not known or not there or (self._size is not None and there > self._size):
             self._restart()
             return False
-        await asyncio.to_thread(self._read_part)
+        await self._hands.do(self._read_part)
         return self._have > 0
 
     def _read_part(self) -> None:
         with self._part.open("rb") as file:
             while data := file.read(CHUNK):
+                self._hands.check()
                 self._sums.update(data)
                 self._have += len(data)
                 self._report(self._have)
@@ -157,10 +162,10 @@ class Download:
     async def _fetch(self) -> None:
         """One request, and what it brings."""
         async with self._opened() as chunks:
-            with await asyncio.to_thread(self._open, "ab" if self._have else "wb") as file:
+            with await self._hands.do(self._open, "ab" if self._have else "wb") as file:
                 async for chunk in chunks:
                     self._admit(len(chunk))
-                    await asyncio.to_thread(self._write, file, chunk)
+                    await self._hands.do(self._write, file, chunk)
                     self._report(self._have)
 
     def _open(self, mode: str) -> BinaryIO:
@@ -202,7 +207,7 @@ class Download:
     async def _opened(self) -> AsyncIterator[AsyncIterator[bytes]]:
         """The rest of the file, or all of it where it cannot be continued."""
         if is_local(self._file):
-            yield _local(self._file.url, self._have)
+            yield _local(self._hands, self._file.url, self._have)
             return
         async with self._web.get(self._file.url, self._wanted()) as response:
             begins = self._beginning(response.status, response.headers)
@@ -281,12 +286,12 @@ async def _read_ahead(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterat
         await asyncio.wait({pumping})
 
 
-async def _local(url: str, begins: int) -> AsyncIterator[bytes]:
+async def _local(hands: Hands, url: str, begins: int) -> AsyncIterator[bytes]:
     path = unquote(urlsplit(url).path)
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  # read in a thread, below
             file.seek(begins)
-            while data := await asyncio.to_thread(file.read, CHUNK):
+            while data := await hands.do(file.read, CHUNK):
                 yield data
     except OSError as error:
         raise CannotPull(f"{path} cannot be read: {error.strerror}.", code="source_not_found") from error
@@ -297,10 +302,11 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sha256_of(path: Path, file: RemoteFile) -> tuple[str, bool]:
-    """The SHA-256 of a file that is there, and whether it is the wanted one."""
+def sha256_of(path: Path, file: RemoteFile, hands: Hands) -> tuple[str, bool]:
+    """The SHA-256 of a file that is there, and whether it is the wanted one. In a thread; raises Left."""
     sums = Checksums(file)
     with path.open("rb") as handle:
         while data := handle.read(CHUNK):
+            hands.check()
             sums.update(data)
     return sums.sha256.hexdigest(), sums.wrong() is None
