@@ -166,5 +166,32 @@ def test_a_batch_too_large_is_run_in_halves() -> None:
         in_parts([1, 2, 3, 4], run, lambda error: False)
 
 
+SPOILT = """
+import sys
+from pathlib import Path
+import torch
+from PIL import Image
+from workers.engines.imaging.sources import ControlNets, Source, load
+from workers.engines.imaging.studio import Item, Settings, Studio
+studio = Studio(load(Source(Path(sys.argv[1]), torch.float32)), ControlNets({}, torch.float32, "cpu"), lambda view: None)
+decode = studio.pipe.vae.decode
+def spoil(latents, **more):
+    found = decode(latents, **more)
+    found[0][1] = torch.nan
+    return found
+studio.pipe.vae.decode = spoil
+settings = Settings("text", 64, 64, 2, 1.0, None, None, 0, 1.0, (), 1, False)
+left, lost, right = studio.paint([Item(settings, "red", "", seed) for seed in range(3)], lambda: None)
+assert isinstance(left, Image.Image) and isinstance(right, Image.Image)
+print(type(lost).__name__, lost)
+"""
+
+
+def test_values_that_are_no_numbers_cost_their_own_picture_only() -> None:
+    argv = [engines_python(), "-c", SPOILT, str(demo_model("demo-image"))]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert done.stdout.startswith("EngineFault The model gave values that are no numbers"), done.stderr
+
+
 def test_demo_recipe_says_what_it_is(single: Path) -> None:
     assert json.loads((single / "inferq-demo.json").read_text("utf-8"))["weights"] > 600

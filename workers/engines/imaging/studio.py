@@ -118,8 +118,11 @@ class Studio:
             self._shown = view
         return view
 
-    def paint(self, items: Sequence[Item], check: Callable[[], None]) -> list[Picture]:
-        """Pictures for items of equal settings. `check` is called between steps and may raise to end the run."""
+    def paint(self, items: Sequence[Item], check: Callable[[], None]) -> list[Picture | EngineFault]:
+        """Pictures for items of equal settings; a fault in place of one whose values are no numbers.
+
+        `check` is called between steps and may raise to end the run.
+        """
         settings = items[0].settings
         if settings.real_steps < 1:
             # Nothing is to be changed, so nothing is.
@@ -132,10 +135,7 @@ class Studio:
             arrays = view(**{name: value for name, value in arguments.items() if name in takes}).images
         finally:
             view.maybe_free_model_hooks()
-        if not np.isfinite(arrays).all():
-            raise EngineFault("The model gave values that are no numbers; another option dtype may help.")
-        painted = [Image.fromarray((array * 255).round().astype("uint8")) for array in arrays]
-        return [finished(picture, item) for picture, item in zip(painted, items, strict=True)]
+        return [developed(array, item) for array, item in zip(arrays, items, strict=True)]
 
     def _arguments(self, view: Any, items: Sequence[Item]) -> dict[str, Any]:
         settings = items[0].settings
@@ -233,6 +233,13 @@ def stacked(pictures: Sequence[Picture]) -> Any:
     """A tensor of shape (pictures, 3, height, width) with values from 0 to 1."""
     arrays = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
+
+
+def developed(array: Any, item: Item) -> Picture | EngineFault:
+    """The picture of values from 0 to 1, shape (height, width, 3)."""
+    if not np.isfinite(array).all():
+        return EngineFault("The model gave values that are no numbers; another option dtype may help.")
+    return finished(Image.fromarray((array * 255).round().astype("uint8")), item)
 
 
 def whole(picture: Picture | None) -> Picture:
