@@ -173,7 +173,8 @@ import torch
 from PIL import Image
 from workers.engines.imaging.sources import ControlNets, Source, load
 from workers.engines.imaging.studio import Item, Settings, Studio
-studio = Studio(load(Source(Path(sys.argv[1]), torch.float32)), ControlNets({}, torch.float32, "cpu"), lambda view: None)
+pipe = load(Source(Path(sys.argv[1]), torch.float32))
+studio = Studio(pipe, ControlNets({}, torch.float32, "cpu"), lambda view: None)
 decode = studio.pipe.vae.decode
 def spoil(latents, **more):
     found = decode(latents, **more)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Child:
 
     def __init__(self) -> None:
         self._process = self._start()
+        self._changing = threading.Lock()
 
     def _start(self) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "workers.engines.recognition.decoder"]
@@ -61,11 +63,17 @@ class Child:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
         )
 
-    def ask(self, order: dict[str, Any]) -> dict[str, Any] | None:
-        """Its answer; None when it died, which includes being killed by `end`."""
-        if self._process.poll() is not None:
-            self._process = self._start()
-        process = self._process
+    def ask(self, order: dict[str, Any], left: threading.Event) -> dict[str, Any] | None:
+        """Its answer; None when it died, which includes being killed by `end`, and when nobody waits any more.
+
+        Whoever sets `left` ends the child after that: so a call that begins late starts no new one for nobody.
+        """
+        with self._changing:
+            if left.is_set():
+                return None
+            if self._process.poll() is not None:
+                self._process = self._start()
+            process = self._process
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps(order) + "\n")
@@ -78,8 +86,9 @@ class Child:
         return None
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._changing:
+            self._process.kill()
+            self._process.wait()
 
 
 class Decoders:
@@ -127,10 +136,12 @@ class Decoders:
 
     async def _patiently(self, child: Child, order: dict[str, Any]) -> dict[str, Any] | None:
         """Ask, but no longer than the limit; a caller who leaves also ends the child."""
-        work = asyncio.ensure_future(asyncio.to_thread(child.ask, order))
+        left = threading.Event()
+        work = asyncio.ensure_future(asyncio.to_thread(child.ask, order, left))
         try:
             return await asyncio.wait_for(asyncio.shield(work), self.limits.patience_s)
         except (TimeoutError, asyncio.CancelledError) as error:
+            left.set()
             child.end()
             await work
             if isinstance(error, TimeoutError):
