@@ -124,7 +124,7 @@ class Pipeline:
                 if text:
                     say(text)
                 report(min(end / RATE, total), total, "recognising")
-        text = await asyncio.to_thread(growing.finish)
+        text = await self._write(growing, growing.finish)
         if text:
             say(text)
         known = "en" if mode.translate else mode.language if mode.language != "auto" else None
@@ -140,10 +140,15 @@ class Pipeline:
         def add() -> str:
             return "".join([growing.add(segment) for segment in segments])
 
-        # Punctuating runs a small model; without it there is nothing to wait for.
+        return await self._write(growing, add)
+
+    async def _write(self, growing: Growing, write: Callable[[], str]) -> str:
+        """What it writes. Punctuating runs a small model, which is for one thread; without it there is nothing to
+        wait for.
+        """
         if growing.punctuation is None:
-            return add()
-        return await asyncio.get_running_loop().run_in_executor(self.front, add)
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(self.front, write)
 
     async def _segments(self, passage: Passage) -> AsyncGenerator[tuple[int, list[Segment]], None]:
         """The segments of each stretch in order, with the sample up to which the sound is done."""
