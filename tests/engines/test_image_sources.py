@@ -166,6 +166,38 @@ def test_a_batch_too_large_is_run_in_halves() -> None:
         in_parts([1, 2, 3, 4], run, lambda error: False)
 
 
+NETS = """
+import gc, json, sys, weakref
+from pathlib import Path
+import torch
+from workers.engines.imaging.sources import KEPT, ControlNets, Source, load
+from workers.engines.imaging.studio import Studio
+names = "abcdefgh"[:KEPT + 2]
+nets = ControlNets({name: Path(sys.argv[2]) for name in names}, torch.float32, "cpu")
+studio = Studio(load(Source(Path(sys.argv[1]), torch.float32)), nets, lambda view: None)
+seen = {}
+def use(*asked):
+    studio.view("text", asked)
+    seen.update({name: weakref.ref(nets.get(name)) for name in asked})
+    gc.collect()
+    return [nets.loaded(), sorted(name for name in seen if seen[name]() is not None)]
+told = [use(name) for name in names[:KEPT]]
+told += [use(names[0]), use(names[KEPT]), use(*names), use("a")]
+print(json.dumps(told[KEPT:]))
+"""
+
+
+def test_controlnets_used_last_stay_and_the_others_free_their_memory() -> None:
+    argv = [engines_python(), "-c", NETS, str(demo_model("demo-image")), str(demo_model("demo-controlnet"))]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, over, many, after = json.loads(done.stdout.splitlines()[-1])
+    assert first == [list("abcd")] * 2
+    assert over == [list("acde")] * 2
+    assert many == [list("abcdef")] * 2
+    assert after == [list("adef")] * 2
+
+
 SPOILT = """
 import sys
 from pathlib import Path

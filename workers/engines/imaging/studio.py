@@ -107,8 +107,9 @@ class Studio:
     def view(self, mode: str, nets: tuple[str, ...] = ()) -> Any:
         """The pipeline of one mode with these ControlNets. Raises ValueError where the family has none."""
         key = (mode, nets)
+        self._make_room(nets)
+        loaded = [self.nets.get(name) for name in nets]
         if key not in self._views:
-            loaded = [self.nets.get(name) for name in nets]
             extra = {"controlnet": loaded if len(loaded) > 1 else loaded[0]} if loaded else {}
             self._views[key] = VIEWS[mode].from_pipe(self.pipe, **extra)
             self._views[key].set_progress_bar_config(disable=True)
@@ -117,6 +118,14 @@ class Studio:
             self._place(view)
             self._shown = view
         return view
+
+    def _make_room(self, nets: tuple[str, ...]) -> None:
+        """A ControlNet's memory is free when no view has it any more."""
+        self.nets.make_room(nets)
+        there = {*self.nets.loaded(), *nets}
+        self._views = {key: view for key, view in self._views.items() if there.issuperset(key[1])}
+        if all(view is not self._shown for view in self._views.values()):
+            self._shown = None
 
     def paint(self, items: Sequence[Item], check: Callable[[], None]) -> list[Picture | EngineFault]:
         """Pictures for items of equal settings; a fault in place of one whose values are no numbers.
