@@ -1,6 +1,6 @@
 """The folder of models: where a pull gathers its files unseen, and how they become a model in one step.
 
-    models/.pull/NAME.lock         held while NAME is pulled; the kernel frees it when its holder dies
+    models/.pull-locks/NAME        held while NAME is pulled; the kernel frees it when its holder dies
     models/.pull/NAME/parts/KEY    a file on its way; KEY is made of its path and version, never of the hub's path alone
     models/.pull/NAME/parts/KEY.done   a file that was checked
     models/.pull/NAME/tree/        the whole model, renamed to models/NAME when nothing is missing
@@ -22,14 +22,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from workers.engines.pulling.download import sha256_of
 from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import MANIFEST, RemoteFile
 from workers.engines.pulling.troubles import CannotPull, told
 
-STAGING = ".pull"
+STAGING, LOCKS = ".pull", ".pull-locks"
 FORGET_AFTER = 7 * 86400.0
 LOOK_EVERY = 0.3
 
@@ -48,8 +48,7 @@ class Shelf:
     async def locked(self, waiting: Callable[[], None]) -> AsyncIterator[None]:
         """Alone with this name. `waiting` is called while somebody else has it."""
         try:
-            self.staging.parent.mkdir(parents=True, exist_ok=True)
-            lock = self.staging.with_name(f"{self.staging.name}.lock").open("w")
+            lock = _lock(self.target)
         except OSError as error:
             raise told(error, "Writing to the folder of models") from error
         with lock:
@@ -154,9 +153,16 @@ def sweep(models: Path) -> None:
                 (path.stat().st_mtime for path in staging.rglob("*")), default=staging.stat().st_mtime
             )
             if newest < before:
-                with staging.with_name(f"{staging.name}.lock").open("w") as lock:
+                with _lock(models / staging.name) as lock:
                     if _take(lock.fileno()):
                         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lock(target: Path) -> TextIO:
+    """The file of a name's lock, in a folder of its own: any name may end like a lock's."""
+    folder = target.parent / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / target.name).open("w")
 
 
 def _take(descriptor: int) -> bool:
