@@ -119,7 +119,7 @@ def test_who_leaves_takes_the_stretches_along(speakers: str) -> None:
 LATE = """
 import asyncio, json, threading
 from concurrent.futures import ThreadPoolExecutor
-from workers.engines.recognition.sound import Child, Decoders, Limits
+from workers.engines.sounds.decoders import Child, Decoders, Limits
 
 starts = []
 start = Child._start
@@ -128,7 +128,7 @@ Child._start = lambda self: starts.append(1) or start(self)
 async def main():
     pool, gate = ThreadPoolExecutor(1), threading.Event()
     asyncio.get_running_loop().set_default_executor(pool)
-    decoders = Decoders(1, Limits(60.0, 2, 30.0))
+    decoders = Decoders(1, Limits(60.0, 2, 30.0), 16_000)
     pool.submit(gate.wait)
     order = {"path": "/nowhere", "out": "/dev/null", "max_seconds": 60.0, "max_channels": 2}
     caller = asyncio.ensure_future(decoders._patiently(decoders._children[0], order))
@@ -275,7 +275,7 @@ def decoder_of(engine: EngineProcess) -> int | None:
     """The decoding process, found as a child that runs its module."""
     tasks = Path(f"/proc/{engine.process.pid}/task").glob("*/children")
     for child in " ".join(each.read_text() for each in tasks).split():
-        if b"recognition.decoder" in Path(f"/proc/{child}/cmdline").read_bytes():
+        if b"sounds.decoder" in Path(f"/proc/{child}/cmdline").read_bytes():
             return int(child)
     return None
 

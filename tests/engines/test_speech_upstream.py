@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import signal
 import threading
 import time
 import wave
@@ -176,6 +178,41 @@ def test_recordings_that_cannot_be_used(engine: EngineProcess, upstream: Upstrea
     assert refused(engine, {"input": "Hello.", "reference_text": "alone"}) == (400, "reference_audio")
     assert upstream.asked == []
     assert said(engine, "Hello.")
+
+
+def test_a_recording_is_decoded_apart(engine: EngineProcess, upstream: Upstream, media: Path) -> None:
+    """Its format, rate and number of channels are a stranger's: limits hold, and a decoder that dies costs one file."""
+    for name, channels, rate in (("many.wav", 64, 16_000), ("fast.wav", 1, 1_000_000)):
+        with wave.open(str(media / name), "wb") as file:
+            file.setparams((channels, 2, rate, 0, "NONE", ""))
+            file.writeframes(bytes(2 * rate * channels))
+        assert refused(engine, {"input": "Hello.", "reference_audio": f"file://{media}/{name}"}) == (
+            400,
+            "reference_audio",
+        )
+    for pid in children(engine):
+        os.kill(pid, signal.SIGKILL)
+    body = {"input": "Hello.", "reference_audio": f"file://{media}/me.wav"}
+    assert engine.post(PATH, body).status_code in (200, 400)
+    assert engine.post(PATH, body).status_code == 200
+
+
+@pytest.mark.parametrize("stated", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_server_that_streams_does_not_know_its_length(
+    engine: EngineProcess, upstream: Upstream, stated: int
+) -> None:
+    whole = tone(SENTENCE_S)
+    at = whole.index(b"data") + 4
+    upstream.answer = whole[:at] + stated.to_bytes(4, "little") + whole[at + 4 :]
+    heard = decode(said(engine, "Hello.", response_format="wav"))
+    assert heard.seconds == pytest.approx(SENTENCE_S, abs=0.02)
+
+
+def children(engine: EngineProcess) -> list[int]:
+    """The decoding processes."""
+    tasks = Path(f"/proc/{engine.process.pid}/task").glob("*/children")
+    found = " ".join(each.read_text() for each in tasks).split()
+    return [int(pid) for pid in found if b"sounds.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_sound_leaves_before_the_second_sentence_is_made(engine: EngineProcess, upstream: Upstream) -> None:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.detect import SHORTEST, STRETCH, Finder, Session, Span
 from workers.engines.recognition.funasr_features import from_banks, same_banks
 from workers.engines.recognition.hearing import Features, Heard, Mode, Recogniser, Word
 from workers.engines.recognition.punctuate import Punctuator
 from workers.engines.recognition.request import Ask
-from workers.engines.recognition.sound import Samples, Sound
+from workers.engines.recognition.sound import RATE, Sound
 from workers.engines.recognition.transcript import Growing, Segment, Transcript
+from workers.engines.sounds.decoders import Samples
 from workers.engines.window import Batch, Pick, Window, near_in_length
 
 if TYPE_CHECKING:  # it brings libraries that nobody else needs

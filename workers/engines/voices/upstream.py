@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,12 +20,13 @@ import httpx2
 from workers.engines.failures import BadRequest, EngineFault
 from workers.engines.keys import read_key, without_key
 from workers.engines.launch import Options
+from workers.engines.sounds.decoder import Unreadable
+from workers.engines.sounds.decoders import Decoders, Limits
 from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
-from workers.engines.voices.reference import NotAudio, decode
-from workers.engines.voices.sound import Sound
+from workers.engines.voices.sound import RATE, Sound
 
 PATH = "/audio/speech"
-LONGEST_S = 900.0
+ANSWERS = Limits(seconds=900.0, channels=8, patience_s=60.0)
 MOST_BYTES = 128 * 1024 * 1024
 MOST_ERROR = 64 * 1024
 # Our configuration is wrong, not the caller's request.
@@ -76,6 +79,7 @@ class UpstreamVoice:
         """Raises ValueError when the variable that should hold the key holds none."""
         self._options = options
         self._turns = asyncio.Semaphore(slots)
+        self._decoders = Decoders(1, ANSWERS, RATE)
         self._pieces = self._waiting = 0
         self._key = read_key(options.key_env, "upstream_key_env") if options.key_env else ""
         headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
@@ -104,9 +108,9 @@ class UpstreamVoice:
         finally:
             self._turns.release()
         try:
-            return await asyncio.to_thread(decode, content, LONGEST_S)
-        except NotAudio as error:
-            raise EngineFault(f"The speech server's answer cannot be used: {error}.") from error
+            return await self._decoded(content)
+        except Unreadable as error:
+            raise EngineFault(f"The speech server's answer cannot be used: it {error}.") from error
 
     def body(self, utterance: Utterance) -> dict[str, Any]:
         """The request for one piece."""
@@ -137,7 +141,13 @@ class UpstreamVoice:
         return {"pieces": self._pieces, "waiting": self._waiting}
 
     def close(self) -> None:
-        """Nothing: its connections end with the process."""
+        """Its connections end with the process."""
+        self._decoders.stop()
+
+    async def _decoded(self, content: bytes) -> Sound:
+        with tempfile.NamedTemporaryFile(prefix="inferq-answer-", buffering=0) as file:
+            await asyncio.to_thread(file.write, content)
+            return Sound(await self._decoders.samples(Path(file.name)), RATE)
 
     async def _ask(self, body: dict[str, Any]) -> bytes:
         """The bytes of the answer. Cancelling closes the connection, which tells the server to stop."""
