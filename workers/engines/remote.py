@@ -28,7 +28,7 @@ from workers.engines.base import Engine, main
 from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
 from workers.engines.keys import without_key
-from workers.engines.launch import Launch, Options
+from workers.engines.launch import Launch, Options, checked_url
 from workers.engines.remote_body import FORMS, embedded, form_of
 
 ENDPOINTS = (
@@ -59,7 +59,7 @@ class RemoteEngine(Engine):
     def __init__(self, launch: Launch, app: EngineApp) -> None:
         super().__init__(launch, app)
         options = Options(launch.options)
-        self.url = checked_url(options.take("url", "") or launch.model)
+        self.url = checked_url(options.take("url", "") or launch.model, "https://host/v1")
         self.remote_model = options.take("remote_model", "") or launch.served_name
         key_env, key_header = options.take("key_env", ""), options.take("key_header", "authorization")
         self.headers = checked_headers(options.take("headers", {}))
@@ -208,15 +208,6 @@ class RemoteEngine(Engine):
 def has_pictures(answer: Mapping[str, Any]) -> bool:
     data = answer.get("data")
     return isinstance(data, list) and all(isinstance(each, dict) and each.get("b64_json") for each in data)
-
-
-def checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("option 'url' must be an http or https address, such as https://host/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("option 'url' must hold no user, password, query or fragment; see 'key_env'")
-    return url.rstrip("/")
 
 
 def checked_headers(headers: dict[str, Any]) -> dict[str, str]:
