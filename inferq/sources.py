@@ -85,6 +85,10 @@ def _url(text: str) -> Source:
         raise ValueError("the URL has no host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL must not hold a user or a password; jobs are kept and shown")
+    try:
+        parts.port  # noqa: B018  # looking at it checks it
+    except ValueError as error:
+        raise ValueError("the URL's port is no number up to 65535") from error
     return Source(Kind.URL, text.partition("#")[0])
 
 

@@ -18,6 +18,7 @@ from inferq.endpoints import ENDPOINTS, Answer
 from inferq.engine import MediaForm
 from inferq.job import JobSpec
 from storage.artifacts import ArtifactStore
+from workers.signs import recognised
 
 MARK = "artifact:"
 _PICTURE_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -69,11 +70,15 @@ class Files:
         if endpoint is None or endpoint.answer is not Answer.PICTURES:
             return data
         answer: dict[str, Any] = orjson.loads(data)
-        media_type = _PICTURE_TYPES.get(str(answer.get("output_format", "png")), "image/png")
+        named = _PICTURE_TYPES.get(str(answer.get("output_format", "png")), "image/png")
         for entry in answer.get("data", ()):
             text = entry.pop("b64_json", None)
             if isinstance(text, str):
-                stored = await self._artifacts.put(_decoded(text), media_type)
+                picture = _decoded(text)
+                # The format is named only when somebody asked for one; a workflow or an upstream may write another.
+                found, _ = recognised(picture) or (named, "")
+                media_type = found if found.startswith("image/") else named
+                stored = await self._artifacts.put(picture, media_type)
                 entry["artifact"] = stored.sha256
         return orjson.dumps(answer)
 

@@ -44,8 +44,8 @@ class Hub:
     """Where downloads are redirected to; `{path}` is the file's."""
     paths: dict[str, str] = field(default_factory=dict)
     """What the listing says in place of a path."""
-    sizes: dict[str, int] = field(default_factory=dict)
-    """What the listing says in place of a size."""
+    sizes: dict[str, int | None] = field(default_factory=dict)
+    """What the listing says in place of a size; None: nothing."""
     etag: str | None = '"one"'
     served: Counter[str] = field(default_factory=Counter)
     """Bytes of bodies by path."""

@@ -116,6 +116,91 @@ def test_who_leaves_takes_the_stretches_along(speakers: str) -> None:
     assert after["find"] <= before["find"] + 1
 
 
+LATE = """
+import asyncio, json, threading
+from concurrent.futures import ThreadPoolExecutor
+from workers.engines.sounds.decoders import Child, Decoders, Limits
+
+starts = []
+start = Child._start
+Child._start = lambda self: starts.append(1) or start(self)
+
+async def main():
+    pool, gate = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(pool)
+    decoders = Decoders(1, Limits(60.0, 2, 30.0), 16_000)
+    pool.submit(gate.wait)
+    order = {"path": "/nowhere", "out": "/dev/null", "max_seconds": 60.0, "max_channels": 2}
+    caller = asyncio.ensure_future(decoders._patiently(decoders._children[0], order))
+    await asyncio.sleep(0.1)
+    caller.cancel()
+    await asyncio.sleep(0.1)
+    gate.set()
+    await asyncio.gather(caller, return_exceptions=True)
+    decoders.stop()
+    return [caller.cancelled(), len(starts)]
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+def test_who_leaves_before_a_thread_is_free_starts_no_decoder() -> None:
+    assert told(LATE) == [True, 1]
+
+
+MARKING = """
+import asyncio, json, threading
+import numpy as np
+from workers.engines.recognition import pipeline as module
+from workers.engines.recognition.detect import Span
+from workers.engines.recognition.hearing import Abilities, Heard, Mode, Recogniser
+from workers.engines.recognition.request import Ask
+from workers.engines.recognition.sound import Sound
+
+threads = []
+
+class Finder:
+    frontend = None
+    def session(self):
+        return self
+    def feed(self, samples, last):
+        return [Span(0, len(samples))]
+    def banks(self, span):
+        return None
+
+class Words(Recogniser):
+    abilities = Abilities(("en",))
+    def features(self, samples):
+        return 0
+    def recognise(self, batch, mode):
+        return [Heard("word")] * len(batch)
+
+class Marks:
+    def session(self):
+        return self
+    def feed(self, text, segment):
+        threads.append(threading.current_thread().name)
+        return []
+    def finish(self):
+        threads.append(threading.current_thread().name)
+        return []
+
+async def main():
+    pipeline = module.Pipeline(Words(), Finder(), Marks(), lambda items: [0], 0.0)
+    pipeline.start()
+    ask = Ask([], False, Mode(), True, "json", (), False, False, False)
+    await pipeline.transcribe(Sound(np.full(16_000, 1000, np.int16)), ask, lambda *told: None)
+    pipeline.stop()
+    return threads
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+def test_marks_are_made_on_one_thread() -> None:
+    assert told(MARKING) == ["speech_0", "speech_0"]
+
+
 PADDED = """
 import dataclasses, json, sys, wave
 from functools import partial
@@ -190,7 +275,7 @@ def decoder_of(engine: EngineProcess) -> int | None:
     """The decoding process, found as a child that runs its module."""
     tasks = Path(f"/proc/{engine.process.pid}/task").glob("*/children")
     for child in " ".join(each.read_text() for each in tasks).split():
-        if b"recognition.decoder" in Path(f"/proc/{child}/cmdline").read_bytes():
+        if b"sounds.decoder" in Path(f"/proc/{child}/cmdline").read_bytes():
             return int(child)
     return None
 

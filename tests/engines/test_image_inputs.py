@@ -164,6 +164,17 @@ def test_wrong_units_name_their_field(
     assert refused(image, {"controlnet_units": [unit(url)] * 5})[:2] == (400, "controlnet_units")
 
 
+@pytest.mark.parametrize("more", [{"processor_res": 1024}, {"processor_res": 4096}, {}])
+def test_a_long_picture_does_not_grow_without_bound(
+    image: EngineProcess, image_media: Path, more: dict[str, int]
+) -> None:
+    """Scaled by its shorter side to 4,096, this one would have 204,800 by 4,096 pixels."""
+    url = stored(scene((1000, 20)), image_media, "long.png")
+    body = {"size": "1024x1024", "controlnet_units": [unit(url, module="invert"), unit(url, **more)]}
+    assert refused(image, body)[:2] == (400, "controlnet_units[1].processor_res")
+    assert one(image, "red", controlnet_units=[unit(url, processor_res=64)]).size == (64, 64)
+
+
 CANNY = """
 import sys
 from pathlib import Path

@@ -166,5 +166,65 @@ def test_a_batch_too_large_is_run_in_halves() -> None:
         in_parts([1, 2, 3, 4], run, lambda error: False)
 
 
+NETS = """
+import gc, json, sys, weakref
+from pathlib import Path
+import torch
+from workers.engines.imaging.sources import KEPT, ControlNets, Source, load
+from workers.engines.imaging.studio import Studio
+names = "abcdefgh"[:KEPT + 2]
+nets = ControlNets({name: Path(sys.argv[2]) for name in names}, torch.float32, "cpu")
+studio = Studio(load(Source(Path(sys.argv[1]), torch.float32)), nets, lambda view: None)
+seen = {}
+def use(*asked):
+    studio.view("text", asked)
+    seen.update({name: weakref.ref(nets.get(name)) for name in asked})
+    gc.collect()
+    return [nets.loaded(), sorted(name for name in seen if seen[name]() is not None)]
+told = [use(name) for name in names[:KEPT]]
+told += [use(names[0]), use(names[KEPT]), use(*names), use("a")]
+print(json.dumps(told[KEPT:]))
+"""
+
+
+def test_controlnets_used_last_stay_and_the_others_free_their_memory() -> None:
+    argv = [engines_python(), "-c", NETS, str(demo_model("demo-image")), str(demo_model("demo-controlnet"))]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, over, many, after = json.loads(done.stdout.splitlines()[-1])
+    assert first == [list("abcd")] * 2
+    assert over == [list("acde")] * 2
+    assert many == [list("abcdef")] * 2
+    assert after == [list("adef")] * 2
+
+
+SPOILT = """
+import sys
+from pathlib import Path
+import torch
+from PIL import Image
+from workers.engines.imaging.sources import ControlNets, Source, load
+from workers.engines.imaging.studio import Item, Settings, Studio
+pipe = load(Source(Path(sys.argv[1]), torch.float32))
+studio = Studio(pipe, ControlNets({}, torch.float32, "cpu"), lambda view: None)
+decode = studio.pipe.vae.decode
+def spoil(latents, **more):
+    found = decode(latents, **more)
+    found[0][1] = torch.nan
+    return found
+studio.pipe.vae.decode = spoil
+settings = Settings("text", 64, 64, 2, 1.0, None, None, 0, 1.0, (), 1, False)
+left, lost, right = studio.paint([Item(settings, "red", "", seed) for seed in range(3)], lambda: None)
+assert isinstance(left, Image.Image) and isinstance(right, Image.Image)
+print(type(lost).__name__, lost)
+"""
+
+
+def test_values_that_are_no_numbers_cost_their_own_picture_only() -> None:
+    argv = [engines_python(), "-c", SPOILT, str(demo_model("demo-image"))]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    assert done.stdout.startswith("EngineFault The model gave values that are no numbers"), done.stderr
+
+
 def test_demo_recipe_says_what_it_is(single: Path) -> None:
     assert json.loads((single / "inferq-demo.json").read_text("utf-8"))["weights"] > 600

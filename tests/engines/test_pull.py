@@ -306,6 +306,41 @@ def test_an_endless_body_of_unknown_size_ends_too(start: Start, hub: Hub, models
     assert visible(models) == []
 
 
+def test_many_files_of_unknown_size_are_bounded_together(start: Start, hub: Hub, models: Path) -> None:
+    """Each is small enough; the listing does not say how large they are."""
+    hub.files[REPO] = {f"{number}.bin": os.urandom(2**18) for number in range(16)}
+    hub.sizes = dict.fromkeys(hub.files[REPO])
+    with start(max_bytes=2**20, connections=1) as engine:
+        assert refused(engine.post(PULL, {"source": REPO})) == "too_large"
+    assert 2**19 < hub.downloads() < 2**21
+    assert not list((models / ".pull").glob("*/"))
+
+
+def test_many_files_of_unknown_size_leave_the_reserve(start: Start, hub: Hub, models: Path) -> None:
+    hub.files[REPO] = {f"{number}.bin": os.urandom(2**18) for number in range(16)}
+    hub.sizes = dict.fromkeys(hub.files[REPO])
+    with start(reserve_bytes=2**60, connections=1) as engine:
+        assert refused(engine.post(PULL, {"source": REPO})) == "disk_full"
+    assert hub.downloads() < 2**20
+    assert visible(models) == []
+
+
+def test_a_name_that_ends_like_a_lock_is_a_name(engine: EngineProcess, models: Path) -> None:
+    for name in ("x", "x.lock", "x"):
+        pulled(engine, name=name)
+    assert visible(models) == ["x", "x.lock"]
+
+
+def test_a_redirect_to_what_is_no_url_is_told(engine: EngineProcess, hub: Hub) -> None:
+    hub.redirect = "https://127.0.0.1:99999/{path}"
+    assert refused(engine.post(PULL, {"source": REPO})) == "hub_error"
+
+
+def test_a_hub_whose_address_is_none_is_told(start: Start) -> None:
+    with start(huggingface="https://hub:99999") as engine:
+        assert refused(engine.post(PULL, {"source": REPO})) == "hub_error"
+
+
 def test_a_silent_server_is_left(start: Start, hub: Hub) -> None:
     hub.silent_s = 5.0
     with start(stall_s=0.1, pause_s=0.001) as engine:
@@ -467,6 +502,7 @@ def test_another_source_does_not_take_a_name(engine: EngineProcess, hub: Hub, mo
         ({"source": "x"}, "source"),
         ({"source": "ftp://host/x"}, "source"),
         ({"source": "https://user:word@host/x"}, "source"),
+        ({"source": "https://host:99999/x"}, "source"),
         ({"source": "/a/../b"}, "source"),
         ({"source": REPO, "name": "../x"}, "name"),
         ({"source": REPO, "name": ".pull"}, "name"),

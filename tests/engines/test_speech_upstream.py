@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import signal
 import threading
 import time
 import wave
@@ -178,6 +180,41 @@ def test_recordings_that_cannot_be_used(engine: EngineProcess, upstream: Upstrea
     assert said(engine, "Hello.")
 
 
+def test_a_recording_is_decoded_apart(engine: EngineProcess, upstream: Upstream, media: Path) -> None:
+    """Its format, rate and number of channels are a stranger's: limits hold, and a decoder that dies costs one file."""
+    for name, channels, rate in (("many.wav", 64, 16_000), ("fast.wav", 1, 1_000_000)):
+        with wave.open(str(media / name), "wb") as file:
+            file.setparams((channels, 2, rate, 0, "NONE", ""))
+            file.writeframes(bytes(2 * rate * channels))
+        assert refused(engine, {"input": "Hello.", "reference_audio": f"file://{media}/{name}"}) == (
+            400,
+            "reference_audio",
+        )
+    for pid in children(engine):
+        os.kill(pid, signal.SIGKILL)
+    body = {"input": "Hello.", "reference_audio": f"file://{media}/me.wav"}
+    assert engine.post(PATH, body).status_code in (200, 400)
+    assert engine.post(PATH, body).status_code == 200
+
+
+@pytest.mark.parametrize("stated", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_server_that_streams_does_not_know_its_length(
+    engine: EngineProcess, upstream: Upstream, stated: int
+) -> None:
+    whole = tone(SENTENCE_S)
+    at = whole.index(b"data") + 4
+    upstream.answer = whole[:at] + stated.to_bytes(4, "little") + whole[at + 4 :]
+    heard = decode(said(engine, "Hello.", response_format="wav"))
+    assert heard.seconds == pytest.approx(SENTENCE_S, abs=0.02)
+
+
+def children(engine: EngineProcess) -> list[int]:
+    """The decoding processes."""
+    tasks = Path(f"/proc/{engine.process.pid}/task").glob("*/children")
+    found = " ".join(each.read_text() for each in tasks).split()
+    return [int(pid) for pid in found if b"sounds.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def test_sound_leaves_before_the_second_sentence_is_made(engine: EngineProcess, upstream: Upstream) -> None:
     upstream.delay_s = 0.2
     began = time.monotonic()
@@ -212,6 +249,27 @@ def test_whose_fault_a_refusal_is(engine: EngineProcess, upstream: Upstream, the
     response = engine.post(PATH, {"input": "Hello."})
     assert response.status_code == ours
     assert "no such thing" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("theirs", [400, 401, 500])
+def test_the_key_is_sent_and_never_told(short_dir: Path, upstream: Upstream, theirs: int) -> None:
+    options = {"upstream": upstream.url, "upstream_key_env": "SPEECH_KEY"}
+    env = {"SPEECH_KEY": "sk-very-secret\n"}
+    with running("speech", short_dir, "none", options=options, env=env) as engine:
+        said(engine, "Hello.")
+        assert upstream.headers[-1]["authorization"] == "Bearer sk-very-secret"
+        # A key across the place where the answer is cut would be told in part.
+        upstream.status, upstream.answer = theirs, b"x" * 490 + b" wrong key: sk-very-secret"
+        told = engine.post(PATH, {"input": "Hello."}).text
+    assert "sk-" not in told
+    assert "xxx" in told
+
+
+def test_a_key_that_no_header_can_hold_ends_the_start(short_dir: Path) -> None:
+    options = {"upstream": "http://127.0.0.1:9", "upstream_key_env": "SPEECH_KEY"}
+    with spawn("speech", short_dir, "none", options=options, env={"SPEECH_KEY": "sk-very\nsecret"}) as engine:
+        errors = engine.process.communicate(timeout=60)[1]
+    assert (engine.process.returncode, "SPEECH_KEY" in errors, "secret" in errors) == (3, True, False), errors
 
 
 def test_an_answer_that_is_no_sound_is_the_servers_fault(engine: EngineProcess, upstream: Upstream) -> None:

@@ -106,6 +106,22 @@ async def test_a_failing_run_fails_its_callers_only(window: Window[int, int], mo
     assert await window.submit([5]) == [10]
 
 
+async def test_a_result_that_is_an_error_fails_its_caller_only() -> None:
+    runs: list[list[int]] = []
+
+    def run_batch(batch: Batch[int, int]) -> Sequence[int | Exception]:
+        runs.append(batch.items)
+        return [RuntimeError("minus one") if item < 0 else item * 2 for item in batch.items]
+
+    window: Window[int, int] = Window(run_batch, first_fitting(lambda item: 0, len, 3, 3), wait_s=0.5)
+    window.start()
+    tasks = [await submitted(window, *items) for items in ((1,), (2, -1, 3), (4,))]
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    window.stop()
+    assert (found[0], repr(found[1]), found[2]) == ([2], "RuntimeError('minus one')", [8])
+    assert runs[0] == [1, 2, -1]
+
+
 def test_near_in_length_takes_the_oldest_and_its_neighbours() -> None:
     pick = near_in_length(len, 3, 1000)
     items = ["x" * length for length in (50, 1, 2, 48, 52, 3)]

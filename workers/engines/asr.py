@@ -34,8 +34,9 @@ from workers.engines.recognition.hearing import Mode
 from workers.engines.recognition.pipeline import Pipeline, Report, alike_and_near
 from workers.engines.recognition.punctuate import Punctuator
 from workers.engines.recognition.request import Ask, Input, Setting
-from workers.engines.recognition.sound import Decoders, Limits
+from workers.engines.recognition.sound import RATE, opened
 from workers.engines.recognition.transcript import Transcript
+from workers.engines.sounds.decoders import Decoders, Limits
 
 FILES_AT_ONCE = 8
 SWITCH_S = 0.0005
@@ -87,7 +88,7 @@ class AsrEngine(Engine):
             speakers = Speakers(load_folder(self.spk_model, device, self.threads), device)
         pick = alike_and_near(self.batch_items, self.batch_seconds, self.recogniser.window_s)
         self.pipeline = Pipeline(self.recogniser, self.finder(), punctuator, pick, self.wait_s, speakers)
-        self.decoders = Decoders(self.decoding, self.limits)
+        self.decoders = Decoders(self.decoding, self.limits, RATE)
         self.setting = Setting(
             self.recogniser.abilities,
             marks=punctuator is not None,
@@ -142,7 +143,7 @@ class AsrEngine(Engine):
         if one.error is not None or one.path is None:
             raise one.error or EngineFault("a file without a path")
         report(0, 0, "decoding")
-        sound = await self.decoders.open(one.path, one.param)
+        sound = await opened(self.decoders, one.path, one.param)
         return await self.pipeline.transcribe(sound, ask, report, say)
 
     async def events(self, ask: Ask, report: Report) -> AsyncIterator[bytes]:

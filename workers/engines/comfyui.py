@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from workers.engines import encoding
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
@@ -26,7 +25,7 @@ from workers.engines.comfy.request import Ask, Form, Limits, Reader
 from workers.engines.comfy.server import ComfyFault, Server, until_up
 from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
-from workers.engines.launch import Launch, Options
+from workers.engines.launch import Launch, Options, checked_url
 
 LOOK_EVERY_S, LOOK_S = 2.0, 10.0
 MISSES = 2  # looks without an answer after which the engine is not ready
@@ -56,7 +55,9 @@ def read_options(launch: Launch) -> ComfyOptions:
     as_source = launch.model.startswith(("http://", "https://"))
     inline = isinstance(launch.options.get("workflow"), dict)
     found = ComfyOptions(
-        url=checked_url(options.take("url", "") or (launch.model if as_source else "")),
+        url=checked_url(
+            options.take("url", "") or (launch.model if as_source else ""), "http://127.0.0.1:8188"
+        ),
         workflow=options.take("workflow", {} if inline else ""),
         parameters=options.take("parameters", {}),
         outputs=options.take("outputs", []),
@@ -222,15 +223,6 @@ class ComfyEngine(Engine):
         finally:
             work.cancel()
             await asyncio.wait((work,))  # until the server has let go of the prompt
-
-
-def checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("option 'url' must be ComfyUI's address, such as http://127.0.0.1:8188")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("option 'url' must hold no user, password, query or fragment")
-    return url.rstrip("/")
 
 
 if __name__ == "__main__":

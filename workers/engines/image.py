@@ -21,6 +21,7 @@ from workers.engines import encoding
 from workers.engines.asgi import Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
 from workers.engines.device import prepare
+from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
 from workers.engines.imaging import schedulers
 from workers.engines.imaging.answers import Writer
@@ -103,7 +104,7 @@ class ImageEngine(Engine):
             "waiting": self.window.waiting(),
         }
 
-    def run_batch(self, batch: Batch[Item, Picture]) -> Sequence[Picture]:
+    def run_batch(self, batch: Batch[Item, Picture]) -> Sequence[Picture | EngineFault]:
         """One run on the model's thread."""
 
         def check() -> None:

@@ -1,4 +1,4 @@
-"""The command line every engine understands, as one frozen value."""
+"""The command line every engine understands, as one frozen value, and the reading of its options."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,13 @@ def parse(argv: Sequence[str] | None, program: str) -> Launch:
         media=given.media,
         options=given.options,
     )
+
+
+def checked_url(url: str, example: str) -> str:
+    """A server's address without a slash at its end. Raises ValueError for one that is none, or holds a secret."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"option 'url' must be an http or https address, such as {example}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("option 'url' must hold no user, password, query or fragment")
+    return url.rstrip("/")

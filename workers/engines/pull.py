@@ -15,7 +15,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from workers.engines.base import Engine, main
 from workers.engines.failures import BadRequest, EngineFault
 from workers.engines.fields import Fields, wrong_type
 from workers.engines.launch import Launch, Options
-from workers.engines.pulling.download import PAUSES, Bounds, Download
+from workers.engines.pulling.download import PAUSES, Download
+from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import HUBS, Listing, RemoteFile, base_of, choose, list_files
 from workers.engines.pulling.shelf import Shelf, sweep
+from workers.engines.pulling.tally import Bounds, Tally
 from workers.engines.pulling.troubles import CannotPull, Passing, full
 from workers.engines.pulling.web import Web
 from workers.engines.runs import Run
@@ -47,20 +49,6 @@ class Wanted:
     include: list[str] | None
     exclude: list[str] | None
     sha256: str | dict[str, str] | None
-
-
-@dataclass
-class Tally:
-    """Bytes that are there, by file. `fetched` came with this run."""
-
-    run: Run
-    total: int | None
-    there: dict[str, int] = field(default_factory=dict)
-    fetched: int = 0
-
-    def note(self, path: str, count: int) -> None:
-        self.there[path] = count
-        self.run.report(sum(self.there.values()), self.total, "downloading")
 
 
 class PullEngine(Engine):
@@ -109,6 +97,7 @@ class PullEngine(Engine):
             base = await base_of(hub, self.bases[hub.kind], self.pythons)
             hubs[base] = hub.credentials()
         web = Web(hubs, self.allowed, connections=self.connections, stall_s=self.stall_s)
+        hands = Hands(self.connections)
         try:
             listing = choose(
                 await self._listed(web, wanted, base),
@@ -117,10 +106,11 @@ class PullEngine(Engine):
                 exclude=wanted.exclude,
                 sha256=wanted.sha256,
             )
-            shelf = Shelf(self.models, wanted.name)
+            shelf = Shelf(self.models, wanted.name, hands)
             async with shelf.locked(lambda: run.report(0, stage="waiting for another pull of this name")):
-                return await self._fill(web, wanted, listing, shelf, run)
+                return await self._fill(web, hands, wanted, listing, shelf, run)
         finally:
+            hands.close()
             await web.close()
 
     async def _listed(self, web: Web, wanted: Wanted, base: str) -> Listing:
@@ -135,25 +125,24 @@ class PullEngine(Engine):
         raise AssertionError
 
     async def _fill(
-        self, web: Web, wanted: Wanted, listing: Listing, shelf: Shelf, run: Run
+        self, web: Web, hands: Hands, wanted: Wanted, listing: Listing, shelf: Shelf, run: Run
     ) -> dict[str, Any]:
         """Everything that needs the name to itself."""
         run.report(0, stage="checking")
-        digests = await asyncio.to_thread(shelf.standing, listing.files, str(wanted.source))
+        digests = await hands.do(shelf.standing, listing.files, str(wanted.source))
         unchanged = len(digests) == len(listing.files)
         sizes = [file.size for file in listing.files]
         known = [size for size in sizes if size is not None]
-        tally = Tally(run, sum(known) if len(known) == len(sizes) else None)
+        total = sum(known) if len(known) == len(sizes) else None
+        tally = Tally(self.bounds, shelf.parts, lambda there: run.report(there, total, "downloading"))
         if not unchanged:
             self._admit(listing, shelf, digests)
             try:
-                await self._gather(web, listing, shelf, digests, tally)
-                run.report(sum(tally.there.values()), tally.total, "placing")
-                await asyncio.to_thread(
-                    shelf.publish, listing.files, digests, str(wanted.source), listing.revision
-                )
+                await self._gather(web, hands, listing, shelf, digests, tally)
+                run.report(tally.sum, total, "placing")
+                await hands.do(shelf.publish, listing.files, digests, str(wanted.source), listing.revision)
             except CannotPull as error:
-                if error.error_code == "disk_full":
+                if error.error_code in ("disk_full", "too_large"):
                     shelf.drop()
                 raise
         size = sum((shelf.target / file.path).stat().st_size for file in listing.files)
@@ -172,15 +161,12 @@ class PullEngine(Engine):
     def _admit(self, listing: Listing, shelf: Shelf, digests: Mapping[str, str]) -> None:
         """Refuse what cannot fit before a byte of it is fetched."""
         shelf.begin()
-        sizes = {file.path: file.size or 0 for file in listing.files}
-        if sum(sizes.values()) > self.bounds.max_bytes:
+        size = sum(file.size or 0 for file in listing.files)
+        if size > self.bounds.max_bytes:
             shelf.drop()
-            raise CannotPull(
-                f"The model has {sum(sizes.values())} bytes, more than hub.max_bytes allows.",
-                code="too_large",
-            )
+            raise CannotPull(f"The model has {size} bytes, more than hub.max_bytes allows.", code="too_large")
         missing = sum(
-            size - _there(shelf, path, listing) for path, size in sizes.items() if path not in digests
+            (file.size or 0) - _there(shelf, file) for file in listing.files if file.path not in digests
         )
         free = shutil.disk_usage(shelf.staging).free
         if missing > 0 and missing + self.bounds.reserve_bytes > free:
@@ -188,14 +174,14 @@ class PullEngine(Engine):
             raise full(f"{missing} bytes are missing, and {free} are free")
 
     async def _gather(
-        self, web: Web, listing: Listing, shelf: Shelf, digests: dict[str, str], tally: Tally
+        self, web: Web, hands: Hands, listing: Listing, shelf: Shelf, digests: dict[str, str], tally: Tally
     ) -> None:
         """Fetch several files at once; the first that fails ends the others."""
         room = asyncio.Semaphore(self.connections)
 
         async def one(file: RemoteFile) -> None:
             async with room:
-                digests[file.path] = await self._file(web, file, shelf, digests.get(file.path), tally)
+                digests[file.path] = await self._file(web, hands, file, shelf, digests.get(file.path), tally)
 
         tasks = [asyncio.create_task(one(file)) for file in listing.files]
         try:
@@ -207,30 +193,25 @@ class PullEngine(Engine):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _file(
-        self, web: Web, file: RemoteFile, shelf: Shelf, standing: str | None, tally: Tally
+        self, web: Web, hands: Hands, file: RemoteFile, shelf: Shelf, standing: str | None, tally: Tally
     ) -> str:
         """The SHA-256 of a file that is whole now."""
         part, done = shelf.part(file), shelf.done(file)
         if standing:
-            await asyncio.to_thread(shelf.keep, file)
+            await hands.do(shelf.keep, file)
             tally.note(file.path, done.stat().st_size)
             return standing
         with contextlib.suppress(FileNotFoundError):
             done.rename(
                 part
             )  # It was checked, but nobody noted its checksum: it is read once more, not fetched.
-        download = Download(web, file, part, self.bounds, lambda count: tally.note(file.path, count))
-        try:
-            digest = await download.run()
-        finally:
-            tally.fetched += download.fetched
+        digest = await Download(web, hands, file, part, tally, self.bounds.pause_s).run()
         part.rename(done)
         return digest
 
 
-def _there(shelf: Shelf, path: str, listing: Listing) -> int:
+def _there(shelf: Shelf, file: RemoteFile) -> int:
     """Bytes of a file that an earlier run has fetched."""
-    file = next(each for each in listing.files if each.path == path)
     places = (shelf.part(file), shelf.done(file))
     return max((place.stat().st_size for place in places if place.exists()), default=0)
 

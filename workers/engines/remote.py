@@ -28,7 +28,8 @@ from workers.engines.asgi import EVENTS, Call, EngineApp, Handler, Reply, Stream
 from workers.engines.base import Engine, main
 from workers.engines.failures import EngineFault
 from workers.engines.fields import Fields
-from workers.engines.launch import Launch, Options
+from workers.engines.keys import without_key
+from workers.engines.launch import Launch, Options, checked_url
 from workers.engines.remote_body import FORMS, embedded, form_of
 
 ENDPOINTS = (
@@ -61,7 +62,7 @@ class RemoteEngine(Engine):
     def __init__(self, launch: Launch, app: EngineApp) -> None:
         super().__init__(launch, app)
         options = Options(launch.options)
-        self.url = checked_url(options.take("url", "") or launch.model)
+        self.url = checked_url(options.take("url", "") or launch.model, "https://host/v1")
         self.remote_model = options.take("remote_model", "") or launch.served_name
         key_env, key_header = options.take("key_env", ""), options.take("key_header", "authorization")
         self.headers = checked_headers(options.take("headers", {}))
@@ -195,7 +196,7 @@ class RemoteEngine(Engine):
         }
 
     def without_key(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return without_key(text, self.key)
 
     def fault(self, error: Exception) -> UpstreamFault:
         if isinstance(error, httpx2.TimeoutException):
@@ -233,15 +234,6 @@ class RemoteEngine(Engine):
 def has_pictures(answer: Mapping[str, Any]) -> bool:
     data = answer.get("data")
     return isinstance(data, list) and all(isinstance(each, dict) and each.get("b64_json") for each in data)
-
-
-def checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("option 'url' must be an http or https address, such as https://host/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("option 'url' must hold no user, password, query or fragment; see 'key_env'")
-    return url.rstrip("/")
 
 
 def checked_headers(headers: dict[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.media import local_path
+from workers.signs import recognised
 
 # The fields of a form that are files.
 FORMS: Mapping[str, tuple[str, ...]] = {
@@ -25,22 +26,6 @@ FORMS: Mapping[str, tuple[str, ...]] = {
 # Fields of JSON bodies that may hold a file's URL. A text that happens to begin with `file:` has another name.
 PLACES = frozenset(
     ("url", "image_url", "image", "mask", "input_image", "reference_audio", "data", "file_data")
-)
-# How files of a type begin: (offset, bytes, media type, ending of the name).
-SIGNS = (
-    (0, b"\x89PNG", "image/png", "png"),
-    (0, b"\xff\xd8\xff", "image/jpeg", "jpg"),
-    (0, b"GIF8", "image/gif", "gif"),
-    (8, b"WEBP", "image/webp", "webp"),
-    (8, b"WAVE", "audio/wav", "wav"),
-    (0, b"fLaC", "audio/flac", "flac"),
-    (0, b"OggS", "audio/ogg", "ogg"),
-    (0, b"ID3", "audio/mpeg", "mp3"),
-    (0, b"\xff\xfb", "audio/mpeg", "mp3"),
-    (0, b"\xff\xf3", "audio/mpeg", "mp3"),
-    (0, b"\x1aE\xdf\xa3", "video/webm", "webm"),
-    (4, b"ftypM4A", "audio/mp4", "m4a"),
-    (4, b"ftyp", "video/mp4", "mp4"),
 )
 
 
@@ -54,10 +39,7 @@ class Part:
 
     @classmethod
     def of(cls, content: bytes) -> Part:
-        for offset, sign, media, ending in SIGNS:
-            if content.startswith(sign, offset):
-                return cls(content, media, ending)
-        return cls(content, "application/octet-stream", "bin")
+        return cls(content, *(recognised(content) or ("application/octet-stream", "bin")))
 
     def text(self) -> str:
         return base64.b64encode(self.content).decode()

@@ -24,7 +24,9 @@ from workers.engines.base import Engine, main
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
 from workers.engines.runs import Run
-from workers.engines.voices.backend import Backend, Reference
+from workers.engines.sounds.decoders import Decoders
+from workers.engines.sounds.decoders import Limits as DecoderLimits
+from workers.engines.voices.backend import Backend
 from workers.engines.voices.choice import choose_backend
 from workers.engines.voices.encode import FORMATS, encoder, silence, whole_wav
 from workers.engines.voices.reference import read_reference
@@ -33,6 +35,7 @@ from workers.engines.voices.sound import RATE, Samples, Sound, converted
 
 # A file without a sample is none that a player opens.
 LEAST_S = 0.05
+CHANNELS, PATIENCE_S = 8, 30.0  # of recordings
 
 
 class SpeechEngine(Engine):
@@ -53,12 +56,16 @@ class SpeechEngine(Engine):
 
     def load(self) -> None:
         self.backend = self.make_backend()
+        # One is enough: a recording is short, and what hangs in it holds up nobody who brings none.
+        children = 1 if self.backend.facts.clones else 0
+        self.decoders = Decoders(children, DecoderLimits(self.reference_s, CHANNELS, PATIENCE_S), RATE)
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         return {("POST", "/v1/audio/speech"): self.speech}
 
     def unload(self) -> None:
         self.backend.close()
+        self.decoders.stop()
 
     def details(self) -> Mapping[str, Any]:
         facts = self.backend.facts
@@ -75,16 +82,15 @@ class SpeechEngine(Engine):
     async def speech(self, call: Call) -> Stream:
         fields = Fields(call.json())
         self.app.check_model(fields)
-        request = await asyncio.to_thread(
-            read_request, fields, self.backend.facts, self.limits, self.read_reference
-        )
+        request = await asyncio.to_thread(read_request, fields, self.backend.facts, self.limits)
+        if request.recording is not None:
+            request = request.cloning(
+                await read_reference(request.recording, self.launch.media, self.decoders)
+            )
         pieces = self.encoded(request, call.run)
         if request.events:
             return Stream(events(pieces, request.characters))
         return Stream(pieces, FORMATS[request.form].media)
-
-    def read_reference(self, value: Any, param: str, text: str | None) -> Reference:
-        return read_reference(value, param, text, self.launch.media, self.reference_s)
 
     async def encoded(self, request: SpeechRequest, run: Run) -> AsyncGenerator[bytes, None]:
         """The bytes of the answer, at least one batch of them for every piece."""

@@ -1,8 +1,8 @@
 """The batching window: requests that arrive together run through the model together.
 
 One thread owns the model. After every run it takes, from what arrived meanwhile, the batch that the
-engine's `pick` chooses (natural batching); only when it was idle does it wait `wait_s` for company. Must
-not know what an item is.
+engine's `pick` chooses (natural batching); only when it was idle does it wait `wait_s` for company. A result that is
+an exception fails the order of its item, and no other. Must not know what an item is.
 
 The life of an item: waiting -> in a batch -> its place in its order's results; or dropped, when the order's
 caller left.
@@ -70,7 +70,7 @@ class Window(Generic[Item, Result]):
 
     def __init__(
         self,
-        run_batch: Callable[[Batch[Item, Result]], Sequence[Result]],
+        run_batch: Callable[[Batch[Item, Result]], Sequence[Result | Exception]],
         pick: Pick[Item],
         wait_s: float = 0.0,
     ) -> None:
@@ -163,10 +163,13 @@ class Window(Generic[Item, Result]):
         batch.tickets[0].order.loop.call_soon_threadsafe(action)
 
 
-def scatter(pairs: Sequence[tuple[Ticket[Item, Result], Result]]) -> None:
+def scatter(pairs: Sequence[tuple[Ticket[Item, Result], Result | Exception]]) -> None:
     """Put results in their places, and wake the orders that are complete. On the event loop."""
     for ticket, result in pairs:
         order = ticket.order
+        if isinstance(result, Exception):
+            lose(order, result)
+            continue
         order.results[ticket.place] = result
         order.left -= 1
         order.step(order.left)
@@ -177,9 +180,13 @@ def scatter(pairs: Sequence[tuple[Ticket[Item, Result], Result]]) -> None:
 def fail(batch: Batch[Item, Result], error: Exception) -> None:
     """Fail every order that had an item in the batch. On the event loop."""
     for ticket in batch.tickets:
-        ticket.order.abandoned = True  # what still waits of it has nobody to go to
-        if not ticket.order.done.done():
-            ticket.order.done.set_exception(error)
+        lose(ticket.order, error)
+
+
+def lose(order: Order[Item, Result], error: Exception) -> None:
+    order.abandoned = True  # what still waits of it has nobody to go to
+    if not order.done.done():
+        order.done.set_exception(error)
 
 
 def first_fitting(

@@ -10,6 +10,7 @@ from typing import Any
 
 from workers.engines import encoding
 from workers.engines.comfy.pictures import Shown
+from workers.engines.image_api import named_event
 
 # ComfyUI counts no tokens; OpenAI's clients want the object.
 USAGE = {
@@ -43,11 +44,8 @@ class Writer:
         return {} if self.seed is None else {"seed": self.seed}
 
     def _event(self, kind: str, place: int, picture: Shown, more: dict[str, Any]) -> bytes:
-        """A named event. `index` tells which of several pictures it is about, which OpenAI's events do not."""
-        name = f"{self.event}.{kind}"
-        value = {"type": name, "created_at": int(time.time()), "model": self.model, "index": place}
-        value |= {"quality": "auto", **facts(picture), "b64_json": base64_of(picture), **more}
-        return b"event: " + name.encode() + b"\n" + encoding.event(value)
+        told = {**facts(picture), "b64_json": base64_of(picture), **more}
+        return named_event(f"{self.event}.{kind}", self.model, place, told)
 
 
 def facts(picture: Shown) -> dict[str, str]:

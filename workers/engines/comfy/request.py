@@ -5,7 +5,6 @@ A field that the map does not have is refused by its name. Must not know the ser
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,20 +14,11 @@ from typing import Any
 from workers.engines.comfy.workflow import SYNONYMS, Graph, Target, Workflow
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.fields import Fields, check_range, wrong_type
+from workers.engines.image_api import MOST_PREVIEWS, MOST_SEED, harmless, output_of, size_of
 from workers.engines.media import local_path
 
-SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-MOST_PREVIEWS = 3
 MOST_UNITS = 16
-FORMATS = ("png", "jpeg", "webp")
-SEED_HIGH = 2**63 - 1
 RANDOM_SEEDS = 2**32  # what every client can keep exactly
-HARMLESS = {
-    "quality": ("auto", "standard"),
-    "style": ("auto", "natural"),
-    "background": ("auto", "opaque"),
-    "moderation": ("auto", "low"),
-}
 UNIT = "controlnet_units"
 NESTED = ("image", UNIT)
 # Fields of every image model; refused by name where a workflow has no place for them.
@@ -95,12 +85,8 @@ class Reader:
         given = dict(self.given(fields))
         stream = fields.flag("stream")
         previews = fields.integer("partial_images", 0, MOST_PREVIEWS) or 0
-        for name, harmless in HARMLESS.items():
-            if name not in self.workflow.parameters:
-                fields.only(name, harmless, f"only {', '.join(harmless)} can be had here")
-        # The gateway makes links of pictures; an engine always answers base64.
-        fields.choice("response_format", ("url", "b64_json"), "b64_json")
-        form = output(fields)
+        harmless(fields, read=self.workflow.parameters)
+        form = Form(*output_of(fields))
         fields.close()
         if "prompt" in self.workflow.parameters and "prompt" not in given:
             raise BadRequest("'prompt' is required.", param="prompt")
@@ -141,13 +127,8 @@ class Reader:
         return values[0] if values else None
 
     def size(self, fields: Fields) -> dict[str, int]:
-        text = fields.text("size")
-        if text is None or text == "auto":
-            return {}
-        found = SIZE.fullmatch(text)
-        if found is None:
-            raise BadRequest("'size' must be like 512x768, or auto.", param="size")
-        sides = {"width": int(found[1]), "height": int(found[2])}
+        found = size_of(fields)
+        sides = dict(zip(("width", "height"), found, strict=True)) if found else {}
         for name, side in sides.items():
             if name not in self.workflow.parameters:
                 raise UnsupportedParameter("size", f"this workflow has no place for a {name}")
@@ -184,7 +165,7 @@ class Reader:
         value = given.get("seed", -1)
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong_type("seed", "an integer")
-        check_range("seed", value, -1, SEED_HIGH)
+        check_range("seed", value, -1, MOST_SEED)
         if value == -1:
             lows = [int(target.input.low or 0) for target in targets]
             highs = [int(target.input.high or RANDOM_SEEDS - 1) for target in targets]
@@ -247,11 +228,3 @@ class Reader:
         if name == "prompt" and not str(value).strip():
             raise BadRequest("'prompt' must be a text that is not empty.", param="prompt")
         return found
-
-
-def output(fields: Fields) -> Form:
-    name = fields.choice("output_format", FORMATS, "") or None
-    quality = fields.integer("output_compression", 0, 100)
-    if quality not in (None, 100) and name not in ("jpeg", "webp"):
-        raise UnsupportedParameter("output_compression", "only jpeg and webp have a quality to choose")
-    return Form(name, quality)

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from workers.engines import encoding
+from workers.engines.image_api import named_event
 from workers.engines.imaging.encode import described, encoded
 from workers.engines.imaging.request import Ask
 from workers.engines.imaging.studio import TEXT, Item
@@ -78,8 +79,4 @@ class Writer:
         )
 
     def _event(self, kind: str, place: int, facts: dict[str, Any]) -> bytes:
-        """A named event. `index` tells which of several pictures it is about, which OpenAI's events do not."""
-        name = f"{self.event}.{kind}"
-        value = {"type": name, "created_at": int(time.time()), "model": self.model, "index": place}
-        value |= {"quality": "auto", **self.made, **facts}
-        return b"event: " + name.encode() + b"\n" + encoding.event(value)
+        return named_event(f"{self.event}.{kind}", self.model, place, {**self.made, **facts})

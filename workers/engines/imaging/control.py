@@ -66,6 +66,10 @@ class Unit:
     high: float
     resolution: int
 
+    @property
+    def resolution_param(self) -> str:
+        return f"{self.param.rpartition('.')[0]}.processor_res"
+
 
 def read_units(
     given: list[Any] | None, known: Collection[str], most: int, media: str | None
@@ -144,12 +148,12 @@ def check_module(module: str) -> None:
 
 
 def hint(unit: Unit, width: int, height: int, most_pixels: int) -> Picture:
-    """What the unit's ControlNet reads: RGB of exactly this size."""
+    """What the unit's ControlNet reads: RGB of exactly this size. No picture on the way has more than `most_pixels`."""
     picture = read_picture(unit.path, unit.param, most_pixels)
     if unit.module in LEARNT:
         made: Picture = learnt(LEARNT[unit.module])(picture, to_pil=True).convert("RGB")
     else:
-        made = PLAIN[unit.module](picture, unit, min(width, height))
+        made = PLAIN[unit.module](picture, unit, min(width, height), most_pixels)
     return made.resize(
         (width, height), Image.Resampling.LANCZOS if unit.module == "none" else Image.Resampling.BOX
     )
@@ -160,39 +164,46 @@ def learnt(name: str) -> Any:
     return importlib.import_module("controlnet_aux").Processor(name)
 
 
-def as_it_is(picture: Picture, unit: Unit, side: int) -> Picture:
+def as_it_is(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
     return picture
 
 
-def canny(picture: Picture, unit: Unit, side: int) -> Picture:
+def canny(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
     """Edges, white on black, found at the resolution asked for, else at that of the result."""
     cv2: Any = importlib.import_module("cv2")
-    small = short_side(picture, unit.resolution or side)
+    small = short_side(picture, unit, unit.resolution or side, most)
     return Image.fromarray(cv2.Canny(np.asarray(small), unit.low, unit.high)).convert("RGB")
 
 
-def threshold(picture: Picture, unit: Unit, side: int) -> Picture:
+def threshold(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
     """Black and white, divided at `low_threshold`."""
     return picture.convert("L").point([255 if value > unit.low else 0 for value in range(256)]).convert("RGB")
 
 
-def invert(picture: Picture, unit: Unit, side: int) -> Picture:
+def invert(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
     return masks.inverted(picture)
 
 
-def tile(picture: Picture, unit: Unit, side: int) -> Picture:
+def tile(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
     """The colours without the detail: an eighth of the resolution asked for, else of the result's."""
-    small = short_side(picture, max(1, (unit.resolution or side) // 8))
+    small = short_side(picture, unit, max(1, (unit.resolution or side) // 8), most)
     return small.resize(picture.size, Image.Resampling.BICUBIC)
 
 
-def short_side(picture: Picture, side: int) -> Picture:
+def short_side(picture: Picture, unit: Unit, side: int, most: int) -> Picture:
+    """The picture with a shorter side of `side`. Raises BadRequest where its longer one would make it too large."""
     scale = side / min(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    if size[0] * size[1] > most:
+        raise BadRequest(
+            f"Module '{unit.module}' would work on {size[0]}x{size[1]} pixels of '{unit.param}'; at most {most} are "
+            "allowed: give a smaller 'processor_res', or a picture less long.",
+            param=unit.resolution_param,
+        )
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-PLAIN: Mapping[str, Callable[[Picture, Unit, int], Picture]] = {
+PLAIN: Mapping[str, Callable[[Picture, Unit, int, int], Picture]] = {
     "none": as_it_is,
     "canny": canny,
     "invert": invert,

@@ -12,16 +12,20 @@ from typing import Any
 
 import torch
 
+from workers.engines.counting import for_counting
+
 MOST_WINDOWS = 8
 
 
 class Prompts:
-    """The tokenizers of one pipeline."""
+    """Copies of a pipeline's tokenizers. All but `embed` may be called in any thread."""
 
     def __init__(self, pipe: Any) -> None:
         pairs = [(f"tokenizer{end}", f"text_encoder{end}") for end in ("", "_2", "_3")]
         found = [(getattr(pipe, one, None), getattr(pipe, two, None)) for one, two in pairs]
-        self._tokenizers = [(words, longest(words, encoder)) for words, encoder in found if words is not None]
+        self._tokenizers = [
+            (for_counting(words), longest(words, encoder)) for words, encoder in found if words is not None
+        ]
         # Only where the encoder's states are all that the denoiser gets.
         self.windowed = pipe.__class__.__name__.startswith("StableDiffusionPipeline")
         self._pipe = pipe

@@ -5,7 +5,6 @@ Must not know pipelines: what a model can do comes in as `Abilities`.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,22 +13,14 @@ from typing import Any
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
 from workers.engines.fields import Fields
+from workers.engines.image_api import MOST_PREVIEWS, MOST_SEED, harmless, output_of, size_of
 from workers.engines.imaging import schedulers
 from workers.engines.imaging.control import Unit, read_units
 from workers.engines.imaging.encode import Format
 from workers.engines.media import local_path
 
 GENERATIONS, EDITS = "generations", "edits"
-MOST_SEED = 2**63 - 1
 MOST_PROMPT = 32_000  # characters, as OpenAI has it
-MOST_PREVIEWS = 3
-SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-HARMLESS = {
-    "quality": ("auto", "standard"),
-    "style": ("auto", "natural"),
-    "background": ("auto", "opaque"),
-    "moderation": ("auto", "low"),
-}
 
 
 @dataclass(frozen=True)
@@ -164,15 +155,11 @@ class Reader:
 
     def size(self, fields: Fields, *, sized_by_picture: bool) -> tuple[int, int]:
         width, height = fields.integer("width", 1), fields.integer("height", 1)
-        text = fields.text("size")
-        if text is not None and text != "auto":
-            found = SIZE.fullmatch(text)
-            if found is None:
-                raise BadRequest("'size' must be like 512x768, or auto.", param="size")
-            sides = int(found[1]), int(found[2])
-            if width not in (None, sides[0]) or height not in (None, sides[1]):
+        asked = size_of(fields)
+        if asked is not None:
+            if width not in (None, asked[0]) or height not in (None, asked[1]):
                 raise BadRequest("'size' contradicts 'width' and 'height'.", param="size")
-            width, height = sides
+            width, height = asked
         if width is None and height is None and sized_by_picture:
             return 0, 0
         if sized_by_picture and (width is None or height is None):
@@ -180,7 +167,7 @@ class Reader:
                 "Give both 'width' and 'height', or neither.", param="height" if height is None else "width"
             )
         sides = (width or self.defaults.width, height or self.defaults.height)
-        self.check_size(*sides, param="size" if text is not None else None)
+        self.check_size(*sides, param="size" if asked else None)
         return sides
 
     def check_size(self, width: int, height: int, param: str | None) -> None:
@@ -279,16 +266,6 @@ def seed(fields: Fields) -> int:
     return secrets.randbelow(2**32) if given is None or given < 0 else given
 
 
-def harmless(fields: Fields) -> None:
-    for name, values in HARMLESS.items():
-        fields.only(name, values, f"only {', '.join(values)} can be had here")
-    # The gateway makes links of pictures; an engine always answers base64.
-    fields.choice("response_format", ("url", "b64_json"), "b64_json")
-
-
 def output(fields: Fields) -> Format:
-    name = fields.choice("output_format", ("png", "jpeg", "webp"), "png")
-    quality = fields.integer("output_compression", 0, 100)
-    if name == "png" and quality not in (None, 100):
-        raise UnsupportedParameter("output_compression", "PNG has no quality to choose")
-    return Format(name, Format.quality if quality is None else quality)
+    name, quality = output_of(fields)
+    return Format(name or "png", Format.quality if quality is None else quality)

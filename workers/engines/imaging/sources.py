@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import diffusers
 import torch
 
 WEIGHTS = (".safetensors", ".ckpt")
+KEPT = 4  # ControlNets of one model; each has a third of its weights or more
 QUANTIZERS = {"bitsandbytes_4bit": "bitsandbytes", "bitsandbytes_8bit": "bitsandbytes"}
 QUANTIZERS |= {"gguf": "gguf", "quanto": "optimum.quanto", "torchao": "torchao"}
 
@@ -98,14 +99,14 @@ def quantization(asked: Mapping[str, Any]) -> Any:
 
 
 class ControlNets:
-    """The ControlNets this engine may use; each is loaded when first asked for and then kept."""
+    """The ControlNets this engine may use. The `KEPT` used last stay loaded, or as many as one run asks for."""
 
     def __init__(self, paths: Mapping[str, Path], dtype: Any, device: str) -> None:
         for name, path in paths.items():
             if not path.exists():
                 raise ValueError(f"ControlNet {name!r}: there is no file or folder {path}")
         self._paths = dict(paths)
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, Any] = {}  # the one used last stands last
         self._dtype = dtype
         self._device = device
 
@@ -115,11 +116,18 @@ class ControlNets:
     def loaded(self) -> list[str]:
         return sorted(self._loaded)
 
+    def make_room(self, names: Collection[str]) -> None:
+        """Let go what was not used for longest, until all of these fit in."""
+        others = [name for name in self._loaded if name not in names]
+        for name in others[: max(0, len(others) + len(set(names)) - KEPT)]:
+            del self._loaded[name]
+
     def get(self, name: str) -> Any:
-        if name not in self._loaded:
-            net = load_controlnet(self._paths[name], self._dtype)
-            self._loaded[name] = net.to(self._device).eval()
-        return self._loaded[name]
+        net = self._loaded.pop(name, None)
+        if net is None:
+            net = load_controlnet(self._paths[name], self._dtype).to(self._device).eval()
+        self._loaded[name] = net
+        return net
 
 
 def load_controlnet(path: Path, dtype: Any) -> Any:

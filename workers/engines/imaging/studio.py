@@ -107,8 +107,9 @@ class Studio:
     def view(self, mode: str, nets: tuple[str, ...] = ()) -> Any:
         """The pipeline of one mode with these ControlNets. Raises ValueError where the family has none."""
         key = (mode, nets)
+        self._make_room(nets)
+        loaded = [self.nets.get(name) for name in nets]
         if key not in self._views:
-            loaded = [self.nets.get(name) for name in nets]
             extra = {"controlnet": loaded if len(loaded) > 1 else loaded[0]} if loaded else {}
             self._views[key] = VIEWS[mode].from_pipe(self.pipe, **extra)
             self._views[key].set_progress_bar_config(disable=True)
@@ -118,8 +119,19 @@ class Studio:
             self._shown = view
         return view
 
-    def paint(self, items: Sequence[Item], check: Callable[[], None]) -> list[Picture]:
-        """Pictures for items of equal settings. `check` is called between steps and may raise to end the run."""
+    def _make_room(self, nets: tuple[str, ...]) -> None:
+        """A ControlNet's memory is free when no view has it any more."""
+        self.nets.make_room(nets)
+        there = {*self.nets.loaded(), *nets}
+        self._views = {key: view for key, view in self._views.items() if there.issuperset(key[1])}
+        if all(view is not self._shown for view in self._views.values()):
+            self._shown = None
+
+    def paint(self, items: Sequence[Item], check: Callable[[], None]) -> list[Picture | EngineFault]:
+        """Pictures for items of equal settings; a fault in place of one whose values are no numbers.
+
+        `check` is called between steps and may raise to end the run.
+        """
         settings = items[0].settings
         if settings.real_steps < 1:
             # Nothing is to be changed, so nothing is.
@@ -132,10 +144,7 @@ class Studio:
             arrays = view(**{name: value for name, value in arguments.items() if name in takes}).images
         finally:
             view.maybe_free_model_hooks()
-        if not np.isfinite(arrays).all():
-            raise EngineFault("The model gave values that are no numbers; another option dtype may help.")
-        painted = [Image.fromarray((array * 255).round().astype("uint8")) for array in arrays]
-        return [finished(picture, item) for picture, item in zip(painted, items, strict=True)]
+        return [developed(array, item) for array, item in zip(arrays, items, strict=True)]
 
     def _arguments(self, view: Any, items: Sequence[Item]) -> dict[str, Any]:
         settings = items[0].settings
@@ -233,6 +242,13 @@ def stacked(pictures: Sequence[Picture]) -> Any:
     """A tensor of shape (pictures, 3, height, width) with values from 0 to 1."""
     arrays = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
+
+
+def developed(array: Any, item: Item) -> Picture | EngineFault:
+    """The picture of values from 0 to 1, shape (height, width, 3)."""
+    if not np.isfinite(array).all():
+        return EngineFault("The model gave values that are no numbers; another option dtype may help.")
+    return finished(Image.fromarray((array * 255).round().astype("uint8")), item)
 
 
 def whole(picture: Picture | None) -> Picture:

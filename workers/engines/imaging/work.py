@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from workers.engines.failures import BadRequest, ContextLengthExceeded
+from workers.engines.image_api import MOST_SEED
 from workers.engines.imaging import masks
 from workers.engines.imaging.control import hint
 from workers.engines.imaging.prompts import MOST_WINDOWS, Prompts
-from workers.engines.imaging.request import MOST_SEED, Ask, Reader
+from workers.engines.imaging.request import Ask, Reader
 from workers.engines.imaging.studio import MASK, PICTURE, TEXT, Item, Settings, Watch
 from workers.engines.pictures import open_picture, read_picture
 

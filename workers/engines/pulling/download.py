@@ -15,36 +15,24 @@ import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
+from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import RemoteFile, is_local
+from workers.engines.pulling.tally import Tally
 from workers.engines.pulling.troubles import CannotPull, Passing, full, told
 from workers.engines.pulling.web import Web
 
 CHUNK = 2**20
 AHEAD = 8
-LOOK_AT_DISK_EVERY = 64 * 2**20
 MOST_BEGINNINGS = 6
 """A server that breaks off and cannot continue would otherwise be read for ever."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
 _RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
-Report = Callable[[int], None]
-"""Called with the bytes that are there now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """`max_bytes` of one file, `reserve_bytes` that stay free on the disk, `pause_s` scales the pauses of retries."""
-
-    max_bytes: int
-    reserve_bytes: int
-    pause_s: float
 
 
 class Checksums:
@@ -72,23 +60,23 @@ class Checksums:
 
 
 class Download:
-    """One file on its way to `part`; `mark` remembers beside it which version that is."""
+    """One file on its way to `part`; `mark` remembers beside it which version that is. `pause_s` scales pauses."""
 
-    def __init__(self, web: Web, file: RemoteFile, part: Path, bounds: Bounds, report: Report) -> None:
+    def __init__(
+        self, web: Web, hands: Hands, file: RemoteFile, part: Path, tally: Tally, pause_s: float
+    ) -> None:
         self._web = web
+        self._hands = hands
         self._file = file
         self._part = part
         self._mark = part.with_suffix(".mark")
-        self._bounds = bounds
-        self._report = report
+        self._tally = tally
+        self._pause_s = pause_s
         self._size = file.size
         self._have = 0
         self._etag: str | None = None
         self._sums = Checksums(file)
-        self._looked_at = 0
         self._beginnings = 0
-        self.fetched = 0
-        """Bytes that came over the network, again included."""
 
     async def run(self) -> str:
         """Fetch what is missing; the file's SHA-256. Raises CannotPull, Passing."""
@@ -97,7 +85,7 @@ class Download:
             await self._fetch_all()
             wrong = self._sums.wrong()
             if wrong is None:
-                await asyncio.to_thread(_sync, self._part)
+                await self._hands.do(_sync, self._part)
                 return self._sums.sha256.hexdigest()
             self._restart()
             if not resumed:
@@ -118,23 +106,26 @@ class Download:
         if not known or not there or (self._size is not None and there > self._size):
             self._restart()
             return False
-        await asyncio.to_thread(self._read_part)
+        await self._hands.do(self._read_part)
         return self._have > 0
 
     def _read_part(self) -> None:
         with self._part.open("rb") as file:
             while data := file.read(CHUNK):
+                self._hands.check()
                 self._sums.update(data)
                 self._have += len(data)
-                self._report(self._have)
+                self._report()
 
     def _restart(self) -> None:
         self._part.unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
         self._have, self._etag, self._sums = 0, None, Checksums(self._file)
         self._size = self._file.size
-        self._looked_at = 0
-        self._report(0)
+        self._report()
+
+    def _report(self) -> None:
+        self._tally.note(self._file.path, self._have)
 
     async def _fetch_all(self) -> None:
         """Until the size is reached. Counts the breaks in a row that brought nothing."""
@@ -151,17 +142,18 @@ class Download:
                 breaks = 0 if self._have > before else breaks + 1
                 if breaks > len(PAUSES) or self._beginnings > MOST_BEGINNINGS:
                     raise
-                pause = PAUSES[max(breaks - 1, 0)] * self._bounds.pause_s
+                pause = PAUSES[max(breaks - 1, 0)] * self._pause_s
                 await asyncio.sleep(max(pause, passing.after))
 
     async def _fetch(self) -> None:
         """One request, and what it brings."""
         async with self._opened() as chunks:
-            with await asyncio.to_thread(self._open, "ab" if self._have else "wb") as file:
+            with await self._hands.do(self._open, "ab" if self._have else "wb") as file:
                 async for chunk in chunks:
                     self._admit(len(chunk))
-                    await asyncio.to_thread(self._write, file, chunk)
-                    self._report(self._have)
+                    await self._hands.do(self._write, file, chunk)
+                    self._tally.fetched += len(chunk)
+                    self._report()
 
     def _open(self, mode: str) -> BinaryIO:
         try:
@@ -179,7 +171,6 @@ class Download:
             raise full(f"writing {self._file.path} was not possible")
         self._sums.update(chunk)
         self._have += len(chunk)
-        self.fetched += len(chunk)
 
     def _admit(self, more: int) -> None:
         """Raise CannotPull for a body that goes on too long, and before the disk is full."""
@@ -190,19 +181,13 @@ class Download:
             raise CannotPull(
                 f"{self._file.path} has more than the {size} bytes that were promised.", code="size_mismatch"
             )
-        if whole > self._bounds.max_bytes:
-            self._restart()
-            raise CannotPull(f"{self._file.path} is larger than hub.max_bytes allows.", code="too_large")
-        if whole - self._looked_at > LOOK_AT_DISK_EVERY:
-            self._looked_at = whole
-            if shutil.disk_usage(self._part.parent).free < self._bounds.reserve_bytes:
-                raise full(f"{self._file.path} would take the last {self._bounds.reserve_bytes} bytes")
+        self._tally.admit(self._file.path, more)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AsyncIterator[bytes]]:
         """The rest of the file, or all of it where it cannot be continued."""
         if is_local(self._file):
-            yield _local(self._file.url, self._have)
+            yield _local(self._hands, self._file.url, self._have)
             return
         async with self._web.get(self._file.url, self._wanted()) as response:
             begins = self._beginning(response.status, response.headers)
@@ -281,12 +266,12 @@ async def _read_ahead(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterat
         await asyncio.wait({pumping})
 
 
-async def _local(url: str, begins: int) -> AsyncIterator[bytes]:
+async def _local(hands: Hands, url: str, begins: int) -> AsyncIterator[bytes]:
     path = unquote(urlsplit(url).path)
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  # read in a thread, below
             file.seek(begins)
-            while data := await asyncio.to_thread(file.read, CHUNK):
+            while data := await hands.do(file.read, CHUNK):
                 yield data
     except OSError as error:
         raise CannotPull(f"{path} cannot be read: {error.strerror}.", code="source_not_found") from error
@@ -297,10 +282,11 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sha256_of(path: Path, file: RemoteFile) -> tuple[str, bool]:
-    """The SHA-256 of a file that is there, and whether it is the wanted one."""
+def sha256_of(path: Path, file: RemoteFile, hands: Hands) -> tuple[str, bool]:
+    """The SHA-256 of a file that is there, and whether it is the wanted one. In a thread; raises Left."""
     sums = Checksums(file)
     with path.open("rb") as handle:
         while data := handle.read(CHUNK):
+            hands.check()
             sums.update(data)
     return sums.sha256.hexdigest(), sums.wrong() is None

@@ -1,6 +1,6 @@
 """The folder of models: where a pull gathers its files unseen, and how they become a model in one step.
 
-    models/.pull/NAME.lock         held while NAME is pulled; the kernel frees it when its holder dies
+    models/.pull-locks/NAME        held while NAME is pulled; the kernel frees it when its holder dies
     models/.pull/NAME/parts/KEY    a file on its way; KEY is made of its path and version, never of the hub's path alone
     models/.pull/NAME/parts/KEY.done   a file that was checked
     models/.pull/NAME/tree/        the whole model, renamed to models/NAME when nothing is missing
@@ -22,21 +22,23 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from workers.engines.pulling.download import sha256_of
+from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import MANIFEST, RemoteFile
 from workers.engines.pulling.troubles import CannotPull, told
 
-STAGING = ".pull"
+STAGING, LOCKS = ".pull", ".pull-locks"
 FORGET_AFTER = 7 * 86400.0
 LOOK_EVERY = 0.3
 
 
 class Shelf:
-    """One model's place below `models`, from its first byte to its last."""
+    """One model's place below `models`, from its first byte to its last. What takes long is for the pull's `hands`."""
 
-    def __init__(self, models: Path, name: str) -> None:
+    def __init__(self, models: Path, name: str, hands: Hands) -> None:
+        self._hands = hands
         self.target = models / name
         self.staging = models / STAGING / name
         self.parts = self.staging / "parts"
@@ -46,8 +48,7 @@ class Shelf:
     async def locked(self, waiting: Callable[[], None]) -> AsyncIterator[None]:
         """Alone with this name. `waiting` is called while somebody else has it."""
         try:
-            self.staging.parent.mkdir(parents=True, exist_ok=True)
-            lock = self.staging.with_name(f"{self.staging.name}.lock").open("w")
+            lock = _lock(self.target)
         except OSError as error:
             raise told(error, "Writing to the folder of models") from error
         with lock:
@@ -72,14 +73,14 @@ class Shelf:
     def standing(self, files: tuple[RemoteFile, ...], source: str) -> dict[str, str]:
         """The files that the model there has already, each with its SHA-256; empty where there is no such model.
 
-        Raises CannotPull where something else has this name.
+        Raises CannotPull where something else has this name, Left.
         """
         if not self.target.exists():
             return {}
         manifest = _manifest(self.target)
         same = {}
         for file in files:
-            digest = _same(self.target / file.path, file, manifest["files"].get(file.path))
+            digest = _same(self.target / file.path, file, manifest["files"].get(file.path), self._hands)
             if digest:
                 same[file.path] = digest
         if len(same) < len(files) and manifest["source"] != source and any(self.target.iterdir()):
@@ -99,16 +100,21 @@ class Shelf:
     def publish(
         self, files: tuple[RemoteFile, ...], digests: Mapping[str, str], source: str, revision: str | None
     ) -> None:
-        """Put the files together and give them their name. Nothing of it is seen before it is whole."""
+        """Put the files together and give them their name. Nothing of it is seen before it is whole.
+
+        Raises CannotPull, and Left as long as the model has not its name.
+        """
         try:
             shutil.rmtree(self._tree, ignore_errors=True)
             for file in files:
+                self._hands.check()
                 place = self._tree / file.path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _link(self.done(file), place)
             self._write_manifest(files, digests, source, revision)
             old = self.staging / "old"
             shutil.rmtree(old, ignore_errors=True)
+            self._hands.check()
             if self.target.exists():
                 # Between these two names there is no model. A pull that dies here is ended by its next run.
                 self.target.rename(old)
@@ -147,9 +153,16 @@ def sweep(models: Path) -> None:
                 (path.stat().st_mtime for path in staging.rglob("*")), default=staging.stat().st_mtime
             )
             if newest < before:
-                with staging.with_name(f"{staging.name}.lock").open("w") as lock:
+                with _lock(models / staging.name) as lock:
                     if _take(lock.fileno()):
                         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lock(target: Path) -> TextIO:
+    """The file of a name's lock, in a folder of its own: any name may end like a lock's."""
+    folder = target.parent / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / target.name).open("w")
 
 
 def _take(descriptor: int) -> bool:
@@ -170,7 +183,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {"source": None, "files": {}}
 
 
-def _same(path: Path, file: RemoteFile, entry: Mapping[str, Any] | None) -> str | None:
+def _same(path: Path, file: RemoteFile, entry: Mapping[str, Any] | None, hands: Hands) -> str | None:
     """The SHA-256 of the file there if it is the wanted one. What was written down counts while nobody touched it."""
     try:
         facts = path.stat()
@@ -184,7 +197,7 @@ def _same(path: Path, file: RemoteFile, entry: Mapping[str, Any] | None) -> str 
                 return digest
         if not file.sha256 and not file.blob:
             return None
-        digest, right = sha256_of(path, file)
+        digest, right = sha256_of(path, file, hands)
         return digest if right else None
     except OSError:
         return None

@@ -44,8 +44,9 @@ class Web:
     def __init__(
         self, hubs: Mapping[str, Mapping[str, str]], allowed: list[str], *, connections: int, stall_s: float
     ) -> None:
-        self._credentials = {str(URL(base).origin()): headers for base, headers in hubs.items()}
-        self._trusted = {_host(URL(base)) for base in hubs} | {host.lower() for host in allowed}
+        """Raises CannotPull for the address of a hub that is none."""
+        self._credentials = {str(_read(base).origin()): headers for base, headers in hubs.items()}
+        self._trusted = {_host(_read(base)) for base in hubs} | {host.lower() for host in allowed}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=stall_s)
         self._limit = connections + 2
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
@@ -59,7 +60,7 @@ class Web:
         self, address: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer at the end of the redirects, with status 200, 206 or 416. Raises CannotPull, Passing."""
-        url = URL(address, encoded=True)
+        url = _read(address)
         async with AsyncExitStack() as stack:
             with _translated(url):
                 for _ in range(1 + REDIRECTS):
@@ -123,11 +124,26 @@ class Web:
 
     def _following(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         try:
-            return url.join(URL(response.headers.get("Location", ""), encoded=True))
+            return _whole(url.join(URL(response.headers.get("Location", ""), encoded=True)))
         except ValueError:
             raise CannotPull(
                 f"{_shown(url)} redirects to something that is no URL.", code="hub_error"
             ) from None
+
+
+def _read(address: str) -> URL:
+    try:
+        return _whole(URL(address, encoded=True))
+    except ValueError as error:
+        raise CannotPull(
+            f"{address.partition('?')[0][:300]} is no URL: {error}.", code="hub_error"
+        ) from error
+
+
+def _whole(url: URL) -> URL:
+    """The URL, whose port is read only now. Raises ValueError."""
+    url.port  # noqa: B018
+    return url
 
 
 def _guarded(info: Any) -> socket.socket:

@@ -1,4 +1,1 @@
-"""The parts of the speech recognition engine: decoding, finding speech, recognising, punctuating, answering.
-
-Must not import a model library here: the decoder's child process imports this package and has to stay small.
-"""
+"""The parts of the speech recognition engine: finding speech, recognising, punctuating, answering."""

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.folders import Loaded
 from workers.engines.recognition.segmenter import Rules, Segmenter
+from workers.engines.recognition.sound import RATE
 
 STRETCH = 60 * RATE
 SHORTEST = 400  # samples of one frame of features

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.detect import SHORTEST, STRETCH, Finder, Session, Span
 from workers.engines.recognition.funasr_features import from_banks, same_banks
 from workers.engines.recognition.hearing import Features, Heard, Mode, Recogniser, Word
 from workers.engines.recognition.punctuate import Punctuator
 from workers.engines.recognition.request import Ask
-from workers.engines.recognition.sound import Samples, Sound
+from workers.engines.recognition.sound import RATE, Sound
 from workers.engines.recognition.transcript import Growing, Segment, Transcript
+from workers.engines.sounds.decoders import Samples
 from workers.engines.window import Batch, Pick, Window, near_in_length
 
 if TYPE_CHECKING:  # it brings libraries that nobody else needs
@@ -124,7 +124,7 @@ class Pipeline:
                 if text:
                     say(text)
                 report(min(end / RATE, total), total, "recognising")
-        text = await asyncio.to_thread(growing.finish)
+        text = await self._write(growing, growing.finish)
         if text:
             say(text)
         known = "en" if mode.translate else mode.language if mode.language != "auto" else None
@@ -140,10 +140,15 @@ class Pipeline:
         def add() -> str:
             return "".join([growing.add(segment) for segment in segments])
 
-        # Punctuating runs a small model; without it there is nothing to wait for.
+        return await self._write(growing, add)
+
+    async def _write(self, growing: Growing, write: Callable[[], str]) -> str:
+        """What it writes. Punctuating runs a small model, which is for one thread; without it there is nothing to
+        wait for.
+        """
         if growing.punctuation is None:
-            return add()
-        return await asyncio.get_running_loop().run_in_executor(self.front, add)
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(self.front, write)
 
     async def _segments(self, passage: Passage) -> AsyncGenerator[tuple[int, list[Segment]], None]:
         """The segments of each stretch in order, with the sample up to which the sound is done."""

@@ -1,36 +1,22 @@
-"""Sound files of a request as samples: 16-bit mono at 16 kHz, mapped from a file where they are long.
+"""Sound files of a request as samples: 16-bit mono at 16 kHz.
 
-Owns the decoder children. A plain wav file in the right form is read here after a strict look at its header; every
-other file goes to a child. A child that dies, hangs or breaks a limit is replaced, and the file is refused.
+A plain wav file in the right form is read here after a strict look at its header; every other file goes to a decoder.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from workers.engines.failures import BadRequest
-from workers.engines.recognition.decoder import RATE
+from workers.engines.sounds.decoder import Unreadable
+from workers.engines.sounds.decoders import Decoders, Samples, load
 
-SMALL_BYTES = 8 * 1024 * 1024
+RATE = 16_000
 WAV_HEADER = 44
-Samples = Any
-
-
-@dataclass(frozen=True)
-class Limits:
-    seconds: float
-    channels: int
-    patience_s: float
 
 
 @dataclass(frozen=True)
@@ -48,107 +34,16 @@ class Sound:
         return self.samples[start:end].astype(np.float32) / np.float32(32768)
 
 
-class Child:
-    """One decoder process. Not to be used by two threads at once."""
-
-    def __init__(self) -> None:
-        self._process = self._start()
-
-    def _start(self) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "workers.engines.recognition.decoder"]
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
-        )
-
-    def ask(self, order: dict[str, Any]) -> dict[str, Any] | None:
-        """Its answer; None when it died, which includes being killed by `end`."""
-        if self._process.poll() is not None:
-            self._process = self._start()
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(order) + "\n")
-            line = process.stdout.readline()
-        except OSError:
-            line = ""
-        if line:
-            return dict(json.loads(line))
-        self.end()
-        return None
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-class Decoders:
-    """A few children and who may use them."""
-
-    def __init__(self, children: int, limits: Limits) -> None:
-        self.limits = limits
-        self._children = [Child() for _ in range(children)]
-        self._free: asyncio.Queue[Child] | None = None
-
-    def stop(self) -> None:
-        for child in self._children:
-            child.end()
-
-    async def open(self, path: Path, param: str) -> Sound:
-        """The sound in the file. Raises BadRequest for everything that is wrong with it."""
+async def opened(decoders: Decoders, path: Path, param: str) -> Sound:
+    """The sound in the file. Raises BadRequest for everything that is wrong with it."""
+    try:
         plain = await asyncio.to_thread(plain_wav, path)
-        if plain is None:
-            plain = await self._decode(path, param)
-        sound = Sound(plain)
-        if sound.seconds > self.limits.seconds:
-            raise refused(param, f"lasts {sound.seconds:.0f} seconds; the limit is {self.limits.seconds:.0f}")
-        return sound
-
-    async def _decode(self, path: Path, param: str) -> Samples:
-        if self._free is None:
-            self._free = asyncio.Queue()
-            for each in self._children:
-                self._free.put_nowait(each)
-        child = await self._free.get()
-        handle, name = tempfile.mkstemp(prefix="inferq-sound-")
-        os.close(handle)
-        order: dict[str, Any] = {"path": str(path), "out": name}
-        order |= {"max_seconds": self.limits.seconds, "max_channels": self.limits.channels}
-        try:
-            answer = await self._patiently(child, order)
-            if answer is None:
-                raise refused(param, "broke the limits on decoding")
-            if "error" in answer:
-                raise refused(param, str(answer["error"]))
-            return await asyncio.to_thread(load, Path(name), 0, int(answer["samples"]))
-        finally:
-            os.unlink(name)
-            self._free.put_nowait(child)
-
-    async def _patiently(self, child: Child, order: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask, but no longer than the limit; a caller who leaves also ends the child."""
-        work = asyncio.ensure_future(asyncio.to_thread(child.ask, order))
-        try:
-            return await asyncio.wait_for(asyncio.shield(work), self.limits.patience_s)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            child.end()
-            await work
-            if isinstance(error, TimeoutError):
-                return None
-            raise
-
-
-def refused(param: str, reason: str) -> BadRequest:
-    return BadRequest(f"The file {reason}.", param=param, code="invalid_audio")
-
-
-def load(path: Path, offset: int, count: int) -> Samples:
-    """Samples of a file: read when short, mapped when long, so that hours need no memory of their own."""
-    if count == 0:
-        return np.zeros(0, np.int16)
-    if count * 2 <= SMALL_BYTES:
-        return np.fromfile(path, "<i2", count, offset=offset)
-    return np.memmap(path, "<i2", mode="r", offset=offset, shape=(count,))
+        sound = Sound(await decoders.samples(path) if plain is None else plain)
+        if sound.seconds > decoders.limits.seconds:
+            raise Unreadable(f"lasts {sound.seconds:.0f} seconds; the limit is {decoders.limits.seconds:.0f}")
+    except Unreadable as error:
+        raise BadRequest(f"The file {error}.", param=param, code="invalid_audio") from error
+    return sound
 
 
 def plain_wav(path: Path) -> Samples | None:

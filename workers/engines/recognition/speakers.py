@@ -18,10 +18,10 @@ import torch
 from funasr.models.campplus.utils import extract_feature, sv_chunk
 
 from workers.engines.recognition.clusters import cluster
-from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.folders import Loaded
-from workers.engines.recognition.sound import Samples
+from workers.engines.recognition.sound import RATE
 from workers.engines.recognition.transcript import Segment, Transcript
+from workers.engines.sounds.decoders import Samples
 from workers.engines.window import Batch, Window
 
 PIECES_AT_ONCE = 32

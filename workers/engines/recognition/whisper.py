@@ -15,8 +15,8 @@ import torch
 from transformers import LogitsProcessor, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, _combine_tokens_into_words
 
-from workers.engines.recognition.decoder import RATE
 from workers.engines.recognition.hearing import Abilities, Features, Heard, Mode, Recogniser, Word
+from workers.engines.recognition.sound import RATE
 
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 DETECTORS_MARGIN_S = 0.5  # what a detector adds around a span

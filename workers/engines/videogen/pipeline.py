@@ -17,6 +17,7 @@ import torch
 from diffusers import CogVideoXImageToVideoPipeline, CogVideoXPipeline
 from PIL import Image, ImageOps
 
+from workers.engines.counting import for_counting
 from workers.engines.failures import ContextLengthExceeded, EngineFault
 from workers.engines.videogen.plan import Canvas, Rhythm, Size
 
@@ -64,6 +65,7 @@ class Director:
         self.dynamic_guidance = dynamic_guidance
         self.text_limit = int(self.pipeline.transformer.config.max_text_seq_length)
         self.most_steps = int(self.pipeline.scheduler.config.num_train_timesteps)
+        self._words = for_counting(self.pipeline.tokenizer)
         self._go_on: Callable[[], None] = lambda: None
         self._place(device, fit)
         self._watch()
@@ -105,8 +107,8 @@ class Director:
         return Rhythm(rate, step, most or int(self.pipeline.transformer.config.sample_frames))
 
     def check_text(self, text: str, param: str) -> None:
-        """The pipeline would cut a long prompt and say nothing."""
-        length = len(self.pipeline.tokenizer(text)["input_ids"])
+        """The pipeline would cut a long prompt and say nothing. In any thread."""
+        length = len(self._words(text)["input_ids"])
         if length > self.text_limit:
             raise ContextLengthExceeded(
                 f"'{param}' has {length} tokens; this model reads {self.text_limit}.", param=param

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.engines.failures import BadRequest, UnsupportedParameter
@@ -15,7 +14,15 @@ from workers.engines.voices.sentences import split
 
 SLOWEST, FASTEST = 0.25, 4.0
 REFERENCE_NAMES = ("reference_audio", "voice_audio", "prompt_audio")
-ReadReference = Callable[[Any, str, str | None], Reference]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A voice to clone that nobody has looked at yet: a file's URL, the field it came in, and what is said in it."""
+
+    value: Any
+    param: str
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,11 @@ class SpeechRequest:
     events: bool
     speed: float
     tempo: float
+    recording: Recording | None
+
+    def cloning(self, reference: Reference) -> SpeechRequest:
+        """The same, in that voice."""
+        return replace(self, utterances=tuple(replace(each, reference=reference) for each in self.utterances))
 
 
 @dataclass(frozen=True)
@@ -38,9 +50,7 @@ class Limits:
     piece: int
 
 
-def read_request(
-    fields: Fields, facts: Facts, limits: Limits, read_reference: ReadReference
-) -> SpeechRequest:
+def read_request(fields: Fields, facts: Facts, limits: Limits) -> SpeechRequest:
     """Raises BadRequest, and UnsupportedParameter for what this backend cannot do."""
     text = read_text(fields, limits.characters)
     voice = read_voice(fields, facts)
@@ -49,17 +59,16 @@ def read_request(
     speed = fields.number("speed", SLOWEST, FASTEST)
     form = fields.choice("response_format", FORMATS, "mp3")
     events = fields.choice("stream_format", ("audio", "sse"), "audio") == "sse"
-    reference = reference_of(fields, facts, read_reference)
+    recording = recording_of(fields, facts)
     fields.close()
     speed = 1.0 if speed is None else speed
     own = min(max(speed, facts.speeds[0]), facts.speeds[1])
     pieces = split(text, limits.piece)
     said = [language or spoken_language(piece, facts) for piece in pieces]
     utterances = tuple(
-        Utterance(piece, voice, tongue, own, instructions, reference)
-        for piece, tongue in zip(pieces, said, strict=True)
+        Utterance(piece, voice, tongue, own, instructions) for piece, tongue in zip(pieces, said, strict=True)
     )
-    return SpeechRequest(utterances, len(text), form, events, speed, speed / own)
+    return SpeechRequest(utterances, len(text), form, events, speed, speed / own, recording)
 
 
 def read_text(fields: Fields, most: int) -> str:
@@ -127,7 +136,7 @@ def read_instructions(fields: Fields, facts: Facts) -> str | None:
     return fields.text("instructions") or None
 
 
-def reference_of(fields: Fields, facts: Facts, read: ReadReference) -> Reference | None:
+def recording_of(fields: Fields, facts: Facts) -> Recording | None:
     """The voice to clone, under the first of its names that is given."""
     given = [name for name in REFERENCE_NAMES if fields.given(name)]
     if not facts.clones:
@@ -145,4 +154,4 @@ def reference_of(fields: Fields, facts: Facts, read: ReadReference) -> Reference
         raise BadRequest(
             "'reference_text' is required: what is said in the recording.", param="reference_text"
         )
-    return read(fields.raw(given[0]), given[0], text)
+    return Recording(fields.raw(given[0]), given[0], text)

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from workers.engines.failures import BadRequest, EngineFault
+from workers.engines.keys import read_key, without_key
 from workers.engines.launch import Options
+from workers.engines.sounds.decoder import Unreadable
+from workers.engines.sounds.decoders import Decoders, Limits
 from workers.engines.voices.backend import DEFAULT_VOICE, Facts, Utterance
-from workers.engines.voices.reference import NotAudio, decode
-from workers.engines.voices.sound import Sound
+from workers.engines.voices.sound import RATE, Sound
 
 PATH = "/audio/speech"
-LONGEST_S = 900.0
+ANSWERS = Limits(seconds=900.0, channels=8, patience_s=60.0)
 MOST_BYTES = 128 * 1024 * 1024
+MOST_ERROR = 64 * 1024
 # Our configuration is wrong, not the caller's request.
 OURS = (401, 403, 404, 405, 407, 408, 429)
 
@@ -72,11 +76,13 @@ class UpstreamVoice:
     """The other server. Up to `slots` pieces are asked for at once; the others wait in order of arrival."""
 
     def __init__(self, options: UpstreamOptions, slots: int) -> None:
-        """Raises ValueError when the variable that should hold the key is not set."""
+        """Raises ValueError when the variable that should hold the key holds none."""
         self._options = options
         self._turns = asyncio.Semaphore(slots)
+        self._decoders = Decoders(1, ANSWERS, RATE)
         self._pieces = self._waiting = 0
-        headers = {"authorization": f"Bearer {key_of(options.key_env)}"} if options.key_env else {}
+        self._key = read_key(options.key_env, "upstream_key_env") if options.key_env else ""
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.AsyncClient(headers=headers, timeout=options.timeout_s)
         self.facts = Facts(
             name="upstream",
@@ -97,13 +103,14 @@ class UpstreamVoice:
             self._pieces += 1
             content = await self._ask(self.body(utterance))
         except httpx2.HTTPError as error:
-            raise EngineFault(f"The speech server cannot be used: {type(error).__name__}: {error}") from error
+            words = without_key(f"{type(error).__name__}: {error}", self._key)
+            raise EngineFault(f"The speech server cannot be used: {words}") from error
         finally:
             self._turns.release()
         try:
-            return await asyncio.to_thread(decode, content, LONGEST_S)
-        except NotAudio as error:
-            raise EngineFault(f"The speech server's answer cannot be used: {error}.") from error
+            return await self._decoded(content)
+        except Unreadable as error:
+            raise EngineFault(f"The speech server's answer cannot be used: it {error}.") from error
 
     def body(self, utterance: Utterance) -> dict[str, Any]:
         """The request for one piece."""
@@ -134,7 +141,13 @@ class UpstreamVoice:
         return {"pieces": self._pieces, "waiting": self._waiting}
 
     def close(self) -> None:
-        """Nothing: its connections end with the process."""
+        """Its connections end with the process."""
+        self._decoders.stop()
+
+    async def _decoded(self, content: bytes) -> Sound:
+        with tempfile.NamedTemporaryFile(prefix="inferq-answer-", buffering=0) as file:
+            await asyncio.to_thread(file.write, content)
+            return Sound(await self._decoders.samples(Path(file.name)), RATE)
 
     async def _ask(self, body: dict[str, Any]) -> bytes:
         """The bytes of the answer. Cancelling closes the connection, which tells the server to stop."""
@@ -147,19 +160,13 @@ class UpstreamVoice:
                     raise EngineFault(f"The speech server answered with more than {MOST_BYTES} bytes.")
             content = b"".join(parts)
         if response.status_code != 200:
-            raise refusal(response.status_code, content)
+            raise refusal(response.status_code, content, self._key)
         return content
 
 
-def refusal(status: int, content: bytes) -> BadRequest | EngineFault:
-    words = content[:500].decode("utf-8", "replace")
+def refusal(status: int, content: bytes, key: str) -> BadRequest | EngineFault:
+    # First hidden, then cut: a part of the key would no longer be found.
+    words = without_key(content[:MOST_ERROR].decode("utf-8", "replace"), key)[:500]
     if 400 <= status < 500 and status not in OURS:
         return BadRequest(f"The speech server refused the request: {words}")
     return EngineFault(f"The speech server answered {status}: {words}")
-
-
-def key_of(variable: str) -> str:
-    key = os.environ.get(variable)
-    if not key:
-        raise ValueError(f"the environment variable {variable} (option 'upstream_key_env') is not set")
-    return key

@@ -1,8 +1,9 @@
 """The child process that decodes one sound file after the other, with limits.
 
 Files come from strangers and the decoders are C, so they run apart: with bounds on memory, processor time and
-output, only known containers, and no protocol but a plain file. One line of JSON in: `path`, `out`, `max_seconds`,
-`max_channels`. One line out: `samples` (written to `out` as 16-bit little-endian mono at 16 kHz), or `error`.
+output, only known containers, and no protocol but a plain file. One line of JSON in: `path`, `out`, `rate`,
+`max_seconds`, `max_channels`. One line out: `samples` (written to `out` as 16-bit little-endian mono at `rate`), or
+`error`.
 Must not import a model library.
 """
 
@@ -17,7 +18,6 @@ from typing import Any, BinaryIO
 
 import av  # type: ignore[import-not-found,unused-ignore]
 
-RATE = 16_000
 MEMORY_BYTES = 1536 * 1024 * 1024
 RATES = (1_000, 384_000)
 MOST_DAMAGED = 20
@@ -26,7 +26,8 @@ OPTIONS = {
     "format_whitelist": "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,amr,asf",
     "protocol_whitelist": "file",
 }
-WAV_UNKNOWN = 0xFFFFFFFF - 4096
+# Who writes to a pipe states all ones, or the largest signed number, or a header less than these.
+WAV_SIGNLESS, WAV_UNKNOWN = 0x7FFFFFFF, 0x7FFFFFFF - 4096
 WAV_SLACK = 4096  # bytes that may be missing
 # Containers that state their duration, so that a missing end shows.
 STATING = ("wav", "flac", "mov", "matroska", "w64", "aiff")
@@ -36,7 +37,7 @@ class Unreadable(Exception):
     """The file is not sound that can be decoded; the message is for the caller."""
 
 
-def decode(path: str, out: BinaryIO, max_seconds: float, max_channels: int) -> int:
+def decode(path: str, out: BinaryIO, rate: int, max_seconds: float, max_channels: int) -> int:
     """Write the sound to `out`; the number of samples. Raises Unreadable."""
     try:
         container = av.open(path, options=OPTIONS)
@@ -51,14 +52,14 @@ def decode(path: str, out: BinaryIO, max_seconds: float, max_channels: int) -> i
         claimed = claimed_seconds(container, stream)
         check(stream, claimed, max_seconds, max_channels)
         stream.codec_context.thread_count = 1
-        samples = write(container, stream, out, int(max_seconds * RATE))
-        if stated_end(container, claimed) > samples / RATE:
-            raise Unreadable(f"ends early: it says {claimed:.1f} seconds and holds {samples / RATE:.1f}")
+        samples = write(container, stream, out, rate, max_seconds)
+        if stated_end(container, claimed) > samples / rate:
+            raise Unreadable(f"ends early: it says {claimed:.1f} seconds and holds {samples / rate:.1f}")
         return samples
 
 
 def wav_shortfall(path: str) -> int:
-    """How many bytes a wav file says it holds beyond its end. A file written to a pipe says all ones, or nothing."""
+    """How many bytes a wav file says it holds beyond its end. A file written to a pipe cannot know."""
     size = os.stat(path).st_size
     with open(path, "rb") as file:
         head = file.read(12)
@@ -67,7 +68,7 @@ def wav_shortfall(path: str) -> int:
         while len(chunk := file.read(8)) == 8:
             stated = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data":
-                return 0 if stated >= WAV_UNKNOWN else max(0, file.tell() + stated - size)
+                return 0 if stated & WAV_SIGNLESS >= WAV_UNKNOWN else max(0, file.tell() + stated - size)
             file.seek(stated + stated % 2, os.SEEK_CUR)
     return 0
 
@@ -94,8 +95,8 @@ def check(stream: Any, claimed: float, max_seconds: float, max_channels: int) ->
         raise Unreadable(f"says that it lasts {claimed:.0f} seconds; the limit is {max_seconds:.0f}")
 
 
-def write(container: Any, stream: Any, out: BinaryIO, most: int) -> int:
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+def write(container: Any, stream: Any, out: BinaryIO, rate: int, max_seconds: float) -> int:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
     written = damaged = 0
     for packet in container.demux(stream):
         try:
@@ -107,8 +108,8 @@ def write(container: Any, stream: Any, out: BinaryIO, most: int) -> int:
             continue
         for frame in frames:
             written += put(resampler.resample(frame), out)
-            if written > most:
-                raise Unreadable(f"lasts longer than the limit of {most // RATE} seconds")
+            if written > max_seconds * rate:
+                raise Unreadable(f"lasts longer than the limit of {max_seconds:.0f} seconds")
     return written + (put(resampler.resample(None), out) if written else 0)
 
 
@@ -122,11 +123,12 @@ def put(frames: list[Any], out: BinaryIO) -> int:
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:
     """Decode as ordered; every failure of the file or a limit becomes an `error`."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(order["max_seconds"] * RATE * 2) + (1 << 20), -1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(order["max_seconds"] * order["rate"] * 2) + (1 << 20), -1))
     allow_processor_time(60 + order["max_seconds"] / 50)
     try:
         with open(order["out"], "wb") as out:
-            return {"samples": decode(order["path"], out, order["max_seconds"], order["max_channels"])}
+            wanted = (order[name] for name in ("rate", "max_seconds", "max_channels"))
+            return {"samples": decode(order["path"], out, *wanted)}
     except Unreadable as error:
         return {"error": str(error)}
     except (av.FFmpegError, ValueError, MemoryError, OSError) as error:
