@@ -55,6 +55,7 @@ ENCODER = {
 }
 TRAINING = {"seed": 5, "takes": 440, "rows": 16, "epochs": 18, "pieces": 210, "rate": 4e-3, "look_from": 0.05}
 SPEEDS, PITCHES = (140, 160, 180), (40, 50)
+GAP = 1.0
 CODECS = (("aac", 44_100), ("aac", 48_000), ("libopus", 48_000), ("mp3", 44_100))
 
 
@@ -220,7 +221,9 @@ class Lesson:
 
 
 def examination(frontend: Any) -> list[Take]:
-    """Every phrase in every voice, as a caller would send it; in the common speed also from a lossy file."""
+    """Every phrase in every voice, as a caller would send it; in the common speed also from a lossy file, and two at a
+    time, as a caller without a detector would.
+    """
     sounds = [
         (phrase, spoken.join([spoken.say(phrase.plain, voice, speed)], 0), speed)
         for phrase in PHRASES
@@ -228,13 +231,19 @@ def examination(frontend: Any) -> list[Take]:
         for speed in SPEEDS
     ]
     lossy = [
-        (phrase, spoken.coded(sound, codec, rate))
+        ((phrase,), spoken.coded(sound, codec, rate))
         for phrase, sound, speed in sounds
         if speed == SPEEDS[1]
         for codec, rate in CODECS
     ]
-    every = [(phrase, sound) for phrase, sound, _ in sounds] + lossy
-    return [Take(features(frontend, sound), (phrase,)) for phrase, sound in every]
+    two = [
+        (pair, spoken.join([spoken.say(each.plain, voice, SPEEDS[1]) for each in pair], GAP))
+        for pair in itertools.permutations(PHRASES, 2)
+        if pair[0].language == pair[1].language
+        for voice in spoken.VOICES[pair[0].language][:1]
+    ]
+    every = [((phrase,), sound) for phrase, sound, _ in sounds] + lossy + two
+    return [Take(features(frontend, sound), phrases) for phrases, sound in every]
 
 
 def train(model: Any, tokens: Any, lessons: list[Take], exam: list[Take]) -> float:
@@ -304,4 +313,4 @@ INGREDIENTS = [
     SPEEDS,
     PITCHES,
 ]
-RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, CODECS, INGREDIENTS], make)
+RECIPE = Recipe("demo-asr", [FRONTEND, ENCODER, TRAINING, TAGS, CODECS, GAP, INGREDIENTS], make)
