@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # it brings libraries that nobody else needs
 AHEAD = 4  # stretches under way at once
 HOP = RATE // 100
 MARGIN = 5  # hops kept around what is loud
+SHORTEST_WORD_S = 0.03
 QUIET = 1e-3  # of the loudest hop's power: 30 dB below it
 Voice = Any  # embeddings of one segment, or None
 Report = Callable[[float, float, str], None]
@@ -230,11 +231,15 @@ def loud(span: Span, samples: Samples) -> Span:
 def segment(spans: tuple[Span, Span], heard: Heard, voice: Voice) -> Segment:
     """Times from the start of the sound, in seconds."""
     span, inner = spans
-    start, end = span.start / RATE, span.end / RATE
-    words = heard.words and tuple(
-        Word(word.text, min(start + word.start, end), min(start + word.end, end)) for word in heard.words
-    )
-    return Segment(inner.start / RATE, inner.end / RATE, replace(heard, words=words), voice=voice)
+    first, last = inner.start / RATE, span.end / RATE
+    words = heard.words and tuple(within(word, span.start / RATE, first, last) for word in heard.words)
+    return Segment(first, inner.end / RATE, replace(heard, words=words), voice=voice)
+
+
+def within(word: Word, offset: float, first: float, last: float) -> Word:
+    """The word where it was said. A recogniser may place it in the silence before, where nothing is said."""
+    start = min(max(first, offset + word.start), last)
+    return Word(word.text, start, min(max(start + SHORTEST_WORD_S, offset + word.end), last))
 
 
 def alike_and_near(most: int, seconds: float, window_s: float = 0.0) -> Pick[Piece]:
