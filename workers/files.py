@@ -1,8 +1,8 @@
 """The files of a job on their way to the engine and back: artifacts in, artifacts out.
 
 In a job's body a file is `artifact:` and its sha256. An engine gets a `file:` URL below the folder it shares with its
-replica, or the bytes as a `data:` URL. Pictures that an engine answers with become artifacts here, so that no record
-carries them.
+replica, or the bytes as a `data:` URL (base64 alone where OpenAI's form has no URL). Pictures that an engine answers
+with become artifacts here, so that no record carries them.
 """
 
 import base64
@@ -45,10 +45,10 @@ class Files:
         async with AsyncExitStack() as held:
             for place in endpoint.files(body):
                 if isinstance(place.named, str) and place.named.startswith(MARK):
-                    place.put(await self._hand(place.named.removeprefix(MARK), held))
+                    place.put(await self._hand(place.named.removeprefix(MARK), place.bare, held))
             yield orjson.dumps(body)
 
-    async def _hand(self, sha256: str, held: AsyncExitStack) -> str:
+    async def _hand(self, sha256: str, bare: bool, held: AsyncExitStack) -> str:
         if self._form is MediaForm.PATH:
             path = await held.enter_async_context(self._artifacts.local_path(sha256))
             return path.as_uri()
@@ -56,7 +56,8 @@ class Files:
         if found is None:
             raise errors.NotFound(f"The file {sha256} of this job is gone.")
         data = b"".join([chunk async for chunk in self._artifacts.open_read(sha256)])
-        return f"data:{found.media_type};base64,{base64.b64encode(data).decode()}"
+        content = base64.b64encode(data).decode()
+        return content if bare else f"data:{found.media_type};base64,{content}"
 
     @staticmethod
     def answers_files(spec: JobSpec) -> bool:
