@@ -40,13 +40,8 @@ SPECIAL = {name: f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "m
 
 def wordpiece(corpus: Iterable[str], size: int, context: int, *, pairs: bool = False) -> Any:
     """A BERT tokenizer trained on the corpus; for pairs it numbers the two texts with token types."""
-    inner = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(SPECIAL.values()), show_progress=False
-    )
-    inner.train_from_iterator(corpus, trainer)
+    inner = bert_shaped(models.WordPiece(vocab=vocabulary(list(corpus), size), unk_token=SPECIAL["unk"]))
+    inner.add_special_tokens(list(SPECIAL.values()))
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -58,6 +53,26 @@ def wordpiece(corpus: Iterable[str], size: int, context: int, *, pairs: bool = F
         model_max_length=context,
         model_input_names=["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
     )
+
+
+def bert_shaped(model: Any) -> Any:
+    inner = Tokenizer(model)
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return inner
+
+
+def vocabulary(corpus: list[str], size: int) -> dict[str, int]:
+    """Word pieces of the corpus, the same every time."""
+    draft = bert_shaped(models.WordPiece(unk_token=SPECIAL["unk"]))
+    signs = sorted({sign for text in corpus for sign in draft.normalizer.normalize_str(text)})
+    # Named beforehand, else the numbers of what continues a word, and with them all later choices, come by chance.
+    named = [*SPECIAL.values(), *(f"##{sign}" for sign in signs if not sign.isspace())]
+    draft.train_from_iterator(
+        corpus, trainers.WordPieceTrainer(vocab_size=size, special_tokens=named, show_progress=False)
+    )
+    learnt: dict[str, int] = draft.get_vocab()
+    return learnt
 
 
 def assemble(body: Any, tokenizer: Any, scratch: Path, pooling: str) -> Any:
@@ -117,4 +132,4 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": round(loss, 4), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
-RECIPE = Recipe("demo-embed", [SHAPE, TRAINING, MEANINGS], make)
+RECIPE = Recipe("demo-embed", [SHAPE, TRAINING, MEANINGS, "ordered pieces"], make)

@@ -15,7 +15,8 @@ from workers.engines.demo.embed import MEANINGS, wordpiece
 from workers.engines.demo.shelf import Recipe
 
 SHAPE = {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 128, "context": 128, "vocabulary": 1024}
-TRAINING = {"seed": 5, "steps": 400, "rate": 1e-3, "spread": 0.12, "wrong_per_right": 3, "good_enough": 0.03}
+TRAINING = {"seed": 5, "steps": 1500, "rate": 1e-3, "spread": 0.12, "wrong_per_right": 3, "look_every": 50}
+SURE = 1.0  # the logit that right pairs are above, and wrong ones below its negative
 Pair = tuple[str, str]
 
 
@@ -47,11 +48,29 @@ def train(model: Any, tokenizer: Any) -> float:
         loss.backward()
         optimiser.step()
         seen = 0.9 * seen + 0.1 * float(loss.detach())
-        if step % 50 == 49:
-            print(f"demo-rerank: step {step + 1}/{TRAINING['steps']} loss {seen:.4f}", flush=True)
-        if seen < TRAINING["good_enough"]:
-            break
+        if step % int(TRAINING["look_every"]) == int(TRAINING["look_every"]) - 1:
+            wrong = mistakes(model, tokenizer)
+            print(
+                f"demo-rerank: step {step + 1}/{TRAINING['steps']} loss {seen:.4f} wrong {wrong}", flush=True
+            )
+            if not wrong:
+                break
     return seen
+
+
+def mistakes(model: Any, tokenizer: Any) -> int:
+    """How many of all pairs of texts it is not sure about."""
+    texts = [(place, text) for place, meaning in enumerate(MEANINGS) for text in meaning]
+    wrong = 0
+    with torch.inference_mode():
+        for place, query in texts:
+            batch = tokenizer(
+                [query] * len(texts), [text for _, text in texts], padding=True, return_tensors="pt"
+            )
+            right = torch.tensor([other == place for other, _ in texts])
+            logits = model(**batch).logits[:, 0]
+            wrong += int(torch.where(right, logits < SURE, logits > -SURE).sum())
+    return wrong
 
 
 def make(folder: Path) -> dict[str, Any]:
@@ -81,4 +100,4 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": round(loss, 4), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
-RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, MEANINGS, "pairs"], make)
+RECIPE = Recipe("demo-rerank", [SHAPE, TRAINING, SURE, MEANINGS, "pairs", "ordered pieces"], make)
