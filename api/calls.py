@@ -27,6 +27,8 @@ from inferq.endpoints.sound import BACKGROUND
 from inferq.job import Job, JobSpec, JobState
 
 LONGEST_WAIT = 3600.0
+RECORDED_S = 0.02
+"""How often a wait looks whether SQL holds a result."""
 _WAIT = re.compile(r"wait=([0-9]{1,6})")
 
 
@@ -118,9 +120,12 @@ async def _awaited(request: Request, job_id: str, seconds: float) -> Job:
             async for event in events:
                 if event is not None and event[1] == "done":
                     break
+            # A durable job has ended when SQL says so, which is a moment after Redis does.
+            while not (job := await gateway.intake.find(job_id)).terminal and not stopping.is_set():
+                await asyncio.sleep(RECORDED_S)
+            return job
     except TimeoutError:
-        pass
-    return await gateway.intake.find(job_id)
+        return await gateway.intake.find(job_id)
 
 
 def accepted_response(job: Job, request: Request) -> Response:

@@ -203,6 +203,24 @@ async def test_who_waits_for_a_video_gets_it_with_the_call(stack: Stack, setting
     await replica.close()
 
 
+async def test_who_waits_gets_the_end_although_it_is_recorded_late(stack: Stack, settings: Settings) -> None:
+    """Redis knows that a durable job is done before SQL holds it."""
+    replica = Replica(settings, "film")
+    call = asyncio.create_task(
+        stack.post("/v1/video/generations", {"model": "film", "prompt": "a cat"}, prefer="wait=30")
+    )
+    attempt = await replica.claim()
+    stored = await stack.context.storage.artifacts.put(b"an mp4", "video/mp4")
+    done = Finish(outcome=Outcome.SUCCEEDED, artifact=stored.sha256, result_type="video/mp4")
+    await replica.attempts.finish(attempt, done, claim_next=False)
+    await asyncio.sleep(0.5)
+    assert not call.done()
+    await recorded(settings, stack.context)
+    response = await call
+    assert (response.status_code, response.json()["status"]) == (200, "completed")
+    await replica.close()
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/openai/v1/rerank"])
 async def test_rerank_is_where_clients_look_for_it(stack: Stack, settings: Settings, path: str) -> None:
     replica = Replica(settings, "rank")

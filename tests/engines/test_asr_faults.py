@@ -148,6 +148,32 @@ def test_who_leaves_before_a_thread_is_free_starts_no_decoder() -> None:
     assert told(LATE) == [True, 1]
 
 
+NO_ROOM = """
+import asyncio, json, sys, tempfile
+from pathlib import Path
+from workers.engines.sounds.decoders import Decoders, Limits
+
+async def main():
+    decoders = Decoders(1, Limits(60.0, 2, 30.0), 16_000)
+    try:
+        usual, tempfile.tempdir = tempfile.gettempdir(), "/nowhere"
+        try:
+            await decoders.samples(Path(sys.argv[1]))
+        except FileNotFoundError:
+            tempfile.tempdir = usual
+        return len(await asyncio.wait_for(decoders.samples(Path(sys.argv[1])), 30))
+    finally:
+        decoders.stop()
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+def test_a_moment_without_a_place_for_files_costs_no_decoder(voices: Voices) -> None:
+    voices.say("tea.wav", "tea")
+    assert told(NO_ROOM, str(voices.folder / "tea.wav")) == len(voices.samples("tea.wav")) // 2
+
+
 MARKING = """
 import asyncio, json, threading
 import numpy as np

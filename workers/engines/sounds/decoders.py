@@ -92,20 +92,21 @@ class Decoders:
             for each in self._children:
                 self._free.put_nowait(each)
         child = await self._free.get()
-        handle, name = tempfile.mkstemp(prefix="inferq-sound-")
-        os.close(handle)
-        order: dict[str, Any] = {"path": str(path), "out": name, "rate": self.rate}
-        order |= {"max_seconds": self.limits.seconds, "max_channels": self.limits.channels}
         try:
+            return await self._decoded(child, path)
+        finally:
+            self._free.put_nowait(child)
+
+    async def _decoded(self, child: Child, path: Path) -> Samples:
+        with tempfile.NamedTemporaryFile(prefix="inferq-sound-") as file:
+            order: dict[str, Any] = {"path": str(path), "out": file.name, "rate": self.rate}
+            order |= {"max_seconds": self.limits.seconds, "max_channels": self.limits.channels}
             answer = await self._patiently(child, order)
             if answer is None:
                 raise Unreadable("broke the limits on decoding")
             if "error" in answer:
                 raise Unreadable(str(answer["error"]))
-            return await asyncio.to_thread(load, Path(name), 0, int(answer["samples"]))
-        finally:
-            os.unlink(name)
-            self._free.put_nowait(child)
+            return await asyncio.to_thread(load, Path(file.name), 0, int(answer["samples"]))
 
     async def _patiently(self, child: Child, order: dict[str, Any]) -> dict[str, Any] | None:
         """Ask, but no longer than the limit; a caller who leaves also ends the child."""
