@@ -32,7 +32,7 @@ def build(
 
 @app.command()
 def tour() -> None:
-    """Send work of each kind to the running stack, kill a replica while it works, and see that nothing is lost.
+    """Send chats, tool calls and embeddings to the running stack, kill a replica meanwhile, see that nothing is lost.
 
     It ends with code 0 only if everything held. Start the stack first: [cyan]inferq up[/cyan].
     """

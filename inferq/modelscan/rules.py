@@ -145,8 +145,10 @@ def _transformers(folder: Path, names: Names) -> Kind | None:
         return None
     name = _architecture(config)
     sees = "vision_config" in config and name.endswith(_TALKS)
-    if "Whisper" in name or name.endswith(("ForSpeechSeq2Seq", "ForCTC")):
-        kind: dict[str, Any] = {"type": "asr", "note": _ELSEWHERE}
+    if "Whisper" in name:
+        kind: dict[str, Any] = {"type": "asr", "engines": ("asr",)}
+    elif name.endswith(("ForSpeechSeq2Seq", "ForCTC")):
+        kind = {"type": "asr", "note": _ELSEWHERE}
     elif name.endswith("ForSequenceClassification"):
         kind = {"type": "rerank", "engines": ("rerank",)}
     elif sees or name.endswith("ForImageTextToText"):
