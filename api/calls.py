@@ -27,8 +27,8 @@ from inferq.endpoints.sound import BACKGROUND
 from inferq.job import Job, JobSpec, JobState
 
 LONGEST_WAIT = 3600.0
-RECORDED_S = 0.02
-"""How often a wait looks whether SQL holds a result."""
+RECORDED_S, RECORDED_MOST_S = 0.02, 1.0
+"""First and longest pause of a wait that looks whether SQL holds a result: the scheduler may be away."""
 _WAIT = re.compile(r"wait=([0-9]{1,6})")
 
 
@@ -121,8 +121,10 @@ async def _awaited(request: Request, job_id: str, seconds: float) -> Job:
                 if event is not None and event[1] == "done":
                     break
             # A durable job has ended when SQL says so, which is a moment after Redis does.
+            pause = RECORDED_S
             while not (job := await gateway.intake.find(job_id)).terminal and not stopping.is_set():
-                await asyncio.sleep(RECORDED_S)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RECORDED_MOST_S)
             return job
     except TimeoutError:
         return await gateway.intake.find(job_id)
