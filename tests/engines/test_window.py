@@ -106,6 +106,59 @@ async def test_a_failing_run_fails_its_callers_only(window: Window[int, int], mo
     assert await window.submit([5]) == [10]
 
 
+@pytest.fixture
+async def pair(model: Model) -> AsyncIterator[Window[int, int]]:
+    """A window with two threads; a batch is one item."""
+    window = Window(model.run_batch, first_fitting(lambda item: item, len, 1, 1), at_once=2)
+    window.start()
+    yield window
+    model.open = True
+    window.stop()
+
+
+async def test_batches_run_at_once(pair: Window[int, int], model: Model) -> None:
+    tasks = [await submitted(pair, number) for number in (1, 2, 3)]
+    await began(model)
+    await began(model)
+    assert sorted(model.runs) == [[1], [2]]
+    assert (pair.abreast(), pair.waiting()) == (2, 1)
+    model.open = True
+    assert await asyncio.gather(*tasks) == [[2], [4], [6]]
+    assert pair.batches == pair.items == 3
+
+
+async def test_a_batch_that_is_about_to_run_counts_as_abreast(model: Model) -> None:
+    seen: list[int] = []
+
+    def run_batch(batch: Batch[int, int]) -> Sequence[int]:
+        seen.append(window.abreast())
+        return model.run_batch(batch)
+
+    window: Window[int, int] = Window(run_batch, first_fitting(lambda item: item, len, 1, 1), at_once=2)
+    order = asyncio.ensure_future(window.submit([1, 2]))
+    await asyncio.sleep(0)
+    window.start()
+    model.open = True
+    assert await order == [2, 4]
+    assert await window.submit([3]) == [6]
+    window.stop()
+    assert seen[0] == 2
+    assert seen[-1] == 1
+
+
+async def test_who_leaves_gives_up_that_run_alone(pair: Window[int, int], model: Model) -> None:
+    gone, stays = await submitted(pair, 1), await submitted(pair, 2)
+    await began(model)
+    await began(model)
+    gone.cancel()
+    await asyncio.sleep(0)
+    last = await submitted(pair, 3)
+    await began(model)
+    assert pair.abreast() == 2
+    model.open = True
+    assert (await stays, await last) == ([4], [6])
+
+
 async def test_a_result_that_is_an_error_fails_its_caller_only() -> None:
     runs: list[list[int]] = []
 

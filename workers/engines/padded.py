@@ -7,6 +7,7 @@ know what a row means or what comes out of the model.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,7 @@ from workers.engines.window import Abandoned, Batch, Pick, Window, among_equals,
 Ids = list[int]
 Key = TypeVar("Key", bound=Hashable)
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_AT_ONCE = 8  # more threads than these would mostly wait for Python's lock
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,33 @@ class Batching:
     items: int
     wait_s: float
     threads: int
+    at_once: int
     dtype: str
     trusted: bool
 
     @classmethod
     def take(cls, options: Options, device: str) -> Batching:
-        """Read them. On a processor longer rows of unequal texts only pad more, so its batches are smaller."""
+        """Read them.
+
+        A processor gets many small batches at once, each on its share of the threads: threads that meet after every
+        layer wait for the one that lost its core, and larger batches of unequal texts only pad more.
+        """
+        cpu = device.startswith("cpu")
+        threads = options.take("threads", 0) or len(os.sched_getaffinity(0))
         batching = cls(
-            tokens=options.take("batch_tokens", 1024 if device.startswith("cpu") else 16384),
+            tokens=options.take("batch_tokens", 256 if cpu else 16384),
             items=options.take("batch_items", 64),
             wait_s=options.take("wait_ms", 2.0) / 1000,
-            threads=options.take("threads", 0),
+            threads=threads,
+            at_once=options.take("batches_at_once", min(threads, MOST_AT_ONCE) if cpu else 1),
             dtype=options.take("dtype", "float32"),
             trusted=options.take("trust_remote_code", False),
         )
-        if batching.tokens < 1 or batching.items < 1 or batching.wait_s < 0 or batching.threads < 0:
-            raise ValueError("'batch_tokens' and 'batch_items' must be at least 1, the others not negative")
+        counts = batching.tokens, batching.items, batching.threads, batching.at_once
+        if min(counts) < 1 or batching.wait_s < 0:
+            raise ValueError(
+                "'batch_tokens', 'batch_items' and 'batches_at_once' must be at least 1, the others not negative"
+            )
         if batching.dtype not in DTYPES:
             raise ValueError(f"option 'dtype' must be one of {', '.join(DTYPES)}")
         return batching
@@ -70,7 +83,7 @@ class Batching:
         """Settle torch and transformers for this process; the arguments with which a model is loaded."""
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(self.threads)
         return {
             "local_files_only": True,
             "trust_remote_code": self.trusted,
@@ -81,8 +94,8 @@ class Batching:
 class PaddedRuns(Generic[RowType, Result]):
     """One model behind a batching window.
 
-    `forward` gets the padded tensors and the rows, in inference mode on the model's thread, and returns one result
-    per row. Only rows for which `alike` gives the same share a batch.
+    `forward` gets the padded tensors and the rows, in inference mode on one of the model's threads, and returns one
+    result per row. Only rows for which `alike` gives the same share a batch.
     """
 
     def __init__(
@@ -95,13 +108,16 @@ class PaddedRuns(Generic[RowType, Result]):
         self._tokenizer = model.tokenizer
         self._device = model.device
         self._forward = forward
-        self._running: Batch[RowType, Result] | None = None
+        self._threads = batching.threads
+        self._local = threading.local()
         for layer in layers_of(model):
             layer.register_forward_pre_hook(self._leave_if_abandoned)
         pick: Pick[RowType] = near_in_length(len, batching.items, batching.tokens)
         if alike is not None:
             pick = among_equals(alike, pick)
-        self.window: Window[RowType, Result] = Window(self._run, pick, batching.wait_s)
+        self.window: Window[RowType, Result] = Window(
+            self._run, pick, batching.wait_s, batching.at_once
+        )
 
     def start(self, first: RowType) -> None:
         """Warm the model up with one row, then serve."""
@@ -120,11 +136,12 @@ class PaddedRuns(Generic[RowType, Result]):
         return {"batches": window.batches, "items": window.items, "waiting": window.waiting()}
 
     def _run(self, batch: Batch[RowType, Result]) -> Sequence[Result]:
-        self._running = batch
+        torch.set_num_threads(max(1, self._threads // self.window.abreast()))
+        self._local.batch = batch
         try:
             return self._compute(batch.items)
         finally:
-            self._running = None
+            self._local.batch = None
 
     def _compute(self, rows: Sequence[RowType]) -> Sequence[Result]:
         with torch.inference_mode():
@@ -133,7 +150,8 @@ class PaddedRuns(Generic[RowType, Result]):
 
     def _leave_if_abandoned(self, layer: Any, inputs: Any) -> None:
         """Between layers, so that a caller who leaves frees the model within one layer's time."""
-        if self._running is not None and self._running.abandoned():
+        batch: Batch[RowType, Result] | None = getattr(self._local, "batch", None)
+        if batch is not None and batch.abandoned():
             raise Abandoned
 
 

@@ -1,8 +1,9 @@
 """The batching window: requests that arrive together run through the model together.
 
-One thread owns the model. After every run it takes, from what arrived meanwhile, the batch that the
-engine's `pick` chooses (natural batching); only when it was idle does it wait `wait_s` for company. A result that is
-an exception fails the order of its item, and no other. Must not know what an item is.
+One thread owns the model, or a few where several batches may run at once. After every run a thread takes, from what
+arrived meanwhile, the batch that the engine's `pick` chooses (natural batching); only when it was idle does it wait
+`wait_s` for company. A result that is an exception fails the order of its item, and no other. Must not know what an
+item is.
 
 The life of an item: waiting -> in a batch -> its place in its order's results; or dropped, when the order's
 caller left.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -66,13 +68,14 @@ Pick = Callable[[Sequence[Item]], Sequence[int]]
 
 
 class Window(Generic[Item, Result]):
-    """Collects items and runs them in batches on one thread."""
+    """Collects items and runs them in batches, up to `at_once` of them at the same time on as many threads."""
 
     def __init__(
         self,
         run_batch: Callable[[Batch[Item, Result]], Sequence[Result | Exception]],
         pick: Pick[Item],
         wait_s: float = 0.0,
+        at_once: int = 1,
     ) -> None:
         self._run_batch = run_batch
         self._pick = pick
@@ -80,18 +83,23 @@ class Window(Generic[Item, Result]):
         self._waiting: list[Ticket[Item, Result]] = []
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        names = [f"model-{number}" for number in range(at_once)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._running = 0
         self.batches = 0
         self.items = 0
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join(timeout)
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     async def submit(
         self, items: Sequence[Item], step: Callable[[int], None] = lambda left: None
@@ -114,6 +122,11 @@ class Window(Generic[Item, Result]):
     def waiting(self) -> int:
         return len(self._waiting)
 
+    def abreast(self) -> int:
+        """Batches that run now, and the one that is about to, where something waits and a thread is free."""
+        with self._changed:
+            return self._running + (bool(self._waiting) and self._running < len(self._threads))
+
     def _work(self) -> None:
         while True:
             batch = self._next()
@@ -135,6 +148,9 @@ class Window(Generic[Item, Result]):
             tickets = [self._waiting[place] for place in places]
             for place in reversed(places):
                 del self._waiting[place]
+            self._running += 1
+            self.batches += 1
+            self.items += len(tickets)
             return Batch(tickets)
 
     def _full(self) -> bool:
@@ -146,8 +162,6 @@ class Window(Generic[Item, Result]):
     def _run(self, batch: Batch[Item, Result]) -> None:
         if not batch.tickets:
             return
-        self.batches += 1
-        self.items += len(batch.tickets)
         try:
             results = self._run_batch(batch)
             pairs = list(zip(batch.tickets, results, strict=True))
@@ -157,6 +171,9 @@ class Window(Generic[Item, Result]):
             failure = error
             self._post(batch, lambda: fail(batch, failure))
             return
+        finally:
+            with self._changed:
+                self._running -= 1
         self._post(batch, lambda: scatter(pairs))
 
     def _post(self, batch: Batch[Item, Result], action: Callable[[], None]) -> None:
