@@ -4,7 +4,8 @@ How an attempt ends:
 
 1. The engine answered: succeeded.
 2. The engine refused: failed, with the engine's words.
-3. The engine died or broke off: run again while attempts are left, unless part of the answer was sent.
+3. The engine died, broke off, or could not reach what it needs: run again while attempts are left, unless part of
+   the answer was sent.
 4. It ran too long: failed.
 5. Its caller is gone: cancelled.
 6. It was cancelled or lost its lease: nothing is written, Redis has decided. A lease that could only not be renewed
@@ -108,9 +109,10 @@ class Runner:
         except EngineRefused as refused:
             outcome, failure = Outcome.FAILED, refused.failure  # 2
         except EngineBroke as broke:
-            self._on_broken()
+            if broke.failure is None:
+                self._on_broken()
             outcome = Outcome.RETRY  # 3
-            failure = _failure("engine_crashed", f"the engine broke off: {broke}", 502)
+            failure = broke.failure or _failure("engine_crashed", f"the engine broke off: {broke}", 502)
         except _CallerGone:
             outcome, failure = Outcome.CANCELLED, _failure("caller_gone", _GONE, 499)  # 5
         except errors.NotFound as gone:

@@ -82,6 +82,20 @@ async def test_an_engine_that_broke_off_is_tried_again(site: Site, script: Scrip
     assert [frame.kind for frame in await site.replies()] == [FrameKind.ERROR]
 
 
+async def test_an_engine_that_cannot_reach_its_hub_is_not_doubted(site: Site) -> None:
+    error = b'{"error": {"message": "the hub is away; hub.huggingface", "code": "hub_unreachable"}}'
+    job = await site.run(answered(error, 503), max_attempts=2)
+    assert (job.state, job.attempt) == ("queued", 1)
+    attempt = await site.attempts.claim()
+    assert attempt is not None
+    await site.runner.run(attempt, may_claim=lambda: False)
+    job = await site.job(attempt.id)
+    assert (job.state, job.attempt, site.broken) == ("failed", 2, [])
+    assert job.error == Failure(
+        code="hub_unreachable", message="the hub is away; hub.huggingface", status=503
+    )
+
+
 async def test_a_stream_that_had_begun_is_not_tried_again(site: Site) -> None:
     job = await site.run(streamed(event("a"), end=False), stream=True)
     assert (job.state, job.attempt) == ("failed", 1)
