@@ -158,6 +158,21 @@ def test_doctor_tells_what_needs_no_files(tmp_path: Path) -> None:
     assert "fetched from the hub" in found["hub"]
 
 
+def test_tables_in_a_pipe_are_not_cut(tmp_path: Path) -> None:
+    names = ["a" * 120, "b" * 120 + "/" + "c" * 120]
+    for name in names:
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"architectures": ["XForSequenceClassification"]}')
+        (folder / "model.bin").write_text("weights")
+    shown = inferq("models", "scan", "--home", str(tmp_path)).stdout
+    head, *lines = shown.splitlines()
+    assert head.split()[:3] == ["MODEL", "TYPE", "ENGINE"]
+    assert [line.split()[:3] for line in lines] == [[name, "rerank", "rerank"] for name in names]
+    assert "…" not in shown
+    assert len(head) < 1000
+
+
 def test_a_taken_port_leaves_no_home_behind(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
