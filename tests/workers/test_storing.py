@@ -63,10 +63,10 @@ async def test_an_answer_waits_for_room(site: Site, disk: Disk, picture: bool) -
 
 
 async def test_an_attempt_lasts_as_long_as_its_time_and_the_last_one_says_what_to_do(site: Site) -> None:
-    attempt: Attempt | None = await site.claim(durable=True, kept=True, run_timeout=1.0, max_attempts=2)
+    attempt: Attempt | None = await site.claim(durable=True, kept=True, run_timeout=2.0, max_attempts=2)
     for state in ("queued", "failed"):
         assert attempt is not None
-        await asyncio.wait_for(await waiting(site, attempt), 30)
+        await asyncio.wait_for(site.runner.run(attempt, may_claim=lambda: False), 30)
         job = await site.job(attempt.id)
         assert job.state == state
         attempt = await site.attempts.claim()
