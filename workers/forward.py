@@ -91,7 +91,13 @@ class EngineRefused(Exception):
 
 
 class EngineBroke(Exception):
-    """The engine died, or broke off; another attempt may succeed."""
+    """The engine died, or broke off; another attempt may succeed. With a `failure` the engine is well, and told what
+    is not.
+    """
+
+    def __init__(self, message: str, failure: Failure | None = None):
+        super().__init__(message)
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,8 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
     if status == 500 and isinstance(inner, int) and 400 <= inner < 600:
         status = inner
     message = str(error.get("message") or f"the engine answered {status}")
+    if inner in _AWAY:
+        return EngineBroke(message, Failure(code=inner, message=message, status=status))
     if status >= 500 or status in _PASSING:
         return EngineBroke(message)
     code = inner if isinstance(inner, str) and inner else _CODES.get(status, "invalid_request")
@@ -216,6 +224,8 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
 
 _CODES = {404: "not_found", 413: "body_too_large"}
 _PASSING = frozenset({408, 425, 429})
+_AWAY = frozenset({"hub_unreachable"})
+"""Codes of our engines for what they need and cannot reach."""
 
 
 def _known(code: str, message: str) -> str:

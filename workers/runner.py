@@ -4,20 +4,22 @@ How an attempt ends:
 
 1. The engine answered: succeeded.
 2. The engine refused: failed, with the engine's words.
-3. The engine died or broke off: run again while attempts are left, unless part of the answer was sent.
+3. The engine died, broke off, or could not reach what it needs: run again while attempts are left, unless part of
+   the answer was sent.
 4. It ran too long: failed.
 5. Its caller is gone: cancelled.
 6. It was cancelled or lost its lease: nothing is written, Redis has decided. A lease that could only not be renewed
    may still hold: run again.
 7. The replica drains and its time is up: handed back, the attempt does not count.
+8. The artifact store could not take the answer, or give the job's files, until the time was up: run again. A caller
+   who waits for an answer that is not kept is told at once: failed.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -36,6 +38,8 @@ from storage.artifacts import ArtifactStore
 from workers.device_clock import DeviceClock
 from workers.files import Files
 from workers.forward import EVENTS, Body, EngineBroke, EngineRefused, Pace, Piece, forward
+from workers.running import Charge, Running
+from workers.storing import ADVICE, patiently
 
 log = logging.getLogger(__name__)
 
@@ -45,24 +49,6 @@ _GONE = "the caller is gone or reads too slowly"
 
 class _CallerGone(Exception):
     """Nobody reads the answer."""
-
-
-@dataclass(slots=True)
-class Running:
-    """An attempt under way. `stop` makes it end; `renewed` is when its lease was last seen to hold (monotonic)."""
-
-    attempt: Attempt
-    task: asyncio.Task[Finish]
-    stopped: str | None = None
-    outcome: Outcome = Outcome.RETRY
-    progress: float | None = None
-    began: float = field(default_factory=time.monotonic)
-    renewed: float = field(default_factory=time.monotonic)
-
-    def stop(self, why: str, outcome: Outcome = Outcome.RETRY) -> None:
-        if self.stopped is None:
-            self.stopped, self.outcome = why, outcome
-            self.task.cancel()
 
 
 class Runner:
@@ -99,12 +85,12 @@ class Runner:
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
         self._signals.started(attempt.job)
-        began = self._clock.start()
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
-        running = self.running[attempt.token] = Running(attempt, asyncio.create_task(self._answer(attempt)))
+        task = asyncio.create_task(self._answer(attempt))
+        running = self.running[attempt.token] = Running(attempt, task, Charge(self._clock))
         try:
             finish = await self._outcome(running)
-            finish = replace(finish, seconds=self._clock.stop(began))
+            finish = replace(finish, seconds=running.charge.end())
             state, following = await self._finish(attempt, finish, may_claim, slot)
         finally:
             self.running.pop(attempt.token, None)
@@ -116,43 +102,54 @@ class Runner:
 
     async def _outcome(self, running: Running) -> Finish:
         """How the attempt ended; the numbers are those of the module's docstring."""
-        attempt, limit = running.attempt, running.attempt.job.spec.run_timeout
-        done, _ = await asyncio.wait({running.task}, timeout=limit or None)
-        if not done:
-            running.stop(f"the job ran longer than {limit:g} s", Outcome.FAILED)
-            await asyncio.wait({running.task})
-            self._on_broken()
+        attempt = running.attempt
+        await self._ended(running)
         try:
             return running.task.result()  # 1
         except EngineRefused as refused:
             outcome, failure = Outcome.FAILED, refused.failure  # 2
         except EngineBroke as broke:
-            self._on_broken()
+            if broke.failure is None:
+                self._on_broken()
             outcome = Outcome.RETRY  # 3
-            failure = _failure("engine_crashed", f"the engine broke off: {broke}", 502)
+            failure = broke.failure or _failure("engine_crashed", f"the engine broke off: {broke}", 502)
         except _CallerGone:
             outcome, failure = Outcome.CANCELLED, _failure("caller_gone", _GONE, 499)  # 5
         except errors.NotFound as gone:
             outcome, failure = Outcome.FAILED, _failure("file_gone", gone.message, 410)  # 2
         except LeaseLost as lost:
             outcome, failure = Outcome.RETRY, _failure("lease_lost", lost.message, 503)  # 6
+        except errors.StoreUnavailable as away:
+            outcome, failure = Outcome.FAILED, _store_failure(away.message)  # 8
         except asyncio.CancelledError:
-            outcome, failure = _stopped(running)  # 4, 5, 6, 7
+            outcome, failure = _stopped(running)  # 4, 5, 6, 7, 8
         except Exception as error:
             log.exception("running job %s failed", attempt.id)
             outcome, failure = Outcome.RETRY, _failure("internal_error", f"the replica failed: {error}", 500)
         return _failed(attempt, failure, outcome)
 
+    async def _ended(self, running: Running) -> None:
+        """Wait for its end, which is made when its time is up."""
+        done, _ = await asyncio.wait({running.task}, timeout=running.attempt.job.spec.run_timeout or None)
+        if not done:
+            at_engine = running.store is None
+            _stop_late(running)
+            await asyncio.wait({running.task})
+            if at_engine:
+                self._on_broken()
+
     async def _answer(self, attempt: Attempt) -> Finish:
-        session = self._session()
-        if session is None:
-            raise EngineBroke("the engine is not ready")
         spec = attempt.job.spec
-        async with (
-            self._files.handed(spec) as body,
-            aclosing(forward(session, spec, body, self._pace)) as answer,
-        ):
+        async with AsyncExitStack() as held:
+            body = await self._patiently(attempt, lambda: held.enter_async_context(self._files.handed(spec)))
+            session = self._session()
+            if session is None:
+                raise EngineBroke("the engine is not ready")
+            answer = await held.enter_async_context(aclosing(forward(session, spec, body, self._pace)))
             return await self._passed_on(attempt, answer)
+
+    async def _patiently(self, attempt: Attempt, call: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(self.running[attempt.token], call)
 
     async def _passed_on(self, attempt: Attempt, answer: AsyncGenerator[Body | Piece, None]) -> Finish:
         """Pass the pieces of an answer on as they come; the end that they amount to."""
@@ -185,10 +182,10 @@ class Runner:
         if media_type != EVENTS:
             return await self._stored(attempt, finish, b"".join(seen), media_type)
         data, media_type = fold(attempt.job.spec.endpoint, b"".join(seen))
-        return await self._stored(attempt, finish, await self._files.kept(attempt.job.spec, data), media_type)
+        return await self._stored(attempt, finish, await self._kept(attempt, data), media_type)
 
     async def _whole(self, attempt: Attempt, body: Body) -> Finish:
-        data = await self._files.kept(attempt.job.spec, body.data)
+        data = await self._kept(attempt, body.data)
         frame = b""
         if attempt.reply_to:
             frame = frames.pack_result(attempt.id, attempt.token, data, body.media_type)
@@ -198,11 +195,14 @@ class Runner:
             return finish
         return await self._stored(attempt, finish, data, body.media_type)
 
+    async def _kept(self, attempt: Attempt, data: bytes) -> bytes:
+        return await self._patiently(attempt, lambda: self._files.kept(attempt.job.spec, data))
+
     async def _stored(self, attempt: Attempt, finish: Finish, data: bytes, media_type: str) -> Finish:
         """The finish with its result: in the record, or as an artifact when it is too big for one or a file."""
         if len(data) <= self._inline and not self._files.answers_files(attempt.job.spec):
             return replace(finish, result=data, result_type=media_type)
-        artifact = await self._artifacts.put(data, media_type)
+        artifact = await self._patiently(attempt, lambda: self._artifacts.put(data, media_type))
         return replace(finish, artifact=artifact.sha256, result_type=media_type)
 
     async def _finish(
@@ -227,9 +227,21 @@ async def _insist(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.2)
 
 
+def _stop_late(running: Running) -> None:
+    """The time of an attempt is up, with its engine or with the store."""
+    spec = running.attempt.job.spec
+    if running.store is None:
+        running.stop(f"the job ran longer than {spec.run_timeout:g} s", Outcome.FAILED)
+    else:
+        why = f"{running.store}, until the {spec.run_timeout:g} s of the job were over"
+        outcome = Outcome.RETRY if spec.kept else Outcome.FAILED
+        running.stop(why, outcome, _store_failure(why))
+
+
 def _stopped(running: Running) -> tuple[Outcome, Failure]:
     code, status = _STOPS[running.outcome]
-    return running.outcome, _failure(code, running.stopped or "the attempt was stopped", status)
+    told = _failure(code, running.stopped or "the attempt was stopped", status)
+    return running.outcome, running.failure or told
 
 
 _STOPS = {
@@ -242,6 +254,10 @@ _STOPS = {
 
 def _failure(code: str, message: str, status: int) -> Failure:
     return Failure(code=code, message=message, status=status)
+
+
+def _store_failure(why: str) -> Failure:
+    return _failure(errors.StoreUnavailable.code, f"{why}; {ADVICE}", 503)
 
 
 def _failed(attempt: Attempt, failure: Failure, outcome: Outcome) -> Finish:

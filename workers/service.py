@@ -27,7 +27,8 @@ from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from workers.engine_process import EngineProcess, EngineState
 from workers.files import Files
-from workers.runner import Runner, Running
+from workers.runner import Runner
+from workers.running import Running
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 # A pipe has no width; tables there must not cut what a program may want to read.
-_PIPE_WIDTH = 200
+_PIPE_WIDTH = 10_000
 
 console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 notes = Console(stderr=True, highlight=False)

@@ -44,6 +44,9 @@ def up(
         changes["models"] |= overrides.model_entry(settings, model)
     if vllm:
         changes["models"] |= overrides.vllm_entry(settings)
+    if not (settings.home / "run").exists():
+        # Nothing runs there, so a taken port is told before the home is made.
+        _claim_ports(settings, changes)
     lock = HomeLock(settings.home)
     lock.take()
     settings = load_settings(config, home=home, overrides={**changes, **_claim_ports(settings, changes)})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,46 @@ def test_doctor_tells_each_thing_and_what_to_do(tmp_path: Path) -> None:
     assert all(finding["advice"] for finding in findings if finding["level"] != "ok")
     failed = {finding["subject"] for finding in findings if finding["level"] == "fail"}
     assert {"environments", "models"} <= failed
+
+
+def test_doctor_tells_what_needs_no_files(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "models:\n  voice: {engine: speech, source: espeak, type: tts}\n  echo: {engine: noop, source: none}\n"
+        "  far: {engine: remote, source: 'http://10.0.0.1/v1'}\n  hub: {engine: embed, source: org/name}\n"
+    )
+    done = inferq("doctor", "--json", "--config", str(config), "--home", str(tmp_path))
+    found = {
+        f["found"].partition(": ")[0]: f["found"] for f in json.loads(done.stdout) if f["subject"] == "models"
+    }
+    assert "comes with the engine's packages" in found["voice"]
+    assert found["echo"] == "echo: needs no files"
+    assert found["far"] == "far: served at http://10.0.0.1/v1"
+    assert "fetched from the hub" in found["hub"]
+
+
+def test_tables_in_a_pipe_are_not_cut(tmp_path: Path) -> None:
+    names = ["a" * 120, "b" * 120 + "/" + "c" * 120]
+    for name in names:
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"architectures": ["XForSequenceClassification"]}')
+        (folder / "model.bin").write_text("weights")
+    shown = inferq("models", "scan", "--home", str(tmp_path)).stdout
+    head, *lines = shown.splitlines()
+    assert head.split()[:3] == ["MODEL", "TYPE", "ENGINE"]
+    assert [line.split()[:3] for line in lines] == [[name, "rerank", "rerank"] for name in names]
+    assert "…" not in shown
+    assert len(head) < 1000
+
+
+def test_a_taken_port_leaves_no_home_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = inferq("up", "--home", str(tmp_path / "home"), "--port", str(port))
+    assert done.returncode != 0
+    assert f"port {port} (API) is taken" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_sees_a_key_that_others_can_read(tmp_path: Path) -> None:

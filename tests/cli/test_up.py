@@ -172,6 +172,34 @@ def test_second_up_for_a_home_names_the_first(stack: Stack) -> None:
     assert first.poll() is None
 
 
+def test_doctor_knows_the_ports_of_this_homes_own_stack(stack: Stack, tmp_path: Path) -> None:
+    stack.start_ready()
+    with stack.client as client:
+        port = client.url.rpartition(":")[2]
+    own, other = doctor_on_ports(stack, stack.home, port), doctor_on_ports(stack, tmp_path / "other", port)
+    assert own == ("ok", f"port {port} (API) is in use by this home's own stack, which runs")
+    assert other[0] == "warn"
+    assert f"port {port} (API) is taken by process" in other[1]
+
+
+def doctor_on_ports(stack: Stack, home: Path, port: str) -> tuple[str, str]:
+    argv = [
+        sys.executable,
+        "-m",
+        "inferq",
+        "doctor",
+        "--json",
+        "--home",
+        str(home),
+        "--config",
+        str(stack.config),
+    ]
+    env = {**os.environ, "INFERQ__API__PORT": port}
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env, timeout=60, check=False)
+    (found,) = (each for each in json.loads(done.stdout) if "(API)" in each["found"])
+    return found["level"], found["found"]
+
+
 def test_taken_port_is_one_line_that_names_it(stack: Stack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -174,6 +174,39 @@ def test_a_moment_without_a_place_for_files_costs_no_decoder(voices: Voices) -> 
     assert told(NO_ROOM, str(voices.folder / "tea.wav")) == len(voices.samples("tea.wav")) // 2
 
 
+KILLED = """
+import asyncio, json, os, signal, sys, time
+from pathlib import Path
+from workers.engines.sounds.decoders import Decoders, Limits
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+async def main():
+    decoders = Decoders(1, Limits(60.0, 2, 30.0), 16_000)
+    try:
+        before = len(await decoders.samples(Path(sys.argv[1])))
+        pid = decoders._children[0]._process.pid
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while state(pid) != "gone" and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return [state(pid), before == len(await decoders.samples(Path(sys.argv[1])))]
+    finally:
+        decoders.stop()
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+def test_a_decoder_killed_between_two_files_leaves_no_zombie(voices: Voices) -> None:
+    voices.say("tea.wav", "tea")
+    assert told(KILLED, str(voices.folder / "tea.wav")) == ["gone", True]
+
+
 MARKING = """
 import asyncio, json, threading
 import numpy as np

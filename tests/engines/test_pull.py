@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -154,7 +155,7 @@ def test_a_server_that_always_breaks_off_and_never_continues_is_given_up(
     engine: EngineProcess, hub: Hub
 ) -> None:
     hub.cut_after, hub.cut_later, hub.ranges = 2**18, 2**16, False
-    assert refused(engine.post(PULL, {"source": REPO}), 500) == "engine_error"
+    assert refused(engine.post(PULL, {"source": REPO}), 503) == "hub_unreachable"
     assert hub.downloads() < 2 * len(WEIGHTS)
 
 
@@ -167,8 +168,26 @@ def test_passing_troubles_are_waited_for(engine: EngineProcess, hub: Hub, models
 
 def test_lasting_troubles_are_the_queues(engine: EngineProcess, hub: Hub, models: Path) -> None:
     hub.status = 503
-    assert refused(engine.post(PULL, {"source": REPO}), 500) == "engine_error"
+    assert refused(engine.post(PULL, {"source": REPO}), 503) == "hub_unreachable"
     assert visible(models) == []
+
+
+def test_a_hub_that_is_not_there_is_named_with_what_helps(start: Start, models: Path) -> None:
+    with socket.socket() as closed:
+        # Bound and not listening: whoever connects is refused.
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with start(huggingface=address, modelscope=address) as engine:
+            for source, setting in (
+                (REPO, "hub.huggingface"),
+                (f"modelscope:{REPO}", "hub.modelscope"),
+            ):
+                response = engine.post(PULL, {"source": source})
+                message = response.json()["error"]["message"]
+                assert refused(response, 503) == "hub_unreachable"
+                assert address in message
+                assert setting in message
+    assert not (models / "tiny").exists()
 
 
 def test_a_killed_engine_goes_on_where_it_was(start: Start, hub: Hub, models: Path) -> None:
@@ -344,7 +363,7 @@ def test_a_hub_whose_address_is_none_is_told(start: Start) -> None:
 def test_a_silent_server_is_left(start: Start, hub: Hub) -> None:
     hub.silent_s = 5.0
     with start(stall_s=0.1, pause_s=0.001) as engine:
-        assert refused(engine.post(PULL, {"source": REPO}), 500) == "engine_error"
+        assert refused(engine.post(PULL, {"source": REPO}), 503) == "hub_unreachable"
 
 
 def test_a_redirect_to_a_public_hub_may_not_lead_inside(

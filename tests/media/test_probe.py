@@ -282,6 +282,14 @@ async def test_a_child_killed_while_idle_costs_nothing(prober: Prober, look):
     assert (await look(files.wav())).seconds == 1.0
 
 
+async def test_a_child_killed_while_idle_leaves_no_zombie(prober: Prober, look):
+    await look(files.wav())
+    (pid,) = pids(prober)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+    assert (await look(files.wav())).seconds == 1.0
+
+
 async def test_a_file_that_takes_too_long(tmp_path: Path):
     prober = Prober(seconds=0.3)
     try:

@@ -1,123 +1,26 @@
 """How attempts end: a real Redis, a runner, and an engine that answers as it is told."""
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
-from inferq.config import Settings
-from inferq.engine import MediaForm
-from inferq.job import Failure, Job, JobSpec, new_job_id
-from queues import frames
-from queues.attempts import Attempt, Attempts, Outcome
-from queues.celery_app import make_app
-from queues.connection import Client, connect
-from queues.frames import Frame, FrameKind
-from queues.queue import JobQueue
-from queues.reply_writer import ReplyWriter
-from queues.signals import Signals
-from storage.artifacts import ArtifactStore
+from inferq.job import Failure, JobSpec, new_job_id
+from queues.attempts import Outcome
+from queues.frames import FrameKind
 from tests.workers.engine_stub import (
     DONE,
     Connection,
-    EngineStub,
     Script,
     answered,
     event,
     hanging_up,
-    serving,
     silent,
     streamed,
 )
-from workers.files import Files
-from workers.runner import Runner
+from tests.workers.runner_site import API, Site, until
 
-API = "api1"
 BODY = b'{"object":"chat.completion"}'
-
-
-@dataclass
-class Site:
-    redis: Client
-    queue: JobQueue
-    attempts: Attempts
-    runner: Runner
-    stub: EngineStub
-    artifacts: ArtifactStore
-    broken: list[str]
-
-    async def claim(self, **more: Any) -> Attempt:
-        """A job that was accepted and is now this replica's."""
-        fields: dict[str, Any] = {"body": b"{}", "endpoint": "chat/completions", "max_attempts": 3}
-        spec = JobSpec(id=new_job_id(), model="m", **fields | more)
-        assert await self.queue.accept(spec, "direct", reply_to=None if spec.durable else API)
-        attempt = await self.attempts.claim()
-        assert attempt is not None
-        return attempt
-
-    async def run(self, script: Script, **more: Any) -> Job:
-        """One attempt from beginning to end; the job after that."""
-        self.stub.script = script
-        attempt = await self.claim(**more)
-        assert await self.runner.run(attempt, may_claim=lambda: False) is None
-        assert self.runner.running == {}
-        return await self.job(attempt.id)
-
-    async def job(self, job_id: str) -> Job:
-        job = await self.queue.get(job_id)
-        assert job is not None
-        return job
-
-    async def begun(self, attempt: Attempt) -> asyncio.Task[Attempt | None]:
-        """The attempt runs, and the engine has its request."""
-        before = len(self.stub.bodies)
-        task = asyncio.create_task(self.runner.run(attempt, may_claim=lambda: False))
-        await until(lambda: len(self.stub.bodies) > before)
-        return task
-
-    async def replies(self) -> list[Frame]:
-        entries = await self.redis.xrange(f"inferq:reply:{API}")
-        return [frame for _, fields in entries for frame in frames.unpack(fields[b"b"])]
-
-
-async def until(look: Callable[[], Any], within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not look():
-        assert time.monotonic() < deadline, f"not within {within} s"
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def site(redis_url: str, short_dir: Path) -> AsyncIterator[Site]:
-    tree = {"queue": {"redis_url": redis_url}, "models": {"m": {"engine": "noop", "source": "x"}}}
-    settings = Settings.model_validate(tree | {"home": short_dir / "home"})
-    redis = connect(settings)
-    signals = Signals(make_app(settings), "test")
-    signals.start()
-    artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
-    attempts = Attempts(redis, settings, "m", "m@cpu:0.here")
-    writer = ReplyWriter(redis, attempts, settings.queue.prefix)
-    broken: list[str] = []
-    async with serving(short_dir, silent) as stub, stub.session() as session:
-        runner = Runner(
-            attempts,
-            writer,
-            signals,
-            artifacts,
-            Files(artifacts, MediaForm.PATH),
-            inline_result=1000,
-            session=lambda: session,
-            on_broken=lambda: broken.append("broken"),
-        )
-        yield Site(redis, JobQueue(redis, settings), attempts, runner, stub, artifacts, broken)
-    signals.stop()
-    await redis.aclose()
 
 
 async def test_an_answer(site: Site) -> None:
@@ -177,6 +80,20 @@ async def test_an_engine_that_broke_off_is_tried_again(site: Site, script: Scrip
     assert job.error is not None
     assert (job.error.code, job.error.status) == ("engine_crashed", 502)
     assert [frame.kind for frame in await site.replies()] == [FrameKind.ERROR]
+
+
+async def test_an_engine_that_cannot_reach_its_hub_is_not_doubted(site: Site) -> None:
+    error = b'{"error": {"message": "the hub is away; hub.huggingface", "code": "hub_unreachable"}}'
+    job = await site.run(answered(error, 503), max_attempts=2)
+    assert (job.state, job.attempt) == ("queued", 1)
+    attempt = await site.attempts.claim()
+    assert attempt is not None
+    await site.runner.run(attempt, may_claim=lambda: False)
+    job = await site.job(attempt.id)
+    assert (job.state, job.attempt, site.broken) == ("failed", 2, [])
+    assert job.error == Failure(
+        code="hub_unreachable", message="the hub is away; hub.huggingface", status=503
+    )
 
 
 async def test_a_stream_that_had_begun_is_not_tried_again(site: Site) -> None:

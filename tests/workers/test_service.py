@@ -1,6 +1,7 @@
 """A replica's service on a real Redis and a real engine process: how its slots are woken, and how they are let go."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from workers.service import ReplicaService
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
 CONTROL, LINGER, BELLS = "inferq:ctl:m@cpu:0.here", "inferq:linger:m", "inferq:bell.m"
+LEASES = "inferq:leases"
 
 
 @dataclass
@@ -146,6 +148,31 @@ async def test_a_drain_lets_lingering_slots_go_at_once(site: Site) -> None:
     await site.service.drain()
     await asyncio.wait_for(slot, 5)
     assert await site.redis.zcard(LINGER) == 0
+
+
+async def test_a_drain_hands_back_a_job_whose_result_waits_for_the_store(site: Site, short_dir: Path) -> None:
+    runner = site.service._runner
+    runner._inline = 0
+    shutil.rmtree(short_dir / "home" / "artifacts")
+    (short_dir / "home" / "artifacts").touch()
+    slot = asyncio.create_task(site.service.serve())
+    job_id = await site.accept()
+
+    async def waits() -> bool:
+        return any(item.store and "cannot be used" in item.store for item in runner.running.values())
+
+    await until(waits)
+    before = await site.redis.zscore(LEASES, job_id)
+    await site.service._renew()
+    assert await site.redis.zscore(LEASES, job_id) > before
+    settings = site.service._settings
+    processing = settings.processing.model_copy(update={"drain_timeout": 0.0})
+    site.service._settings = settings.model_copy(update={"processing": processing})
+    await site.service.drain()
+    await asyncio.wait_for(slot, 5)
+    job = await site.queue.get(job_id)
+    assert job is not None
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
 
 
 async def test_lingering_is_not_being_busy(site: Site) -> None:

@@ -23,7 +23,7 @@ from inferq import sources
 from inferq.sources import Kind, Source
 from workers.engines.asgi import Call, EngineApp, Handler, Reply
 from workers.engines.base import Engine, main
-from workers.engines.failures import BadRequest, EngineFault
+from workers.engines.failures import BadRequest
 from workers.engines.fields import Fields, wrong_type
 from workers.engines.launch import Launch, Options
 from workers.engines.pulling.download import PAUSES, Download
@@ -31,7 +31,7 @@ from workers.engines.pulling.hands import Hands
 from workers.engines.pulling.hubs import HUBS, Listing, RemoteFile, base_of, choose, list_files
 from workers.engines.pulling.shelf import Shelf, sweep
 from workers.engines.pulling.tally import Bounds, Tally
-from workers.engines.pulling.troubles import CannotPull, Passing, full
+from workers.engines.pulling.troubles import CannotPull, HubUnreachable, Passing, full
 from workers.engines.pulling.web import Web
 from workers.engines.runs import Run
 
@@ -87,7 +87,8 @@ class PullEngine(Engine):
         try:
             return Reply.json({"model": self.app.served_name, **await self._pull(wanted, call.run)})
         except Passing as passing:
-            raise EngineFault(f"{passing}.") from passing
+            hub = HUBS.get(wanted.source.kind)
+            raise HubUnreachable(f"{passing}." + (f" {hub.advice}." if hub else "")) from passing
 
     async def _pull(self, wanted: Wanted, run: Run) -> dict[str, Any]:
         run.report(0, stage="listing")

@@ -49,10 +49,14 @@ def entry_points(settings: Settings) -> Iterator[Finding]:
 
 
 def models(settings: Settings) -> Iterator[Finding]:
+    """Where the files of each model are, or what it needs in their place."""
     missing = demo_models.missing(settings)
     for name, model in settings.models.items():
         place = settings.under_home(model.source)
-        if model.source in missing:
+        without = _without_files(settings.kind_of(model.engine), model.source)
+        if without:
+            yield ok("models", f"{name}: {without}")
+        elif model.source in missing:
             yield ok("models", f"{name}: will be made by inferq up ({place})")
         elif place.exists():
             yield ok("models", f"{name}: {place}")
@@ -64,3 +68,12 @@ def models(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield ok("models", f"{name}: {model.source}, fetched from the hub when it is loaded")
+
+
+def _without_files(engine: str, source: str) -> str:
+    """What a model is that needs no files of its own; empty for one that does."""
+    if source.startswith(("http://", "https://")):
+        return f"served at {source}"
+    if engine == "speech" and source in ("espeak", "none"):
+        return "the voice of espeak-ng, which comes with the engine's packages"
+    return "needs no files" if engine == "noop" else ""

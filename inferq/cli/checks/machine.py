@@ -16,6 +16,7 @@ from inferq import errors
 from inferq.cli import output
 from inferq.cli.checks.finding import Finding, fail, ok, warn
 from inferq.cli.stack import ports
+from inferq.cli.stack.lock import stack_of
 from inferq.config import Settings
 
 _OLDEST = (3, 11)
@@ -103,7 +104,7 @@ def _secret(path: Path) -> Iterator[Finding]:
 
 
 def addresses(settings: Settings) -> Iterator[Finding]:
-    running = (settings.home / "run" / "url").exists()
+    ours = stack_of(settings.home)
     wanted = [("API", settings.api.host, settings.api.port, "INFERQ__API__PORT")]
     if settings.monitoring.flower_enabled:
         port = settings.monitoring.flower_port
@@ -113,8 +114,10 @@ def addresses(settings: Settings) -> Iterator[Finding]:
             ports.claim(host, port, what=what, advice=f"stop it, or set {name}")
         except errors.ConfigError as error:
             found, _, advice = error.message.partition("; ")
-            by_us = "it may well be this home's own stack, which runs; else "
-            yield warn("ports", found, (by_us if running else "") + advice)
+            if ports.listener(port) in ours:
+                yield ok("ports", f"port {port} ({what}) is in use by this home's own stack, which runs")
+            else:
+                yield warn("ports", found, advice)
         else:
             yield ok("ports", f"port {port} ({what}) is free")
 

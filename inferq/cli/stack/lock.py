@@ -1,10 +1,13 @@
 """One stack per home: a lock that lives as long as anything of that stack does."""
 
+import contextlib
 import fcntl
 import json
 import os
 import time
 from pathlib import Path
+
+import psutil
 
 from inferq import errors
 from inferq.cli import output
@@ -60,11 +63,37 @@ class HomeLock:
         return True
 
     def _holder(self) -> tuple[int, str]:
-        try:
-            holder = json.loads(os.pread(self.fd, 4096, 0))
-            return int(holder["pid"]), str(holder["url"])
-        except (ValueError, KeyError, TypeError):
-            return 0, "not serving yet"
+        return _read_holder(self.fd)
+
+
+def stack_of(home: Path) -> set[int]:
+    """The process ids of the stack that runs for this home; only reads."""
+    try:
+        fd = os.open(home / "run" / "up.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner, _ = _read_holder(fd)
+    else:
+        # Nobody holds it: what it says is of a stack that was killed.
+        owner = 0
+    finally:
+        os.close(fd)
+    if not owner:
+        return set()
+    with contextlib.suppress(psutil.Error):
+        return {owner, *(child.pid for child in psutil.Process(owner).children(recursive=True))}
+    return set()
+
+
+def _read_holder(fd: int) -> tuple[int, str]:
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        return int(holder["pid"]), str(holder["url"])
+    except (ValueError, KeyError, TypeError):
+        return 0, "not serving yet"
 
 
 def _is_alive(pid: int) -> bool:

@@ -25,11 +25,19 @@ def claim(host: str, port: int, *, what: str, advice: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _by_whom(port: int) -> str:
-    """Other users' processes are not shown to everybody, so this may be silent."""
+def listener(port: int) -> int | None:
+    """The process that listens on a port. Other users' processes are not shown to everybody."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("inet"):
             listens = connection.status == psutil.CONN_LISTEN and tuple(connection.laddr)[1:2] == (port,)
             if listens and connection.pid:
-                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+                return int(connection.pid)
+    return None
+
+
+def _by_whom(port: int) -> str:
+    pid = listener(port)
+    if pid is not None:
+        with contextlib.suppress(psutil.Error):
+            return f" by process {pid} ({psutil.Process(pid).name()})"
     return ""

@@ -23,6 +23,8 @@ _WEATHER: dict[str, Any] = {
         },
     },
 }
+_LINE = 100
+"""Columns that an answer flows over; a pipe has no width of its own."""
 _ALIKE = ("The cat sleeps on the sofa.", "A kitten is napping on the couch.")
 _UNLIKE = "It will rain tomorrow."
 
@@ -92,7 +94,7 @@ def embeddings(client: Client) -> str:
 
 def _flow(piece: str, column: int) -> int:
     """Write a piece of text where the last one ended, and begin a line at the spaces. Returns the new column."""
-    if column == 0 or (piece.startswith(" ") and column + len(piece) > output.console.width - 3):
+    if column == 0 or (piece.startswith(" ") and column + len(piece) > min(output.console.width, _LINE) - 3):
         start = "\n   " if column else "   "
         piece = piece.lstrip()
         column = 3

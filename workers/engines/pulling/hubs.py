@@ -64,6 +64,19 @@ class Hub:
     token: str
     cookie: str | None = None
 
+    @property
+    def setting(self) -> str:
+        """The configuration's name for its address."""
+        return "hub.huggingface" if self.kind is Kind.HUGGINGFACE else "hub.modelscope"
+
+    @property
+    def advice(self) -> str:
+        """What helps where it cannot be reached."""
+        return (
+            f"{self.setting} in the configuration, or {self.variables[0]}, names a mirror; without a network, pull "
+            "from a folder: /path/of/the/model"
+        )
+
     def credentials(self) -> dict[str, str]:
         """The headers that let us in; none without a token."""
         token = os.environ.get(self.token, "").strip()
@@ -95,9 +108,8 @@ async def base_of(hub: Hub, configured: str, pythons: Sequence[str]) -> str:
     named = configured or next((os.environ[name] for name in hub.variables if os.environ.get(name)), "")
     base = named or _constant(hub) or await _asked(hub, pythons)
     if not base:
-        section = "huggingface" if hub.kind is Kind.HUGGINGFACE else "modelscope"
         raise CannotPull(
-            f"No address of this hub is known: set {hub.variables[0]} or hub.{section}.", code="hub_unknown"
+            f"No address of this hub is known: set {hub.variables[0]} or {hub.setting}.", code="hub_unknown"
         )
     base = base if "://" in base else f"https://{base}"
     return base.rstrip("/")

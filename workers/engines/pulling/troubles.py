@@ -1,7 +1,8 @@
 """Why a pull does not go on. Must not know where it came from.
 
-CannotPull   422   another try changes nothing: answered to the caller as it is
-Passing            the network or the hub; tried again here, and in the end by the queue
+CannotPull      422   another try changes nothing: answered to the caller as it is
+Passing               the network or the hub; tried again here, then it becomes
+HubUnreachable  503   tried again by the queue
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ class CannotPull(EngineError):
     status = 422
     kind = "invalid_request_error"
     code = "cannot_pull"
+
+
+class HubUnreachable(EngineError):
+    """The hub, or the server of a URL, could not be reached, or gave up again and again."""
+
+    status = 503
+    code = "hub_unreachable"
 
 
 class Passing(Exception):

@@ -41,9 +41,12 @@ class Child:
     def _start(self) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "workers.engines.sounds.decoder"]
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
         )
+        # Taken note of when it ends: one that is killed while it has nothing to do would stay as a zombie.
+        threading.Thread(target=process.wait, name=f"decoder {process.pid}", daemon=True).start()
+        return process
 
     def ask(self, order: dict[str, Any], left: threading.Event) -> dict[str, Any] | None:
         """Its answer; None when it died, which includes being killed by `end`, and when nobody waits any more.
