@@ -99,7 +99,7 @@ class MediaStore:
         self._prober = prober or Prober()
         self._fetching = asyncio.Semaphore(settings.max_fetches)
         self._known: OrderedDict[str, Facts] = OrderedDict()
-        self.limits = Limits(
+        self._limits = Limits(
             pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
         )
 
@@ -109,7 +109,6 @@ class MediaStore:
         *,
         param: str,
         wants: Wants = "any",
-        limits: Limits | None = None,
         raw_base64: bool = False,
         deadline: float | None = None,
         host: str | None = None,
@@ -121,19 +120,18 @@ class MediaStore:
         Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
         """
         reference = await self._parsed(value, param, raw_base64, host)
-        bounds = limits or self.limits
         match reference:
             case Stored(sha256):
-                return await self._stored(sha256, param, wants, bounds)
+                return await self._stored(sha256, param, wants)
             case Inline(data, media_type):
-                return await self._received(_pieces(data), media_type, param, wants, bounds)
+                return await self._received(_pieces(data), media_type, param, wants)
             case Remote():
                 async with (
                     self._in_time(deadline, param),
                     self._fetching,
                     self._fetcher.open(reference, param=param) as body,
                 ):
-                    return await self._received(body.chunks, body.media_type, param, wants, bounds)
+                    return await self._received(body.chunks, body.media_type, param, wants)
 
     async def receive(
         self,
@@ -142,12 +140,9 @@ class MediaStore:
         param: str,
         media_type: str | None = None,
         wants: Wants = "any",
-        limits: Limits | None = None,
     ) -> Media:
         """An upload, kept at once. Raises as `draft`."""
-        async with self.draft(
-            chunks, param=param, media_type=media_type, wants=wants, limits=limits
-        ) as drafted:
+        async with self.draft(chunks, param=param, media_type=media_type, wants=wants) as drafted:
             return await drafted.commit()
 
     @asynccontextmanager
@@ -158,14 +153,13 @@ class MediaStore:
         param: str,
         media_type: str | None = None,
         wants: Wants = "any",
-        limits: Limits | None = None,
     ) -> AsyncIterator[Drafted]:
         """An upload, of at most `max_upload` bytes; `media_type` is what its sender says. Gone without `commit`.
 
         Raises BodyTooLarge, InvalidRequest, StoreUnavailable, Unavailable, and what `chunks` raises.
         """
         bounded = _bounded(chunks, self._settings.max_upload, param)
-        async with self._drafted(bounded, media_type, param, wants, limits or self.limits) as drafted:
+        async with self._drafted(bounded, media_type, param, wants) as drafted:
             yield drafted
 
     async def take_all(self, request: Request, *, host: str | None = None) -> None:
@@ -257,7 +251,7 @@ class MediaStore:
             return await asyncio.to_thread(parse, value, **how)
         return parse(value, **how)
 
-    async def _stored(self, sha256: str, param: str, wants: Wants, limits: Limits) -> Media:
+    async def _stored(self, sha256: str, param: str, wants: Wants) -> Media:
         artifact = await self._artifacts.stat(sha256)
         if artifact is None:
             raise errors.InvalidRequest(f"There is no artifact {sha256}, which '{param}' names.", param=param)
@@ -265,18 +259,18 @@ class MediaStore:
         if facts is None:
             async with self._artifacts.local_path(sha256) as path:
                 facts = await self._look(sha256, path)
-        judge(facts, param=param, wants=wants, limits=limits)
+        judge(facts, param=param, wants=wants, limits=self._limits)
         return _media(artifact, facts)
 
     async def _received(
-        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants
     ) -> Media:
-        async with self._drafted(chunks, claimed, param, wants, limits) as drafted:
+        async with self._drafted(chunks, claimed, param, wants) as drafted:
             return await drafted.commit()
 
     @asynccontextmanager
     async def _drafted(
-        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants
     ) -> AsyncIterator[Drafted]:
         async with self._artifacts.upload() as upload:
             async for chunk in chunks:
@@ -284,7 +278,7 @@ class MediaStore:
             if not upload.size:
                 raise errors.InvalidRequest(f"The file in '{param}' is empty.", param=param)
             facts = self._recalled(upload.sha256) or await self._look(upload.sha256, await upload.local())
-            judge(facts, param=param, wants=wants, limits=limits)
+            judge(facts, param=param, wants=wants, limits=self._limits)
             yield Drafted(upload, facts, claimed)
 
     def _recalled(self, sha256: str) -> Facts | None:

@@ -189,12 +189,13 @@ async def test_bytes_that_are_here_already_survive_a_refusal(store: MediaStore, 
     assert await read(artifacts, digest(PNG)) == PNG
 
 
-async def test_limits_of_one_call(store: MediaStore):
-    narrow = Limits(pixels=100, seconds=0.5, frames=1)
+async def test_the_configured_limits_hold(artifacts: ArtifactStore, store: MediaStore):
+    narrow = media_store(artifacts, max_image_pixels=100, max_audio_seconds=0.5)
     for data in (PNG, WAV):
         with pytest.raises(errors.InvalidRequest, match="more than the limit"):
-            await store.take(data_url(data), param="x", limits=narrow)
+            await narrow.take(data_url(data), param="x")
         await store.take(data_url(data), param="x")
+    await narrow.close()
 
 
 async def test_an_upload_over_the_limit_leaves_nothing(artifacts: ArtifactStore, home: Path):
