@@ -266,6 +266,24 @@ async def stuck(prober: Prober, tmp_path: Path) -> tuple["asyncio.Task[Facts]", 
     return task, pid
 
 
+async def test_a_tenant_with_many_files_keeps_nobody_else_waiting(tmp_path: Path):
+    prober, answered = Prober(children=1), []
+    try:
+        first, _ = await stuck(prober, tmp_path)
+
+        async def probe(name: str) -> None:
+            await prober.probe(tmp_path, name[0])
+            answered.append(name)
+
+        waiting = [asyncio.create_task(probe(name)) for name in ("a1", "a2", "a3", "b1")]
+        await until(lambda: sum(map(len, prober._turns._waiting.values())) == 4)
+        (tmp_path / "pipe").write_bytes(files.picture("PNG"))
+        await asyncio.gather(first, *waiting)
+        assert answered == ["a1", "b1", "a2", "a3"]
+    finally:
+        await prober.close()
+
+
 async def test_a_child_killed_at_work_costs_one_file(prober: Prober, tmp_path: Path, look):
     task, pid = await stuck(prober, tmp_path)
     os.kill(pid, signal.SIGKILL)
