@@ -93,6 +93,15 @@ async def test_who_leaves_while_he_waits_takes_no_place(scene):
     assert one.served[-1] == "a3"
 
 
+async def test_who_leaves_does_not_cost_his_tenant_the_turn(scene):
+    one = scene(1)
+    await one.come("a1", "a2", "a3", "b1")
+    one.tasks["a2"].cancel()
+    await settle()
+    await one.end("a1")
+    assert one.served == ["a1", "a3"]
+
+
 async def test_who_leaves_as_he_is_served_gives_the_place_back():
     turns = Turns(1)
     await turns._take("a")
