@@ -33,6 +33,9 @@ Wants = Literal["image", "audio", "video", "any"]
 REMEMBERED = 1024
 """Artifacts whose facts are kept, so that the same bytes are looked into once."""
 
+SLOW_SECONDS = 300.0
+"""How long a file is refused unseen once a look into it took too long. Not for ever: this machine may have been busy."""
+
 AT_ONCE = 4
 """Files of one request that are taken at a time."""
 
@@ -101,7 +104,8 @@ class MediaStore:
         self._prober = prober or Prober()
         # A fetch may take long, so nobody holds all places, not even while nobody else wants one.
         self._fetching = Turns(settings.max_fetches, share=math.ceil(settings.max_fetches / 2))
-        self._known: OrderedDict[str, Facts] = OrderedDict()
+        # By sha256, and until when they hold in the loop's time.
+        self._known: OrderedDict[str, tuple[Facts, float]] = OrderedDict()
         self._limits = Limits(
             pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
         )
@@ -293,15 +297,19 @@ class MediaStore:
             yield Drafted(upload, facts, claimed)
 
     def _recalled(self, sha256: str) -> Facts | None:
-        if sha256 in self._known:
-            self._known.move_to_end(sha256)
-        return self._known.get(sha256)
+        facts, until = self._known.get(sha256, (None, 0.0))
+        if facts is None or asyncio.get_running_loop().time() > until:
+            return None
+        self._known.move_to_end(sha256)
+        return facts
 
     async def _look(self, sha256: str, path: Path, tenant: str) -> Facts:
         facts = await self._prober.probe(path, tenant)
-        # What could not be looked into may have been this machine's fault, so it is not remembered.
-        if facts.error is None:
-            self._known[sha256] = facts
+        # What could not be looked into may have been this machine's fault, so only what cost much is remembered.
+        if facts.error is None or facts.slow:
+            now = asyncio.get_running_loop().time()
+            self._known[sha256] = facts, now + SLOW_SECONDS if facts.slow else math.inf
+            self._known.move_to_end(sha256)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return facts

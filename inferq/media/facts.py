@@ -11,7 +11,7 @@ class Facts:
     """`kind` decides the rest: pictures and video have `width`, `height` (pixels) and `frames`; audio and video have
     `seconds`; audio, and video with sound, has `channels`. None: not there, or not known.
 
-    `error` says why nothing could be found out; then all else is at its default.
+    `error` says why nothing could be found out; then all else is at its default, but for `slow`: it took too long.
     """
 
     kind: Kind = "other"
@@ -22,3 +22,4 @@ class Facts:
     seconds: float | None = None
     channels: int | None = None
     error: str | None = None
+    slow: bool = False

@@ -67,7 +67,7 @@ class Prober:
                     found = await child.ask(path)
             except TimeoutError:
                 await child.kill()
-                return Facts(error=f"looking into it took longer than {self._seconds:g} s")
+                return Facts(error=f"looking into it took longer than {self._seconds:g} s", slow=True)
             except (OSError, EOFError, ValueError, TypeError):
                 await child.kill()
                 return Facts(error="it is damaged")

@@ -293,9 +293,9 @@ async def test_the_same_bytes_are_looked_into_once(
     looked: list[Path] = []
     probe = Prober.probe
 
-    async def counted(prober: Prober, path: Path) -> Facts:
+    async def counted(prober: Prober, path: Path, tenant: str) -> Facts:
         looked.append(path)
-        return await probe(prober, path)
+        return await probe(prober, path, tenant)
 
     monkeypatch.setattr(Prober, "probe", counted)
     monkeypatch.setattr(media, "REMEMBERED", 2)
@@ -315,7 +315,7 @@ async def test_the_same_bytes_are_looked_into_once(
 
 
 async def test_a_failed_look_is_not_remembered(store: MediaStore, monkeypatch: pytest.MonkeyPatch):
-    async def fails(_prober: Prober, _path: Path) -> Facts:
+    async def fails(_prober: Prober, _path: Path, _tenant: str) -> Facts:
         return Facts(error="it is damaged")
 
     with monkeypatch.context() as patch:
@@ -323,6 +323,28 @@ async def test_a_failed_look_is_not_remembered(store: MediaStore, monkeypatch: p
         with pytest.raises(errors.InvalidRequest, match="it is damaged"):
             await store.take(data_url(PNG), param="image")
     await store.take(data_url(PNG), param="image", wants="image")
+
+
+async def test_a_file_that_took_too_long_is_refused_unseen_for_a_while(
+    store: MediaStore, monkeypatch: pytest.MonkeyPatch
+):
+    looks = 0
+
+    async def slow(_prober: Prober, _path: Path, _tenant: str) -> Facts:
+        nonlocal looks
+        looks += 1
+        return Facts(error="looking into it took longer than 5 s", slow=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prober, "probe", slow)
+        for tenant in "aab":
+            with pytest.raises(errors.InvalidRequest, match="longer than 5 s"):
+                await store.take(data_url(PNG), param="image", tenant=tenant)
+        assert looks == 1
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now + media.SLOW_SECONDS + 60)
+    assert (await store.take(data_url(PNG), param="image")).facts.error is None
 
 
 async def test_many_at_once(store: MediaStore):
