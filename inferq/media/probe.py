@@ -36,6 +36,9 @@ CPU_SECONDS = 10
 MEASURE_SECONDS = 2.0
 """How long packets are read to find out a length that no header tells."""
 
+MOST_FRAMES = 10_000
+"""Of a GIF, whose header does not tell how many it has: they are found by reading it to the end."""
+
 _PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
 """Imported here so that Pillow never looks for others."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -122,7 +125,9 @@ def picture(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
             raise
         return None
     with image:
-        form, frames = image.format or "", getattr(image, "n_frames", 1)
+        form, frames = image.format or "", frames_of(image)
+        if frames > MOST_FRAMES and form == "GIF":
+            return {"error": f"it has more than {MOST_FRAMES} frames"}
         return {
             "kind": "image",
             "media_type": _PICTURES[form],
@@ -130,6 +135,19 @@ def picture(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
             "height": image.height,
             "frames": 1 if form == "MPO" else frames,
         }
+
+
+def frames_of(image: Image.Image) -> int:
+    """Frames as the header has them; those of a GIF are counted, up to one more than are taken."""
+    if not isinstance(image, GifImagePlugin.GifImageFile):
+        return getattr(image, "n_frames", 1)
+    for count in range(1, MOST_FRAMES + 1):
+        try:
+            # As Pillow's `n_frames` does, which has no bound. Its public `seek` would decode.
+            image._seek(count, update_image=False)  # noqa: SLF001
+        except EOFError:
+            return count
+    return MOST_FRAMES + 1
 
 
 def recording(file: BinaryIO, head: bytes) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import resource
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import GifImagePlugin
 
 from inferq import errors
+from inferq.media import probe
 from inferq.media import prober as prober_module
 from inferq.media.facts import Facts
 from inferq.media.prober import Prober
@@ -69,6 +72,27 @@ async def test_pictures(look, form: str, frames: int):
         height=30,
         frames=frames,
     )
+
+
+@pytest.mark.parametrize(("frames", "error"), [(10_000, None), (10_001, "it has more than 10000 frames")])
+async def test_a_gif_has_a_bound_of_frames(look, frames: int, error: str | None):
+    found = await look(files.gif(frames))
+    assert (found.error, found.frames) == (error, None if error else frames)
+
+
+async def test_no_more_frames_are_looked_at_than_the_bound(monkeypatch: pytest.MonkeyPatch):
+    looked = 0
+    seek = GifImagePlugin.GifImageFile._seek
+
+    def counted(image: Any, frame: int, update_image: bool = True) -> None:
+        nonlocal looked
+        looked += 1
+        seek(image, frame, update_image)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", counted)
+    data = files.gif(30_000)
+    assert "frames" in probe.picture(io.BytesIO(data), data[:4096])["error"]
+    assert looked <= probe.MOST_FRAMES + 1
 
 
 async def test_a_jpeg_with_more_pictures_is_a_jpeg(look):
