@@ -18,7 +18,7 @@ from typing import Any, Literal
 from inferq import errors
 from inferq.config.sections import Media as MediaSettings
 from inferq.endpoints import FileFacts, FilePlace
-from inferq.media.facts import Facts
+from inferq.media.facts import PICTURES, Facts
 from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
 from inferq.media.reference import Inline, Reference, Remote, Stored, parse, place_of
@@ -34,14 +34,14 @@ REMEMBERED = 1024
 """Artifacts whose facts are kept, so that the same bytes are looked into once."""
 
 SLOW_SECONDS = 300.0
-"""How long a file is refused unseen once a look into it took too long. Not for ever: this machine may have been busy."""
+"""How long a file is refused unseen once a look into it took too long. No longer: this machine may have been busy."""
 
 AT_ONCE = 4
 """Files of one request that are taken at a time."""
 
 _CLAIM = re.compile(r"application/[a-z0-9!#$&^_.+-]{1,64}")
 _WANTED = {
-    "image": "a picture (PNG, JPEG, WebP, GIF, BMP or TIFF)",
+    "image": f"a picture ({', '.join(PICTURES)})",
     "audio": "a sound",
     "video": "a video",
 }

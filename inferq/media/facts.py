@@ -1,9 +1,18 @@
-"""What is known of a file after it has been looked into. Pure."""
+"""What is known of a file after it has been looked into, and which pictures are taken. Pure."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["image", "audio", "video", "other"]
+
+PICTURES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+}
+"""Media types of the pictures that the gateway takes and engines read, by Pillow's name of the format."""
 
 
 @dataclass(frozen=True, slots=True)

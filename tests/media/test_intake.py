@@ -114,6 +114,12 @@ async def test_kinds(
     assert names(artifacts, home) == set()
 
 
+async def test_a_picture_that_no_engine_reads_is_refused_with_those_that_are(store: MediaStore):
+    said = r"expected a picture \(PNG, JPEG, WEBP, GIF, BMP\), but the file is image/tiff"
+    with pytest.raises(errors.InvalidRequest, match=said):
+        await store.take(data_url(files.picture("TIFF")), param="image", wants="image")
+
+
 def test_a_video_with_sound_can_be_listened_to():
     limits = Limits(pixels=100, seconds=10, frames=100)
     facts = Facts(kind="video", width=10, height=10, frames=10, seconds=1, channels=2)
