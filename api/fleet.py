@@ -4,7 +4,7 @@ Every reading is bounded in time and optional: with Redis or SQL away the answer
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -100,6 +100,7 @@ async def read_parts(context: Context) -> tuple[Part, Part]:
 
 def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings) -> dict[str, Any]:
     """A model as `GET /v1/models` shows it."""
+    measured = _measured(fleet, name, model)
     return {
         "id": name,
         "object": "model",
@@ -110,16 +111,23 @@ def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings
             "engine": model.engine,
             "state": fleet.state_of(name),
             "device": model.device,
-            "endpoints": [f"/v1/{path}" for path in context.catalog.endpoints_of(model)],
+            "endpoints": _endpoints(context, model, measured["facts"]),
             "limits": model.limits.given(),
             "slots": model.slots,
             "warm": model.warm,
             "aliases": model.aliases,
             "description": model.description,
             "waiting": fleet.waiting(name),
-            **_measured(fleet, name, model),
+            **measured,
         },
     }
+
+
+def _endpoints(context: Context, model: ModelSettings, facts: Mapping[str, Any]) -> list[str]:
+    """Those that its engine has, without those that this model cannot serve, once it was loaded and has said so."""
+    said = facts.get("endpoints")
+    offered = context.catalog.endpoints_of(model)
+    return [f"/v1/{path}" for path in offered if not isinstance(said, list) or path in said]
 
 
 def last_load(fleet: Fleet, name: str, model: ModelSettings) -> ReplicaInfo | Learnt | None:

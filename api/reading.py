@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from api.body import read_object
-from api.context import context_of
+from api.context import caller_of, context_of
 from api.forms import FormFile, is_form, read_form
 from inferq.endpoints import Body, Endpoint
 from inferq.endpoints.sound import BACKGROUND
@@ -31,6 +31,7 @@ async def read_request(request: Request, endpoint: Endpoint) -> Body:
             draft = context.media.draft(
                 file.chunks,
                 param=file.field,
+                tenant=caller_of(request).tenant,
                 media_type=file.media_type,
                 wants=endpoint.uploads[file.field].value,
             )

@@ -37,7 +37,7 @@ class Door:
         await self._room.refuse_too_big(request.model, request.settings)
         if tenant is not None and request.places() and not request.endpoint.cached(request.body):
             await self._refuse_full(request, tenant)
-        await self._media.take_all(request, host=host)
+        await self._media.take_all(request, tenant=tenant or "", host=host)
         if unattended:
             request.endpoint.unattended(request.body)
         await self._admission.admit(request)

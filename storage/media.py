@@ -6,6 +6,7 @@ more than its own judgement (`draft`). It must not know endpoints, nor how a fil
 """
 
 import asyncio
+import math
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
@@ -17,10 +18,11 @@ from typing import Any, Literal
 from inferq import errors
 from inferq.config.sections import Media as MediaSettings
 from inferq.endpoints import FileFacts, FilePlace
-from inferq.media.facts import Facts
+from inferq.media.facts import PICTURES, Facts
 from inferq.media.fetch import Fetcher, failed
 from inferq.media.prober import Prober
 from inferq.media.reference import Inline, Reference, Remote, Stored, parse, place_of
+from inferq.media.turns import Turns
 from inferq.request import Request
 from storage.artifacts import CHUNK, Artifact, ArtifactStore, Upload
 from storage.blobs import OCTETS
@@ -31,12 +33,15 @@ Wants = Literal["image", "audio", "video", "any"]
 REMEMBERED = 1024
 """Artifacts whose facts are kept, so that the same bytes are looked into once."""
 
+SLOW_SECONDS = 300.0
+"""How long a file is refused unseen once a look into it took too long. No longer: this machine may have been busy."""
+
 AT_ONCE = 4
 """Files of one request that are taken at a time."""
 
 _CLAIM = re.compile(r"application/[a-z0-9!#$&^_.+-]{1,64}")
 _WANTED = {
-    "image": "a picture (PNG, JPEG, WebP, GIF, BMP or TIFF)",
+    "image": f"a picture ({', '.join(PICTURES)})",
     "audio": "a sound",
     "video": "a video",
 }
@@ -97,9 +102,11 @@ class MediaStore:
         self._ours = frozenset(ours)
         self._fetcher = fetcher or Fetcher(settings)
         self._prober = prober or Prober()
-        self._fetching = asyncio.Semaphore(settings.max_fetches)
-        self._known: OrderedDict[str, Facts] = OrderedDict()
-        self.limits = Limits(
+        # A fetch may take long, so nobody holds all places, not even while nobody else wants one.
+        self._fetching = Turns(settings.max_fetches, share=math.ceil(settings.max_fetches / 2))
+        # By sha256, and until when they hold in the loop's time.
+        self._known: OrderedDict[str, tuple[Facts, float]] = OrderedDict()
+        self._limits = Limits(
             pixels=settings.max_image_pixels, seconds=settings.max_audio_seconds, frames=settings.max_frames
         )
 
@@ -108,8 +115,8 @@ class MediaStore:
         value: Any,
         *,
         param: str,
+        tenant: str = "",
         wants: Wants = "any",
-        limits: Limits | None = None,
         raw_base64: bool = False,
         deadline: float | None = None,
         host: str | None = None,
@@ -117,36 +124,35 @@ class MediaStore:
         """The file that a field refers to: a data: URL, a URL, an artifact's id, or base64 where that is taken.
 
         `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn. `host`
-        is where the caller reached this server, whose links are ours as well.
+        is where the caller reached this server, whose links are ours as well. Tenants take turns at what is scarce.
         Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
         """
         reference = await self._parsed(value, param, raw_base64, host)
-        bounds = limits or self.limits
         match reference:
             case Stored(sha256):
-                return await self._stored(sha256, param, wants, bounds)
+                return await self._stored(sha256, param, tenant, wants)
             case Inline(data, media_type):
-                return await self._received(_pieces(data), media_type, param, wants, bounds)
+                return await self._received(_pieces(data), media_type, param, tenant, wants)
             case Remote():
                 async with (
                     self._in_time(deadline, param),
-                    self._fetching,
+                    self._fetching.turn(tenant),
                     self._fetcher.open(reference, param=param) as body,
                 ):
-                    return await self._received(body.chunks, body.media_type, param, wants, bounds)
+                    return await self._received(body.chunks, body.media_type, param, tenant, wants)
 
     async def receive(
         self,
         chunks: AsyncIterable[bytes],
         *,
         param: str,
+        tenant: str = "",
         media_type: str | None = None,
         wants: Wants = "any",
-        limits: Limits | None = None,
     ) -> Media:
         """An upload, kept at once. Raises as `draft`."""
         async with self.draft(
-            chunks, param=param, media_type=media_type, wants=wants, limits=limits
+            chunks, param=param, tenant=tenant, media_type=media_type, wants=wants
         ) as drafted:
             return await drafted.commit()
 
@@ -156,19 +162,19 @@ class MediaStore:
         chunks: AsyncIterable[bytes],
         *,
         param: str,
+        tenant: str,
         media_type: str | None = None,
         wants: Wants = "any",
-        limits: Limits | None = None,
     ) -> AsyncIterator[Drafted]:
         """An upload, of at most `max_upload` bytes; `media_type` is what its sender says. Gone without `commit`.
 
         Raises BodyTooLarge, InvalidRequest, StoreUnavailable, Unavailable, and what `chunks` raises.
         """
         bounded = _bounded(chunks, self._settings.max_upload, param)
-        async with self._drafted(bounded, media_type, param, wants, limits or self.limits) as drafted:
+        async with self._drafted(bounded, media_type, param, tenant, wants) as drafted:
             yield drafted
 
-    async def take_all(self, request: Request, *, host: str | None = None) -> None:
+    async def take_all(self, request: Request, *, tenant: str, host: str | None = None) -> None:
         """Take every file that a request names: its body then names artifacts, its `files` hold what was measured.
 
         Raises as `take`, InvalidRequest for too many, and BodyTooLarge for more bytes than one request may name.
@@ -181,10 +187,10 @@ class MediaStore:
                 param=places[most].param,
             )
         if places:
-            await self._take_places(places, request.files, host)
+            await self._take_places(places, request.files, tenant, host)
 
     async def _take_places(
-        self, places: Sequence[FilePlace], known: dict[str, FileFacts], host: str | None
+        self, places: Sequence[FilePlace], known: dict[str, FileFacts], tenant: str, host: str | None
     ) -> None:
         """Take files a few at a time. The first error ends the others."""
         deadline = asyncio.get_running_loop().time() + self._settings.request_fetch_timeout
@@ -196,6 +202,7 @@ class MediaStore:
                 media = await self.take(
                     place.named,
                     param=place.param,
+                    tenant=tenant,
                     wants=place.kind.value,
                     raw_base64=place.bare,
                     deadline=deadline,
@@ -257,46 +264,52 @@ class MediaStore:
             return await asyncio.to_thread(parse, value, **how)
         return parse(value, **how)
 
-    async def _stored(self, sha256: str, param: str, wants: Wants, limits: Limits) -> Media:
+    async def _stored(self, sha256: str, param: str, tenant: str, wants: Wants) -> Media:
         artifact = await self._artifacts.stat(sha256)
         if artifact is None:
             raise errors.InvalidRequest(f"There is no artifact {sha256}, which '{param}' names.", param=param)
         facts = self._recalled(sha256)
         if facts is None:
             async with self._artifacts.local_path(sha256) as path:
-                facts = await self._look(sha256, path)
-        judge(facts, param=param, wants=wants, limits=limits)
+                facts = await self._look(sha256, path, tenant)
+        judge(facts, param=param, wants=wants, limits=self._limits)
         return _media(artifact, facts)
 
     async def _received(
-        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, tenant: str, wants: Wants
     ) -> Media:
-        async with self._drafted(chunks, claimed, param, wants, limits) as drafted:
+        async with self._drafted(chunks, claimed, param, tenant, wants) as drafted:
             return await drafted.commit()
 
     @asynccontextmanager
     async def _drafted(
-        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, wants: Wants, limits: Limits
+        self, chunks: AsyncIterable[bytes], claimed: str | None, param: str, tenant: str, wants: Wants
     ) -> AsyncIterator[Drafted]:
         async with self._artifacts.upload() as upload:
             async for chunk in chunks:
                 await upload.write(chunk)
             if not upload.size:
                 raise errors.InvalidRequest(f"The file in '{param}' is empty.", param=param)
-            facts = self._recalled(upload.sha256) or await self._look(upload.sha256, await upload.local())
-            judge(facts, param=param, wants=wants, limits=limits)
+            facts = self._recalled(upload.sha256)
+            if facts is None:
+                facts = await self._look(upload.sha256, await upload.local(), tenant)
+            judge(facts, param=param, wants=wants, limits=self._limits)
             yield Drafted(upload, facts, claimed)
 
     def _recalled(self, sha256: str) -> Facts | None:
-        if sha256 in self._known:
-            self._known.move_to_end(sha256)
-        return self._known.get(sha256)
+        facts, until = self._known.get(sha256, (None, 0.0))
+        if facts is None or asyncio.get_running_loop().time() > until:
+            return None
+        self._known.move_to_end(sha256)
+        return facts
 
-    async def _look(self, sha256: str, path: Path) -> Facts:
-        facts = await self._prober.probe(path)
-        # What could not be looked into may have been this machine's fault, so it is not remembered.
-        if facts.error is None:
-            self._known[sha256] = facts
+    async def _look(self, sha256: str, path: Path, tenant: str) -> Facts:
+        facts = await self._prober.probe(path, tenant)
+        # What could not be looked into may have been this machine's fault, so only what cost much is remembered.
+        if facts.error is None or facts.slow:
+            now = asyncio.get_running_loop().time()
+            self._known[sha256] = facts, now + SLOW_SECONDS if facts.slow else math.inf
+            self._known.move_to_end(sha256)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return facts

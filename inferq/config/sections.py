@@ -323,7 +323,7 @@ class Media(Section):
     request_fetch_timeout: Duration = Field(default=60.0, gt=0)
     """Longest time for all files of one request that are fetched, waiting for their turn included."""
     max_fetches: int = Field(default=32, ge=1)
-    """Most files that one process fetches at a time."""
+    """Most files that one process fetches at a time; one tenant at most half of them, rounded up."""
     max_image_pixels: int = Field(default=40_000_000, ge=1)
     """Most pixels, width times height, of a picture or a video's frame."""
     max_audio_seconds: Duration = Field(default=21_600.0, gt=0)

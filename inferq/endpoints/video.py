@@ -76,7 +76,8 @@ def _work(body: Body, _model: ModelSettings, _files: Files) -> float:
 def _admit(body: Body, model: ModelSettings, _files: Files) -> None:
     limits = model.limits
     limits.check("duration", _length(body), "duration", "{value:g} s were asked for")
-    limits.check("pixels", _pixels(body), "resolution", "a frame has {value:.0f} pixels")
+    named = next((name for name in ("resolution", "size") if body.get(name)), "width")
+    limits.check("pixels", _pixels(body), named, "a frame has {value:.0f} pixels")
     limits.check("steps", body.get("steps"), "steps", "{value:.0f} steps were asked for")
     limits.check("fps", body.get("fps"), "fps", "{value:g} frames per second were asked for")
 

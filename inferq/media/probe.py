@@ -24,7 +24,6 @@ from PIL import (
     Image,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
 )
@@ -36,17 +35,17 @@ CPU_SECONDS = 10
 MEASURE_SECONDS = 2.0
 """How long packets are read to find out a length that no header tells."""
 
-_PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
+MOST_FRAMES = 10_000
+"""Of a GIF, whose header does not tell how many it has: they are found by reading it to the end."""
+
+_PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin)
 """Imported here so that Pillow never looks for others."""
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-_PICTURES = {
+_PICTURES = {  # as `inferq.media.facts` has them, which this program cannot import
     "PNG": "image/png",
     "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # a JPEG with more pictures behind it
     "WEBP": "image/webp",
     "GIF": "image/gif",
     "BMP": "image/bmp",
-    "TIFF": "image/tiff",
 }
 _CONTAINERS = {  # FFmpeg's demuxer: media type of sound, media type of video
     "wav": ("audio/wav", "video/wav"),
@@ -67,12 +66,14 @@ _CONTAINERS = {  # FFmpeg's demuxer: media type of sound, media type of video
     "mpeg": ("audio/mpeg", "video/mpeg"),
     "mpegts": ("audio/mp2t", "video/mp2t"),
 }
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _MAGIC = (
     (b"%PDF-", "application/pdf"),
     (b"PK\x03\x04", "application/zip"),
     (b"\x1f\x8b", "application/gzip"),
+    *((magic, "image/tiff") for magic in _TIFF),
 )
-_BROKEN_PICTURE = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_BROKEN_PICTURE = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 _OTHER_PICTURES = {b"avif": "image/avif", b"avis": "image/avif", b"heic": "image/heic", b"mif1": "image/heif"}
 _OPTIONS = {"format_whitelist": ",".join(_CONTAINERS), "protocol_whitelist": "pipe"}
 
@@ -116,25 +117,41 @@ def examine(path: str) -> dict[str, Any]:
 def picture(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
     """1. A format of the list; 2. one that begins like it and is broken, which raises; 3. None for all else."""
     try:
-        image = Image.open(file, formats=_FORMATS)
+        image = Image.open(file, formats=tuple(_PICTURES))
     except UnidentifiedImageError:
         if head.startswith(_BROKEN_PICTURE) or head[8:12] == b"WEBP":
             raise
         return None
     with image:
-        form, frames = image.format or "", getattr(image, "n_frames", 1)
+        form, frames = image.format or "", frames_of(image)
+        if frames > MOST_FRAMES and form == "GIF":
+            return {"error": f"it has more than {MOST_FRAMES} frames"}
         return {
             "kind": "image",
-            "media_type": _PICTURES[form],
+            # Pillow calls a JPEG with more pictures behind it MPO.
+            "media_type": _PICTURES["JPEG" if form == "MPO" else form],
             "width": image.width,
             "height": image.height,
             "frames": 1 if form == "MPO" else frames,
         }
 
 
+def frames_of(image: Image.Image) -> int:
+    """Frames as the header has them; those of a GIF are counted, up to one more than are taken."""
+    if not isinstance(image, GifImagePlugin.GifImageFile):
+        return getattr(image, "n_frames", 1)
+    for count in range(1, MOST_FRAMES + 1):
+        try:
+            # As Pillow's `n_frames` does, which has no bound. Its public `seek` would decode.
+            image._seek(count, update_image=False)  # noqa: SLF001
+        except EOFError:
+            return count
+    return MOST_FRAMES + 1
+
+
 def recording(file: BinaryIO, head: bytes) -> dict[str, Any] | None:
     """Sound or video in a container of the list, or None."""
-    if head[4:8] == b"ftyp" and head[8:12] in _OTHER_PICTURES:
+    if head.startswith(_TIFF) or (head[4:8] == b"ftyp" and head[8:12] in _OTHER_PICTURES):
         return None
     file.seek(0)
     try:

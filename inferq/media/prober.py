@@ -16,6 +16,7 @@ from typing import Self
 from inferq import errors
 from inferq.media import facts
 from inferq.media.facts import Facts
+from inferq.media.turns import Turns
 
 CHILDREN = 2
 FILE_SECONDS = 5.0
@@ -35,14 +36,17 @@ class Prober:
 
     def __init__(self, children: int = CHILDREN, seconds: float = FILE_SECONDS) -> None:
         self._seconds = seconds
-        self._turns = asyncio.Semaphore(children)
+        self._turns = Turns(children)
         self._idle: list[_Child] = []
         self._probing: set[asyncio.Task[Facts]] = set()
 
-    async def probe(self, path: Path) -> Facts:
-        """Facts about a file, `error` among them. Raises Unavailable when no child can be started."""
+    async def probe(self, path: Path, tenant: str = "") -> Facts:
+        """Facts about a file, `error` among them. Tenants take turns.
+
+        Raises Unavailable when no child can be started.
+        """
         # A task of its own: a caller who leaves must not leave a child behind with half a conversation.
-        task = asyncio.create_task(self._probe(path))
+        task = asyncio.create_task(self._probe(path, tenant))
         self._probing.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -55,15 +59,15 @@ class Prober:
         await asyncio.gather(*(child.kill() for child in self._idle))
         self._idle.clear()
 
-    async def _probe(self, path: Path) -> Facts:
-        async with self._turns:
+    async def _probe(self, path: Path, tenant: str) -> Facts:
+        async with self._turns.turn(tenant):
             child = await self._child()
             try:
                 async with asyncio.timeout(self._seconds):
                     found = await child.ask(path)
             except TimeoutError:
                 await child.kill()
-                return Facts(error=f"looking into it took longer than {self._seconds:g} s")
+                return Facts(error=f"looking into it took longer than {self._seconds:g} s", slow=True)
             except (OSError, EOFError, ValueError, TypeError):
                 await child.kill()
                 return Facts(error="it is damaged")

@@ -16,6 +16,8 @@ import httpx2
 import pytest
 
 from inferq.config import Settings
+from inferq.media.facts import Facts
+from inferq.media.prober import Prober
 from queues import frames
 from queues.attempts import Attempt, Finish, Outcome
 from tests.api.stack import Replica, Stack, recorded, serving, settings_for
@@ -434,3 +436,25 @@ async def test_what_is_no_sound_is_refused_at_the_door(stack: Stack, content: by
     error = answer.json()["error"]
     assert error["param"] == "file"
     assert said in error["message"], error
+
+
+async def test_files_wait_their_tenants_turn(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+    probe = Prober.probe
+
+    async def recorded(prober: Prober, path: Path, tenant: str = "") -> Facts:
+        turns.append(tenant)
+        return await probe(prober, path, tenant)
+
+    monkeypatch.setattr(Prober, "probe", recorded)
+    form = await stack.http.post(
+        "/v1/audio/transcriptions",
+        data={"model": "hear", "background": "true"},
+        files={"file": ("a.wav", recording(), "audio/wav")},
+        headers=stack.headers("user"),
+    )
+    sound = "data:audio/wav;base64," + base64.b64encode(recording()[:-100]).decode()
+    job = {"model": "hear", "body": {"file": sound}}
+    named = await stack.post("/v1/jobs", job, "other")
+    assert (form.status_code, named.status_code) == (202, 202), (form.text, named.text)
+    assert turns == ["user", "other"]

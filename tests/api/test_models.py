@@ -87,6 +87,22 @@ async def test_what_was_learnt_survives_the_unload(stack: Stack, settings: Setti
     assert listed["demo-chat"]["facts"] == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (["completions"], ["/v1/completions"]),
+        (["completions", "audio/speech"], ["/v1/completions"]),
+        ("completions", ["/v1/chat/completions", "/v1/completions"]),
+    ],
+    ids=["fewer", "others", "nonsense"],
+)
+async def test_endpoints_that_a_model_does_not_serve_are_not_listed(
+    stack: Stack, settings: Settings, said: Any, shown: list[str]
+) -> None:
+    await learn(settings, "demo-chat", facts={"endpoints": said})
+    assert (await info_of(stack, "demo-chat"))["endpoints"] == shown
+
+
 async def test_what_was_learnt_of_another_source_says_nothing(stack: Stack, settings: Settings) -> None:
     await learn(settings, "demo-embed", source="embed models/before")
     assert (await info_of(stack, "demo-embed"))["load_seconds"] is None

@@ -120,5 +120,6 @@ def test_a_language_that_is_missing_lists_those_that_are_there(asr: EngineProces
 
 
 def test_translation_is_refused_by_a_model_that_cannot(asr: EngineProcess, voices: Voices) -> None:
+    assert asr.get("/health").json()["endpoints"] == ["audio/transcriptions"]
     response = asr.post("/v1/audio/translations", {"file": voices.url("hello.wav")})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "unsupported_endpoint")

@@ -90,6 +90,7 @@ def test_a_language_that_is_asked_for_is_the_one_written(
 def test_translation_is_into_english(
     whisper: EngineProcess, phrases: dict[str, dict[str, Any]], said: str
 ) -> None:
+    assert "audio/translations" in whisper.get("/health").json()["endpoints"]
     body = ask(whisper, TRANSLATE, said, response_format="verbose_json").json()
     wanted = [phrases[name]["english"] or phrases[name]["written"] for name in SAID]
     assert [each["text"] for each in body["segments"]] == wanted

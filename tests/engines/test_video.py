@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.engines.film import Film, decode, difference, unlike
 from tests.engines.paint import hostile, plain, shelve
-from tests.engines.process import EngineProcess, demo_model, eventually, running, spawn
+from tests.engines.process import ROOT, EngineProcess, demo_model, eventually, running, spawn
 
 PATH = "/v1/video/generations"
 SHORT = {"prompt": "a red cat", "duration": 1, "size": "64x64", "seed": 1, "steps": 2}
@@ -58,6 +59,14 @@ def test_the_file_has_the_asked_length_and_rate(
     assert (len(seen.times), seen.fps.removesuffix("/1")) == (frames, rate)
     assert seen.seconds == pytest.approx(frames / (fps or 8), rel=0.002)
     assert seen.times == pytest.approx([number / (fps or 8) for number in range(frames)], abs=0.002)
+
+
+def test_the_shipped_limits_are_what_the_demo_model_can(socket_dir: Path) -> None:
+    """So the gateway refuses what its engine would."""
+    shipped = yaml.safe_load((ROOT / "scheduler_config.yaml").read_text())["models"]["demo-video"]["limits"]
+    with running("video", socket_dir, str(demo_model("demo-video")), options={"threads": 1}) as engine:
+        facts = engine.get("/health").json()
+    assert (shipped["pixels"], shipped["duration"]) == (facts["max_pixels"], facts["max_duration"])
 
 
 def test_the_default_is_what_the_model_makes(video: EngineProcess, tmp_path: Path) -> None:

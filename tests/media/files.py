@@ -23,6 +23,13 @@ def picture(form: str, size: tuple[int, int] = (40, 30), frames: int = 1, **opti
     return stream.getvalue()
 
 
+def gif(frames: int) -> bytes:
+    """A moving picture of 1x1 pixels."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\x00\x00\x00\xff\xff\xff"
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x4c\x01\x00"
+    return head + frame * frames + b";"
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has hardly any data."""
 

@@ -114,6 +114,12 @@ async def test_kinds(
     assert names(artifacts, home) == set()
 
 
+async def test_a_picture_that_no_engine_reads_is_refused_with_those_that_are(store: MediaStore):
+    said = r"expected a picture \(PNG, JPEG, WEBP, GIF, BMP\), but the file is image/tiff"
+    with pytest.raises(errors.InvalidRequest, match=said):
+        await store.take(data_url(files.picture("TIFF")), param="image", wants="image")
+
+
 def test_a_video_with_sound_can_be_listened_to():
     limits = Limits(pixels=100, seconds=10, frames=100)
     facts = Facts(kind="video", width=10, height=10, frames=10, seconds=1, channels=2)
@@ -189,12 +195,13 @@ async def test_bytes_that_are_here_already_survive_a_refusal(store: MediaStore, 
     assert await read(artifacts, digest(PNG)) == PNG
 
 
-async def test_limits_of_one_call(store: MediaStore):
-    narrow = Limits(pixels=100, seconds=0.5, frames=1)
+async def test_the_configured_limits_hold(artifacts: ArtifactStore, store: MediaStore):
+    narrow = media_store(artifacts, max_image_pixels=100, max_audio_seconds=0.5)
     for data in (PNG, WAV):
         with pytest.raises(errors.InvalidRequest, match="more than the limit"):
-            await store.take(data_url(data), param="x", limits=narrow)
+            await narrow.take(data_url(data), param="x")
         await store.take(data_url(data), param="x")
+    await narrow.close()
 
 
 async def test_an_upload_over_the_limit_leaves_nothing(artifacts: ArtifactStore, home: Path):
@@ -292,9 +299,9 @@ async def test_the_same_bytes_are_looked_into_once(
     looked: list[Path] = []
     probe = Prober.probe
 
-    async def counted(prober: Prober, path: Path) -> Facts:
+    async def counted(prober: Prober, path: Path, tenant: str) -> Facts:
         looked.append(path)
-        return await probe(prober, path)
+        return await probe(prober, path, tenant)
 
     monkeypatch.setattr(Prober, "probe", counted)
     monkeypatch.setattr(media, "REMEMBERED", 2)
@@ -314,7 +321,7 @@ async def test_the_same_bytes_are_looked_into_once(
 
 
 async def test_a_failed_look_is_not_remembered(store: MediaStore, monkeypatch: pytest.MonkeyPatch):
-    async def fails(_prober: Prober, _path: Path) -> Facts:
+    async def fails(_prober: Prober, _path: Path, _tenant: str) -> Facts:
         return Facts(error="it is damaged")
 
     with monkeypatch.context() as patch:
@@ -322,6 +329,28 @@ async def test_a_failed_look_is_not_remembered(store: MediaStore, monkeypatch: p
         with pytest.raises(errors.InvalidRequest, match="it is damaged"):
             await store.take(data_url(PNG), param="image")
     await store.take(data_url(PNG), param="image", wants="image")
+
+
+async def test_a_file_that_took_too_long_is_refused_unseen_for_a_while(
+    store: MediaStore, monkeypatch: pytest.MonkeyPatch
+):
+    looks = 0
+
+    async def slow(_prober: Prober, _path: Path, _tenant: str) -> Facts:
+        nonlocal looks
+        looks += 1
+        return Facts(error="looking into it took longer than 5 s", slow=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prober, "probe", slow)
+        for tenant in "aab":
+            with pytest.raises(errors.InvalidRequest, match="longer than 5 s"):
+                await store.take(data_url(PNG), param="image", tenant=tenant)
+        assert looks == 1
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now + media.SLOW_SECONDS + 60)
+    assert (await store.take(data_url(PNG), param="image")).facts.error is None
 
 
 async def test_many_at_once(store: MediaStore):

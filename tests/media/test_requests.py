@@ -36,10 +36,10 @@ async def test_the_files_of_a_request_have_a_bound_together(artifacts: ArtifactS
     # Any two of the three fit, so the answer is the same whichever is there first.
     most, size = 2 * max(len(PNG), len(other)), 2 * len(PNG) + len(other)
     store = media_store(artifacts, max_media_bytes=most)
-    await store.take_all(naming(data_url(PNG), data_url(other)))
+    await store.take_all(naming(data_url(PNG), data_url(other)), tenant="a")
     for third in (data_url(PNG), f"artifact:{digest(PNG)}"):
         with pytest.raises(errors.BodyTooLarge, match=f"limit of {most} bytes") as caught:
-            await store.take_all(naming(data_url(PNG), data_url(other), third))
+            await store.take_all(naming(data_url(PNG), data_url(other), third), tenant="a")
         assert f"{size} bytes" in caught.value.message
         assert str(caught.value.param).startswith("messages[0].content[")
     await store.close()
@@ -71,7 +71,7 @@ async def test_one_deadline_for_all_files_of_a_request(artifacts: ArtifactStore)
     began = time.monotonic()
     async with answering(slow) as server:
         with pytest.raises(errors.InvalidRequest, match=r"together took longer than 0\.5 s"):
-            await store.take_all(naming(*(server.url(f"/{number}") for number in range(40))))
+            await store.take_all(naming(*(server.url(f"/{number}") for number in range(40))), tenant="a")
     assert time.monotonic() - began < 4
     assert slow.asked < 40
     await store.close()
@@ -81,19 +81,37 @@ async def test_a_few_files_of_a_request_are_fetched_at_a_time(artifacts: Artifac
     store, slow = fetching(artifacts), Slow(0.1)
     async with answering(slow) as server:
         request = naming(*(server.url(f"/{number}") for number in range(9)))
-        await store.take_all(request)
+        await store.take_all(request, tenant="a")
     assert slow.most == media.AT_ONCE
     assert {place.named for place in request.places()} == {f"artifact:{digest(PNG)}"}
     assert len(request.files) == 9
     await store.close()
 
 
-async def test_fetches_of_one_process_are_bounded(artifacts: ArtifactStore):
-    store, slow = fetching(artifacts, max_fetches=2), Slow(0.05)
+async def test_fetches_of_one_process_are_bounded_and_half_of_them_are_for_others(artifacts: ArtifactStore):
+    store, slow = fetching(artifacts, max_fetches=3), Slow(0.05)
     async with answering(slow) as server:
         urls = [server.url(f"/{number}") for number in range(3)]
-        await asyncio.gather(*(store.take_all(naming(*urls)) for _ in range(3)))
-    assert (slow.most, slow.asked) == (2, 9)
+        await asyncio.gather(*(store.take_all(naming(*urls), tenant="a") for _ in range(3)))
+        assert (slow.most, slow.asked) == (2, 9)
+        await asyncio.gather(*(store.take_all(naming(*urls), tenant=tenant) for tenant in "abab"))
+    assert (slow.most, slow.asked) == (3, 21)
+    await store.close()
+
+
+async def test_a_tenant_with_slow_urls_keeps_nobody_else_from_fetching(artifacts: ArtifactStore):
+    store, never, quick = fetching(artifacts, max_fetches=4), Slow(60), Slow(0)
+    async with answering(never) as stuck, answering(quick) as server:
+        slow = [
+            asyncio.create_task(store.take(stuck.url(f"/{n}"), param="image", tenant="a")) for n in range(20)
+        ]
+        while never.now < 2:
+            await asyncio.sleep(0.01)
+        assert (await store.take(server.url(), param="image", tenant="b")).size == len(PNG)
+        assert never.asked == 2
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
     await store.close()
 
 
@@ -101,8 +119,8 @@ async def test_the_first_error_and_a_cancellation_end_the_other_fetches(artifact
     store, slow = fetching(artifacts), Slow(60)
     async with answering(slow) as server:
         with pytest.raises(errors.InvalidRequest, match="public address"):
-            await store.take_all(naming(server.url(), "https://10.0.0.1/"))
-        task = asyncio.create_task(store.take_all(naming(server.url(), server.url())))
+            await store.take_all(naming(server.url(), "https://10.0.0.1/"), tenant="a")
+        task = asyncio.create_task(store.take_all(naming(server.url(), server.url()), tenant="a"))
         while slow.asked < 2:
             await asyncio.sleep(0.01)
         task.cancel()

@@ -117,9 +117,10 @@ class AsrEngine(Engine):
         self.decoders.stop()
 
     def details(self) -> Mapping[str, Any]:
-        window = self.pipeline.window
+        window, abilities = self.pipeline.window, self.recogniser.abilities
         return {
-            "languages": list(self.recogniser.abilities.languages),
+            "endpoints": ["audio/transcriptions", *["audio/translations"] * abilities.translates],
+            "languages": list(abilities.languages),
             "batches": window.batches,
             "items": window.items,
             "waiting": window.waiting(),

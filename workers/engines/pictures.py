@@ -1,6 +1,6 @@
 """Reading the pictures that callers send: measured by their header before a pixel is decoded, then as plain RGB.
 
-Formats are those that OpenAI names, PNG, JPEG, WebP and GIF without animation, and BMP. Whatever a file does to the
+Formats are those that the gateway takes: what OpenAI names, GIF without animation, and BMP. Whatever a file does to the
 decoder, the answer is a BadRequest that names its field. Must not know what a picture is for.
 """
 
@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from inferq.media.facts import PICTURES
 from workers.engines.failures import BadRequest
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+FORMATS = tuple(PICTURES)
 MOVING = ("PNG", "WEBP", "GIF")  # a JPEG of several pictures is a camera's, and its first one is the picture
 # Models scale the shorter side up; a thread of pixels would then fill the memory with its length.
 MOST_ASPECT = 50
