@@ -15,8 +15,9 @@ SILENCE = 30.0
 """Seconds without a byte after which a body counts as broken off."""
 LONGEST = 600.0
 """Seconds in which a whole body has to come."""
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 64 * 2**20
+LINGER_SECONDS = 2.0
+"""How long, and how much, is read of what was refused, so that its sender reads the answer."""
+LINGER_BYTES = 64 * 2**20
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -102,8 +103,8 @@ class Body:
         """
         size, more, self.more = 0, self.more, False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                while more and size < _LINGER_BYTES:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while more and size < LINGER_BYTES:
                     message = await self._request.receive()
                     if message["type"] == "http.disconnect":
                         raise CallerLeft

@@ -83,7 +83,7 @@ async def refusal(request: Request, on_file: Any = whole, **more: Any) -> errors
 
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(body, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(body, "LINGER_SECONDS", 0.2)
 
 
 async def test_text_becomes_what_the_table_says():
