@@ -14,7 +14,9 @@ from inferq import errors
 SILENCE = 30.0
 """Seconds without a byte after which a body counts as broken off."""
 LONGEST = 600.0
-"""Seconds in which a whole body has to come."""
+"""Seconds in which a whole body has to come, and longer by what came: see SLOWEST."""
+SLOWEST = 1024
+"""Bytes for which a body may take another second: a large one may take hours, one that drips may not."""
 LINGER_SECONDS = 2.0
 """How long, and how much, is read of what was refused, so that its sender reads the answer."""
 LINGER_BYTES = 64 * 2**20
@@ -83,7 +85,8 @@ class Body:
         except TimeoutError:
             self.more = False
             raise errors.BodyTooSlow(
-                f"The request body did not come: no part of it for {SILENCE:g} s, or not all within {LONGEST:g} s."
+                f"The request body did not come: no part of it for {SILENCE:g} s, or, after {LONGEST:g} s, "
+                f"less than {SLOWEST} bytes a second."
             ) from None
         if message["type"] == "http.disconnect":
             self.more = False
@@ -91,6 +94,7 @@ class Body:
         part: bytes = message.get("body", b"")
         self.more = message.get("more_body", False)
         self._left -= len(part)
+        self._deadline += len(part) / SLOWEST
         if self._left < 0:
             await self.discard()
             raise _too_large(self._limit)

@@ -361,6 +361,20 @@ async def test_a_form_that_drips(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(await refusal(made), errors.BodyTooSlow)
 
 
+async def test_a_large_body_may_take_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(body, "LONGEST", 0.3)
+    data = part("n", "1") + part("file", b"x" * 40_000, "a") + END
+    made = request_of(b"")
+    pieces = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.1)
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    made._receive = receive
+    assert (await read(made))["n"] == 1
+
+
 async def test_a_caller_who_leaves():
     made = request_of(part("n", "1"))
     messages = [
