@@ -72,7 +72,9 @@ async def whole(file: FormFile) -> Any:
 
 
 async def read(request: Request, on_file: Any = whole, limit: int = 10_000_000) -> dict[str, Any]:
-    return await read_form(request, TABLE, files={"image", "file"}, on_file=on_file, limit=limit)
+    return await read_form(
+        request, TABLE, files={"image", "file"}, on_file=on_file, limit=limit, most_files=0
+    )
 
 
 async def refusal(request: Request, on_file: Any = whole, **more: Any) -> errors.InvalidRequest:

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from inferq.config import Settings
+from inferq.endpoints.sound import MOST_FILES
 from queues import frames
 from queues.attempts import Attempt, Finish, Outcome
 from tests.api.stack import Replica, Stack, recorded, serving, settings_for
@@ -385,9 +386,11 @@ async def test_a_background_transcription_is_a_job_with_partial_texts(
     await replica.close()
 
 
-async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settings) -> None:
+@pytest.mark.parametrize("count", [2, MOST_FILES])
+async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settings, count: int) -> None:
     replica = Replica(settings, "hear")
-    sounds = [("files", (f"{name}.wav", recording(), "audio/wav")) for name in "ab"]
+    names = [f"{number}.wav" for number in range(count)]
+    sounds = [("files", (name, recording(), "audio/wav")) for name in names]
     answer = await stack.http.post(
         "/v1/audio/transcriptions",
         data={"model": "hear", "background": "true"},
@@ -396,7 +399,7 @@ async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settin
     )
     assert answer.status_code == 202, answer.text
     body = json.loads((await replica.claim()).job.spec.body)
-    assert [each["filename"] for each in body["files"]] == ["a.wav", "b.wav"]
+    assert [each["filename"] for each in body["files"]] == names
     assert all(each["file"].startswith("artifact:") for each in body["files"])
     await replica.close()
 
