@@ -150,6 +150,16 @@ async def test_what_cannot_fit_is_refused_before_it_waits(
     assert said in error["message"]
 
 
+async def test_a_video_starts_from_one_picture(stack: Stack) -> None:
+    film = {"model": "film", "prompt": "a cat", "image_url": "data:,a", "input_reference": "data:,b"}
+    response = await stack.post("/v1/videos", film)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["param"] == "input_reference"
+    assert "'input_reference'" in error["message"]
+    assert "'image_url'" in error["message"]
+
+
 async def test_a_video_is_a_task_in_three_shapes(stack: Stack, settings: Settings) -> None:
     film = {"model": "film", "prompt": "a cat", "duration": 2, "fps": 8, "resolution": "64x64"}
     made = await stack.post("/v1/video/generations", film)
