@@ -29,8 +29,9 @@ BACKLOG = 2048
 KEEP_ALIVE = 75
 """Seconds an idle connection stays open; longer than clients' pools keep theirs, so it is they who close."""
 
-OTHER_FILES = 256
-"""Open files that are left for all else: Redis, the database, uploads, the connections of probes."""
+OTHER_FILES = 1024
+"""Open files that are left for all else: Redis, the database, the connections of probes, and uploads, of which each
+holds one until the form that it comes in is read."""
 
 
 def allow_connections(wanted: int) -> None:
@@ -45,9 +46,9 @@ def allow_connections(wanted: int) -> None:
 
 
 def most_connections(wanted: int) -> int:
-    """As many of the wanted connections as the limit of open files leaves room for."""
+    """As many of the wanted connections as the limit of open files leaves room for; half of it where it is low."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(soft // 2, soft - OTHER_FILES))
 
 
 def listen(host: str, port: int) -> socket.socket:
