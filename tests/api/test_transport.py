@@ -178,6 +178,16 @@ async def test_what_is_no_http_gets_the_one_shape(stack: Stack) -> None:
     assert (status, error["code"]) == (400, "invalid_request")
 
 
+async def test_other_protocols_are_not_spoken(stack: Stack) -> None:
+    async with calling(stack) as caller:
+        await caller.send(LIVE + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await caller.answer())[0] == 200
+        await caller.send(LIVE + END)
+        assert (await caller.answer())[0] == 200
+        await caller.send(b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await caller.refusal())[0] == 400
+
+
 @pytest.fixture
 async def hasty(settings: Settings, template: Path) -> AsyncIterator[Stack]:
     """An API that waits for headers only a moment."""
