@@ -14,9 +14,12 @@ from inferq import errors
 SILENCE = 30.0
 """Seconds without a byte after which a body counts as broken off."""
 LONGEST = 600.0
-"""Seconds in which a whole body has to come."""
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 64 * 2**20
+"""Seconds in which a whole body has to come, and longer by what came: see SLOWEST."""
+SLOWEST = 1024
+"""Bytes for which a body may take another second: a large one may take hours, one that drips may not."""
+LINGER_SECONDS = 2.0
+"""How long, and how much, is read of what was refused, so that its sender reads the answer."""
+LINGER_BYTES = 64 * 2**20
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -82,7 +85,8 @@ class Body:
         except TimeoutError:
             self.more = False
             raise errors.BodyTooSlow(
-                f"The request body did not come: no part of it for {SILENCE:g} s, or not all within {LONGEST:g} s."
+                f"The request body did not come: no part of it for {SILENCE:g} s, or, after {LONGEST:g} s, "
+                f"less than {SLOWEST} bytes a second."
             ) from None
         if message["type"] == "http.disconnect":
             self.more = False
@@ -90,6 +94,7 @@ class Body:
         part: bytes = message.get("body", b"")
         self.more = message.get("more_body", False)
         self._left -= len(part)
+        self._deadline += len(part) / SLOWEST
         if self._left < 0:
             await self.discard()
             raise _too_large(self._limit)
@@ -102,8 +107,8 @@ class Body:
         """
         size, more, self.more = 0, self.more, False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                while more and size < _LINGER_BYTES:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while more and size < LINGER_BYTES:
                     message = await self._request.receive()
                     if message["type"] == "http.disconnect":
                         raise CallerLeft

@@ -27,6 +27,8 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.ModelTooLarge: 400,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
+    errors.HeadersTooLarge: 431,
+    errors.HeadersTooSlow: 408,
     errors.NotReady: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -45,6 +47,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,
     errors.StoreUnavailable: 503,
+    errors.TooManyConnections: 503,
     errors.ConfigError: 500,
 }
 

@@ -27,7 +27,8 @@ from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STR
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MOST_PARTS = 128
+MOST_FIELDS = 128
+"""Parts of a form beside the files that one request may bring."""
 MOST_TEXT = 8 * 2**20
 """Bytes in all text fields together."""
 MOST_HEADERS = 8
@@ -65,13 +66,20 @@ def is_form(request: Request) -> bool:
 
 
 async def read_form(
-    request: Request, table: Table, *, files: Collection[str], on_file: OnFile, limit: int
+    request: Request,
+    table: Table,
+    *,
+    files: Collection[str],
+    on_file: OnFile,
+    limit: int,
+    most_files: int,
 ) -> dict[str, Any]:
     """The body of a form, its text turned into what `table` says; fields without a row stay text.
 
     ``name`` is a single value, or one item of a list where the row says array; ``name[]`` is one item of a list;
     ``name[key]`` is one key of an object, and numbers and booleans there are read as such. `files` are the fields that
-    take files; text in them is taken too, as a reference to one. `limit` bounds the whole body in bytes.
+    take files; text in them is taken too, as a reference to one. `limit` bounds the whole body in bytes, `most_files`
+    together with MOST_FIELDS its parts.
 
     Raises InvalidRequest, BodyTooLarge, BodyTooSlow, CallerLeft, and what `on_file` raises.
     """
@@ -79,7 +87,7 @@ async def read_form(
     await body.start()
     form = _Form(table)
     try:
-        parts = _Parts(body, _boundary(request))
+        parts = _Parts(body, _boundary(request), MOST_FIELDS + most_files)
         while (headers := await parts.next()) is not None:
             await _take(headers, parts, form, files, on_file)
         while body.more:
@@ -115,8 +123,9 @@ class _Mark(Enum):
 class _Parts:
     """The parts of a form, one after the other, parsed as the body arrives."""
 
-    def __init__(self, body: Body, boundary: bytes) -> None:
+    def __init__(self, body: Body, boundary: bytes, most: int) -> None:
         self._body = body
+        self._most = most
         self._events: deque[dict[bytes, bytes] | bytes | _Mark] = deque()
         self._inside = False
         self._count = 0
@@ -166,8 +175,8 @@ class _Parts:
 
     def _begin(self) -> None:
         self._count += 1
-        if self._count > MOST_PARTS:
-            raise errors.InvalidRequest(f"The form has more than {MOST_PARTS} parts.")
+        if self._count > self._most:
+            raise errors.InvalidRequest(f"The form has more than {self._most} parts.")
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:

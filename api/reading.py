@@ -49,6 +49,7 @@ async def read_request(request: Request, endpoint: Endpoint) -> Body:
             files=endpoint.uploads,
             on_file=take,
             limit=context.settings.media.max_upload,
+            most_files=context.settings.media.max_media_per_request,
         )
         find_model(context.catalog, endpoint, body, proxy=request.scope.get("proxy"))
         for draft in drafts:

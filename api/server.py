@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from api.app import create_app
 from api.context import Context
+from api.transport import bounded
 from inferq import errors
 from inferq.config import Settings
 from queues import open_gateway
@@ -26,6 +28,27 @@ log = logging.getLogger("api")
 BACKLOG = 2048
 KEEP_ALIVE = 75
 """Seconds an idle connection stays open; longer than clients' pools keep theirs, so it is they who close."""
+
+OTHER_FILES = 1024
+"""Open files that are left for all else: Redis, the database, the connections of probes, and uploads, of which each
+holds one until the form that it comes in is read."""
+
+
+def allow_connections(wanted: int) -> None:
+    """Raise this process' limit of open files so that `wanted` connections fit, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < files:
+        most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        # macOS refuses what is beyond a limit that it does not tell.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_connections(wanted: int) -> int:
+    """As many of the wanted connections as the limit of open files leaves room for; half of it where it is low."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(soft // 2, soft - OTHER_FILES))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -73,7 +96,7 @@ def server_for(app: ASGIApp, settings: Settings) -> Server:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=bounded(settings.api.header_timeout, most_connections(settings.api.max_connections)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -90,6 +113,7 @@ def server_for(app: ASGIApp, settings: Settings) -> Server:
 
 async def serve(settings: Settings, sock: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls end within `processing.drain_timeout`."""
+    allow_connections(settings.api.max_connections)
     async with opened(settings) as context:
         server = server_for(create_app(context), settings)
 

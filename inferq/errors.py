@@ -7,6 +7,8 @@
     │   ├── ModelTooLarge           no device has the memory
     │   ├── BodyTooLarge
     │   ├── BodyTooSlow
+    │   ├── HeadersTooLarge
+    │   ├── HeadersTooSlow
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
@@ -24,7 +26,8 @@
     │   └── StreamBroken
     ├── Unavailable                 a part of the system is away
     │   ├── QueueUnavailable        Redis
-    │   └── StoreUnavailable        SQL or the artifact store
+    │   ├── StoreUnavailable        SQL or the artifact store
+    │   └── TooManyConnections
     └── ConfigError                 the configuration cannot be used
 
 `api.errors` maps classes to HTTP, `inferq.cli.exits` to exit codes; a test checks that every class has a row there.
@@ -86,6 +89,18 @@ class BodyTooSlow(InvalidRequest):
     """The request body stopped coming before its end."""
 
     code = "body_too_slow"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request's headers are larger, or more, than the limit."""
+
+    code = "headers_too_large"
+
+
+class HeadersTooSlow(InvalidRequest):
+    """The request's headers did not come to their end in time."""
+
+    code = "headers_too_slow"
 
 
 class NotReady(InvalidRequest):
@@ -198,6 +213,12 @@ class StoreUnavailable(Unavailable):
     """The job store (SQL) is away."""
 
     code = "store_unavailable"
+
+
+class TooManyConnections(Unavailable):
+    """The server has as many open connections as it may."""
+
+    code = "too_many_connections"
 
 
 class ConfigError(InferqError):

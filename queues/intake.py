@@ -91,17 +91,14 @@ class Intake:
             )
         else:
             page = await self._ledger.list_jobs(state=state, **filters)
-        waiting = [job.id for job in page.jobs if not job.terminal]
+        live = [job for job in page.jobs if not job.terminal]
         try:
-            known = dict(zip(waiting, await self._queue.states(waiting), strict=True)) if waiting else {}
+            known = {job.id: job for job in await self._queue.with_runs(live)} if live else {}
         except errors.QueueUnavailable:
             if state is JobState.RUNNING:
                 raise
             return page
-        jobs = [
-            replace(job, state=JobState.RUNNING) if known.get(job.id) == JobState.RUNNING else job
-            for job in page.jobs
-        ]
+        jobs = [known.get(job.id, job) for job in page.jobs]
         return replace(page, jobs=[job for job in jobs if state is None or job.state is state])
 
     async def cancel(self, job_id: str, failure: Failure = CANCELLED) -> Job:

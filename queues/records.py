@@ -1,11 +1,15 @@
 """How a job is written in its Redis hash, and read back. The only place that knows the field names besides the Lua."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
+
+RUN = ("state", "attempt", "started", "replica", "progress")
+"""What changes about a job when it is claimed."""
 
 
 def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
@@ -75,6 +79,22 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         finished_at=number("finished"),
         replica=word("replica") or None,
         progress=number("progress"),
+    )
+
+
+def running(job: Job, values: list[bytes | None]) -> Job:
+    """The job with the values of RUN that its hash has; the same when it does not run."""
+    record = {name: value for name, value in zip(RUN, values, strict=True) if value is not None}
+    if record.get("state") != JobState.RUNNING.encode():
+        return job
+    run = job_of(job.id, record)
+    return replace(
+        job,
+        state=run.state,
+        attempt=run.attempt,
+        started_at=run.started_at,
+        replica=run.replica,
+        progress=run.progress,
     )
 
 

@@ -5,6 +5,7 @@ It must not know SQL: replicas use this module alone. How blobs lie on the file 
 """
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -19,6 +20,8 @@ from storage.copies import Copies
 from storage.systemerrors import first_line, is_no_space
 
 __all__ = ["CHUNK", "COPIES_BYTES", "COPIES_FOLDER", "LEFTOVER_AGE", "Artifact", "ArtifactStore", "Upload"]
+
+log = logging.getLogger("storage")
 
 CHUNK = 1 << 20
 """Bytes that one read takes into memory."""
@@ -50,7 +53,14 @@ class ArtifactStore:
         """
         place = url if "://" in url else str((home / url).absolute())
         folder = (home / COPIES_FOLDER).absolute()
-        return cls(await _blocking(place, Blobs.at, place, folder), Copies(folder, copies_bytes), place)
+        try:
+            blobs = await asyncio.to_thread(Blobs.at, place, folder)
+        except Exception as error:
+            # Said to whoever starts the process, who has to know where.
+            raise errors.StoreUnavailable(
+                f"the artifact store {place} cannot be used: {_reason(error)}"
+            ) from error
+        return cls(blobs, Copies(folder, copies_bytes), place)
 
     @property
     def local_folder(self) -> Path:
@@ -149,7 +159,13 @@ class ArtifactStore:
         return await self._run(self._blobs.sweep, age)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await _blocking(self._shown, function, *arguments)
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except Exception as error:
+            log.warning("the artifact store %s cannot be used: %s", self._shown, _reason(error))
+            # Callers read this: where the store lies, and what its library says of it, is not for them.
+            why = ": the disk is full" if is_no_space(error) else ""
+            raise errors.StoreUnavailable(f"the artifact store cannot be used{why}") from error
 
 
 class Upload:
@@ -182,10 +198,6 @@ class Upload:
         return artifact
 
 
-async def _blocking(shown: str, function: Callable[..., T], *arguments: object) -> T:
-    try:
-        return await asyncio.to_thread(function, *arguments)
-    except Exception as error:
-        # Each file system brings its library's own errors; here they all mean the same.
-        full = "the disk is full" if is_no_space(error) else first_line(error)
-        raise errors.StoreUnavailable(f"the artifact store {shown} cannot be used: {full}") from error
+def _reason(error: Exception) -> str:
+    """Each file system brings its library's own errors; here they all mean the same."""
+    return "the disk is full" if is_no_space(error) else first_line(error)

@@ -25,10 +25,24 @@ def parse(data: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        if _is_lines(data):
+            raise errors.InvalidRequest(
+                "The file holds several JSON values, one on each line; a file here is one job. Put each line into a "
+                "file of its own, or run `inferq submit FILE.jsonl`, which makes each line a job."
+            ) from error
         raise errors.InvalidRequest(f"The file is not valid JSON: {error}.") from error
     if not isinstance(found, dict):
         raise errors.InvalidRequest("The file must hold one JSON object.")
     return found
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether it begins as JSON Lines do: with a whole object on the first line, and more behind it."""
+    first, _, rest = data.lstrip().partition(b"\n")
+    try:
+        return bool(rest.strip()) and isinstance(orjson.loads(first), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def understand(found: dict[str, Any], catalog: Catalog) -> Request:

@@ -161,6 +161,11 @@ async def delete_video(request: Request) -> ASGIApp:
 async def _accept(request: Request) -> Job:
     body = await read_request(request, ENDPOINT)
     if body.get("input_reference") is not None:  # OpenAI's name
+        if body.get("image_url") is not None:
+            raise errors.InvalidRequest(
+                "Give 'input_reference' or 'image_url', not both: they mean the same picture.",
+                param="input_reference",
+            )
         body["image_url"] = body.pop("input_reference")
     return await accepted_job(request, await submission.durable(request, ENDPOINT, body))
 

@@ -20,6 +20,8 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.ModelTooLarge: 3,
     errors.BodyTooLarge: 3,
     errors.BodyTooSlow: 3,
+    errors.HeadersTooLarge: 3,
+    errors.HeadersTooSlow: 3,
     errors.NotReady: 3,
     errors.Unauthenticated: 4,
     errors.Forbidden: 4,
@@ -38,6 +40,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.Unavailable: 9,
     errors.QueueUnavailable: 9,
     errors.StoreUnavailable: 9,
+    errors.TooManyConnections: 9,
 }
 
 MEANINGS = {

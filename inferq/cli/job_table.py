@@ -38,8 +38,9 @@ def _when(job: JobJson) -> str:
         return " ".join(filter(None, (place, eta))) or output.age(job["created_at"])
     if job["state"] == "running":
         progress = f"{job['progress']:.0%} " if job.get("progress") is not None else ""
-        started = job["started_at"]
-        return f"{progress}{output.span(time.time() - started)}" if started else progress or "-"
+        # Redis may have forgotten since when; then what counts is when it was accepted.
+        since = job["started_at"] or job["created_at"]
+        return f"{progress}{output.span(time.time() - since)}" if since else progress or "-"
     return output.age(job["finished_at"])
 
 

@@ -72,7 +72,9 @@ async def whole(file: FormFile) -> Any:
 
 
 async def read(request: Request, on_file: Any = whole, limit: int = 10_000_000) -> dict[str, Any]:
-    return await read_form(request, TABLE, files={"image", "file"}, on_file=on_file, limit=limit)
+    return await read_form(
+        request, TABLE, files={"image", "file"}, on_file=on_file, limit=limit, most_files=0
+    )
 
 
 async def refusal(request: Request, on_file: Any = whole, **more: Any) -> errors.InvalidRequest:
@@ -83,7 +85,7 @@ async def refusal(request: Request, on_file: Any = whole, **more: Any) -> errors
 
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(body, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(body, "LINGER_SECONDS", 0.2)
 
 
 async def test_text_becomes_what_the_table_says():
@@ -359,6 +361,20 @@ async def test_a_form_that_drips(monkeypatch: pytest.MonkeyPatch):
 
     made._receive = receive
     assert isinstance(await refusal(made), errors.BodyTooSlow)
+
+
+async def test_a_large_body_may_take_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(body, "LONGEST", 0.3)
+    data = part("n", "1") + part("file", b"x" * 40_000, "a") + END
+    made = request_of(b"")
+    pieces = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.1)
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    made._receive = receive
+    assert (await read(made))["n"] == 1
 
 
 async def test_a_caller_who_leaves():

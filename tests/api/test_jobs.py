@@ -148,6 +148,18 @@ async def test_lists_tell_which_jobs_run(stack: Stack, replica: Replica) -> None
     assert await listed("state=running&model=other") == {}
 
 
+async def test_lists_tell_of_a_run_what_the_job_itself_tells(stack: Stack, replica: Replica) -> None:
+    job_id = await stack.submit()
+    attempt = await replica.claim()
+    await replica.attempts.renew([(attempt.id, attempt.token, 0.25)])
+    alone = (await stack.get(f"/v1/jobs/{job_id}")).json()
+    assert alone["started_at"] > 0
+    for query in ("", "?state=running"):
+        (listed,) = (await stack.get(f"/v1/jobs{query}")).json()["data"]
+        for name in ("started_at", "attempt", "replica", "progress"):
+            assert listed[name] == alone[name], name
+
+
 async def test_a_wrong_filter_tells_the_legal_ones(stack: Stack) -> None:
     for query, param, legal in (
         ("state=done", "state", "succeeded"),

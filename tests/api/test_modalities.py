@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from inferq.config import Settings
+from inferq.endpoints.sound import MOST_FILES
 from inferq.media.facts import Facts
 from inferq.media.prober import Prober
 from queues import frames
@@ -149,6 +150,16 @@ async def test_what_cannot_fit_is_refused_before_it_waits(
     error = response.json()["error"]
     assert error["param"] == param
     assert said in error["message"]
+
+
+async def test_a_video_starts_from_one_picture(stack: Stack) -> None:
+    film = {"model": "film", "prompt": "a cat", "image_url": "data:,a", "input_reference": "data:,b"}
+    response = await stack.post("/v1/videos", film)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["param"] == "input_reference"
+    assert "'input_reference'" in error["message"]
+    assert "'image_url'" in error["message"]
 
 
 async def test_a_video_is_a_task_in_three_shapes(stack: Stack, settings: Settings) -> None:
@@ -387,9 +398,11 @@ async def test_a_background_transcription_is_a_job_with_partial_texts(
     await replica.close()
 
 
-async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settings) -> None:
+@pytest.mark.parametrize("count", [2, MOST_FILES])
+async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settings, count: int) -> None:
     replica = Replica(settings, "hear")
-    sounds = [("files", (f"{name}.wav", recording(), "audio/wav")) for name in "ab"]
+    names = [f"{number}.wav" for number in range(count)]
+    sounds = [("files", (name, recording(), "audio/wav")) for name in names]
     answer = await stack.http.post(
         "/v1/audio/transcriptions",
         data={"model": "hear", "background": "true"},
@@ -398,7 +411,7 @@ async def test_many_files_of_one_call_are_one_job(stack: Stack, settings: Settin
     )
     assert answer.status_code == 202, answer.text
     body = json.loads((await replica.claim()).job.spec.body)
-    assert [each["filename"] for each in body["files"]] == ["a.wav", "b.wav"]
+    assert [each["filename"] for each in body["files"]] == names
     assert all(each["file"].startswith("artifact:") for each in body["files"])
     await replica.close()
 

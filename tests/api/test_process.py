@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.server import server_for
+from api.transport import MOST_HEAD
 from tests.api.stack import ANSWER, CHAT, Replica, settings_for, until
 
 ROOT = Path(__file__).parents[2]
@@ -189,3 +190,13 @@ def test_a_home_that_cannot_be_is_told(tmp_path: Path, config: Path) -> None:
     (tmp_path / "file").write_text("")
     line = one_line(run(tmp_path / "file" / "home", "--init", "--config", str(config)), 1)
     assert "file/home" in line
+
+
+async def test_the_process_bounds_headers_too(home: Path, config: Path, redis_url: str) -> None:
+    """On the event loop that it runs on, which is not that of the tests."""
+    with served(home, config, redis_url) as (process, http):
+        async with http:
+            response = await http.get("/livez", headers={"X-A": "a" * 10 * MOST_HEAD})
+            assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")
+            assert (await http.get("/livez")).status_code == 200
+        process.send_signal(signal.SIGTERM)

@@ -202,6 +202,24 @@ async def test_a_full_disk_says_so_and_leaves_nothing(
     assert files(home) == set()
 
 
+async def test_where_the_store_lies_is_for_the_log(
+    local: ArtifactStore, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    artifact = await local.put(b"data", "image/png")
+    place = str(home / "artifacts")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{place}/secret")
+
+    monkeypatch.setattr(local._blobs, "read", refused)
+    with pytest.raises(errors.StoreUnavailable) as caught:
+        await read(local, artifact.sha256)
+    assert caught.value.message == "the artifact store cannot be used"
+    (record,) = caplog.records
+    assert place in record.getMessage()
+    assert "Permission denied" in record.getMessage()
+
+
 async def test_a_place_that_cannot_be_a_folder(home: Path):
     (home / "artifacts").touch()
     with pytest.raises(errors.StoreUnavailable) as caught:

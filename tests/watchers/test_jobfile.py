@@ -136,6 +136,10 @@ def test_refusals(fields: dict[str, Any], kind: type[errors.InferqError], param:
         (b"{", "not valid JSON"),
         (b"[1]", "one JSON object"),
         (b"\xff", "not valid JSON"),
+        (b'{"a": 1}\n{"a": 2}\n', r"a file here is one job.*inferq submit FILE\.jsonl"),
+        (b'\xef\xbb\xbf\r\n{"a": 1}\r\n\r\n{"a": 2', "a file here is one job"),
+        (b'{"a": 1,\n"b": 2', "not valid JSON"),
+        (b'{"a": 1}}\n', "not valid JSON"),
     ],
 )
 def test_what_is_no_object_is_refused(data: bytes, said: str) -> None:
