@@ -115,9 +115,7 @@ class PaddedRuns(Generic[RowType, Result]):
         pick: Pick[RowType] = near_in_length(len, batching.items, batching.tokens)
         if alike is not None:
             pick = among_equals(alike, pick)
-        self.window: Window[RowType, Result] = Window(
-            self._run, pick, batching.wait_s, batching.at_once
-        )
+        self.window: Window[RowType, Result] = Window(self._run, pick, batching.wait_s, batching.at_once)
 
     def start(self, first: RowType) -> None:
         """Warm the model up with one row, then serve."""
