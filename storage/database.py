@@ -5,6 +5,7 @@ It must not know jobs, keys or tables. What differs between SQLite and PostgreSQ
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -13,15 +14,20 @@ from typing import Protocol, Self, TypeVar
 
 from sqlalchemy import Connection, text
 
+from inferq import errors
 from storage import faults
 from storage.address import locate
 from storage.postgres import PostgresRunner
 from storage.sqlite import SqliteRunner
 
+log = logging.getLogger("storage")
+
 T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds within which a transaction is tried again that lost against another one."""
+QUIET = 10.0
+"""Seconds between two lines in the log about faults; while a database is away every call meets one."""
 
 
 class Runner(Protocol):
@@ -46,6 +52,8 @@ class Database:
         self.dialect = runner.dialect
         self._runner = runner
         self._shown = shown
+        self._opened = False
+        self._logged = -QUIET
 
     @classmethod
     async def open(cls, url: str, home: Path, *, create: bool = False) -> Self:
@@ -62,6 +70,7 @@ class Database:
         except BaseException:
             await database.close()
             raise
+        database._opened = True
         return database
 
     async def close(self) -> None:
@@ -89,9 +98,20 @@ class Database:
                 return await attempt()
             except self._runner.errors as error:
                 if not faults.is_transient(error) or time.monotonic() >= deadline:
-                    raise faults.translate(error, self._shown) from error
+                    raise self._fault(error) from error
             # SQLite refuses at once, without waiting, while a crashed writer's log is recovered.
             await asyncio.sleep(random.uniform(0.002, 0.05))
+
+    def _fault(self, error: BaseException) -> errors.StoreUnavailable:
+        """Who starts the process is told which database it is; later only the log is, and no caller."""
+        told = faults.translate(error, self._shown)
+        if not self._opened:
+            return told
+        now = time.monotonic()
+        if now - self._logged >= QUIET:
+            self._logged = now
+            log.warning("%s", told.message)
+        return faults.translate(error)
 
 
 def exclusive(connection: Connection, name: str) -> None:

@@ -22,17 +22,22 @@ def is_transient(error: BaseException) -> bool:
     return code in _BUSY or sqlstate in {_SERIALIZATION_FAILURE, _DEADLOCK}
 
 
-def translate(error: BaseException, shown: str) -> errors.StoreUnavailable:
-    """The one-line error a caller sees. `shown` names the database, without password.
+def translate(error: BaseException, shown: str | None = None) -> errors.StoreUnavailable:
+    """The one-line error for callers. For operators `shown` names the database, without password.
 
-    1. No space left: says so. 2. No tables: says what to run. 3. Anything else: the driver's first line.
+    1. No space left: says so. 2. No tables: says what to run. 3. Others hold it too long: says so. 4. Anything else:
+    the driver's first line, for operators only, because it may tell where the database lies.
     """
     code, sqlstate = _codes(error)
+    name = f"the database {shown}" if shown else "the database"
     if code == sqlite3.SQLITE_FULL or sqlstate == _DISK_FULL or is_no_space(error):
-        return errors.StoreUnavailable(f"the disk of the database {shown} is full")
+        return errors.StoreUnavailable(f"the disk of {name} is full")
     if sqlstate == _UNDEFINED_TABLE or "no such table" in str(error):
-        return errors.StoreUnavailable(f"the database {shown} has no tables of ours: {INIT}")
-    return errors.StoreUnavailable(f"the database {shown} cannot be used: {first_line(_original(error))}")
+        return errors.StoreUnavailable(f"{name} has no tables of ours: {INIT}")
+    if is_transient(error):
+        return errors.StoreUnavailable(f"{name} stays locked by other transactions")
+    reason = f": {first_line(_original(error))}" if shown else ""
+    return errors.StoreUnavailable(f"{name} cannot be used{reason}")
 
 
 def _original(error: BaseException) -> BaseException:

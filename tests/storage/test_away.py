@@ -110,9 +110,10 @@ async def test_every_call_says_that_the_store_is_away(ledger: Ledger):
 
 @only_sqlite
 async def test_a_full_disk_says_so_and_the_next_write_works(ledger: Ledger):
+    """Callers read the refusal: where the database lies is for the log alone."""
     limit = text("PRAGMA max_page_count=1")
     await ledger.database.write(lambda connection: connection.execute(limit))
-    with pytest.raises(errors.StoreUnavailable, match=r"disk of the database .* is full"):
+    with pytest.raises(errors.StoreUnavailable, match="disk of the database is full"):
         await ledger.accept(spec(body=b"x" * 1_000_000))
     await forget_connections(ledger)
     assert await ledger.accept(spec(body=b"x" * 1_000_000))
@@ -124,7 +125,7 @@ async def test_a_full_disk_of_the_server_says_so(ledger: Ledger):
     fires = "CREATE TRIGGER full_disk BEFORE INSERT ON jobs EXECUTE FUNCTION full_disk()"
     for statement in (full, fires):
         await ledger.database.write(partial(Connection.execute, statement=text(statement)))
-    with pytest.raises(errors.StoreUnavailable, match=r"disk of the database .* is full"):
+    with pytest.raises(errors.StoreUnavailable, match="disk of the database is full"):
         await ledger.accept(spec())
 
 
