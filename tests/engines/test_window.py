@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from workers.engines.window import Abandoned, Batch, Window, among_equals, first_fitting, near_in_length
+from workers.engines.window import (
+    LOOK,
+    Abandoned,
+    Batch,
+    Window,
+    among_equals,
+    first_fitting,
+    near_in_length,
+)
 
 
 class Model:
@@ -65,6 +73,26 @@ async def test_what_arrives_during_a_run_is_the_next_batch(window: Window[int, i
     model.open = True
     await asyncio.gather(*tasks)
     assert model.runs == [[1], [2, 3, 4, 5], [6]]
+
+
+async def test_a_batch_is_picked_among_the_oldest(model: Model) -> None:
+    """However many wait: what a pick costs must not grow with the queue."""
+    looked: list[int] = []
+    first = first_fitting(lambda item: 0, len, 4, 100)
+
+    def pick(items: Sequence[int]) -> Sequence[int]:
+        looked.append(len(items))
+        return first(items)
+
+    window: Window[int, int] = Window(model.run_batch, pick, wait_s=0.001)
+    model.open = True
+    order = asyncio.ensure_future(window.submit(list(range(3000))))
+    await asyncio.sleep(0)
+    window.start()
+    assert await order == [number * 2 for number in range(3000)]
+    assert await window.submit([1, 2, 3]) == [2, 4, 6]
+    window.stop()
+    assert max(looked) == LOOK
 
 
 async def test_only_compatible_items_share_a_run(window: Window[int, int], model: Model) -> None:

@@ -20,6 +20,10 @@ from typing import Generic, TypeVar
 
 from workers.engines.failures import NotReady
 
+LOOK = 512
+"""Items, the oldest ones, among which a batch is picked: to sort all that wait for every small batch would cost more
+than the batches, and whoever submits waits for the picking."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -144,7 +148,7 @@ class Window(Generic[Item, Result]):
             self._waiting = [ticket for ticket in self._waiting if not ticket.order.abandoned]
             if not self._waiting:
                 return None if self._stopping else Batch()
-            places = sorted(self._pick([ticket.item for ticket in self._waiting]))
+            places = sorted(self._pick([ticket.item for ticket in self._waiting[:LOOK]]))
             tickets = [self._waiting[place] for place in places]
             for place in reversed(places):
                 del self._waiting[place]
@@ -155,9 +159,8 @@ class Window(Generic[Item, Result]):
 
     def _full(self) -> bool:
         """Whether more waits than one batch takes: then waiting longer gains nothing."""
-        return bool(self._waiting) and len(self._pick([each.item for each in self._waiting])) < len(
-            self._waiting
-        )
+        oldest = [each.item for each in self._waiting[:LOOK]]
+        return bool(oldest) and len(self._pick(oldest)) < len(oldest)
 
     def _run(self, batch: Batch[Item, Result]) -> None:
         if not batch.tickets:
