@@ -10,7 +10,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +125,7 @@ class MediaStore:
 
         `deadline`, in the loop's time, is for what has to be fetched, and includes waiting for a turn. `host`
         is where the caller reached this server, whose links are ours as well. Tenants take turns at what is scarce.
-        Raises InvalidRequest naming `param`, StoreUnavailable, Unavailable.
+        Raises InvalidRequest naming `param`, StoreUnavailable, and Unavailable when no turn came in time.
         """
         reference = await self._parsed(value, param, raw_base64, host)
         match reference:
@@ -135,8 +135,8 @@ class MediaStore:
                 return await self._received(_pieces(data), media_type, param, tenant, wants)
             case Remote():
                 async with (
+                    self._turn(tenant, deadline),
                     self._in_time(deadline, param),
-                    self._fetching.turn(tenant),
                     self._fetcher.open(reference, param=param) as body,
                 ):
                     return await self._received(body.chunks, body.media_type, param, tenant, wants)
@@ -223,6 +223,20 @@ class MediaStore:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _turn(self, tenant: str, deadline: float | None) -> AsyncIterator[None]:
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await held.enter_async_context(self._fetching.turn(tenant))
+            except TimeoutError:
+                # It is others' servers that are slow, so the caller may come again.
+                longest = self._settings.request_fetch_timeout
+                raise errors.Unavailable(
+                    f"This server was busy fetching other files for {longest:g} s.", retry_after=longest
+                ) from None
+            yield
 
     @asynccontextmanager
     async def _in_time(self, deadline: float | None, param: str) -> AsyncIterator[None]:

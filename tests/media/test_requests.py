@@ -115,6 +115,25 @@ async def test_a_tenant_with_slow_urls_keeps_nobody_else_from_fetching(artifacts
     await store.close()
 
 
+async def test_who_gets_no_turn_in_time_is_asked_to_come_again(artifacts: ArtifactStore):
+    """Others' slow servers are no fault of his request."""
+    store, never, quick = fetching(artifacts, max_fetches=2, request_fetch_timeout=0.3), Slow(60), Slow(0)
+    async with answering(never) as stuck, answering(quick) as server:
+        slow = [
+            asyncio.create_task(store.take(stuck.url(), param="image", tenant=tenant)) for tenant in "ab"
+        ]
+        while never.now < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(errors.Unavailable, match=r"busy fetching other files for 0\.3 s") as refused:
+            await store.take_all(naming(server.url()), tenant="c")
+        assert refused.value.retry_after
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        await store.take_all(naming(server.url()), tenant="c")
+    await store.close()
+
+
 async def test_the_first_error_and_a_cancellation_end_the_other_fetches(artifacts: ArtifactStore, home: Path):
     store, slow = fetching(artifacts), Slow(60)
     async with answering(slow) as server:
