@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One call of each kind with curl: picture, edit, a question about a picture, video, speech, transcription, embeddings,
-# rerank. Each line works alone once `url`, `call`, `json` and `field` are defined. Files go into a new folder. Needs curl and python3.
+# rerank. Each line works alone once `url`, `call`, `json` and `field` are defined. Files go into a new folder. Needs
+# curl and python3.
 #   INFERQ_API_KEY="$(cat data/admin.key)" examples/every_kind.sh
 set -euo pipefail
 url="${INFERQ_URL:-http://127.0.0.1:9000}/v1"
