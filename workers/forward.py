@@ -110,10 +110,11 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a stream: whole server-sent events, or bytes of a sound."""
+    """A part of a stream: whole server-sent events, or bytes of a sound. `final`: the end of the stream is in it."""
 
     data: bytes
     media_type: str
+    final: bool = False
 
 
 def _read_waiting(transport: asyncio.Transport) -> bytes | None:
@@ -143,19 +144,19 @@ async def forward(
             if response.status != 200:
                 raise _refusal(response.status, await response.read())
             if response.content_type == EVENTS:
-                async for events in _whole_events(response, pace):
-                    yield Piece(events, EVENTS)
+                async for piece in _whole_events(response, pace):
+                    yield piece
             elif spec.stream:
                 # A body that ends without its last chunk raises here: it was cut off.
-                async for piece in response.content.iter_any():
-                    yield Piece(piece, response.content_type)
+                async for part in response.content.iter_any():
+                    yield Piece(part, response.content_type)
             else:
                 yield Body(await response.read(), response.content_type)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         raise EngineBroke(str(error) or type(error).__name__) from error
 
 
-async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGenerator[bytes, None]:
+async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGenerator[Piece, None]:
     """The stream cut at event borders. Raises EngineRefused at an error event, EngineBroke at an early end."""
     cutter = EventCutter()
     done = False
@@ -166,8 +167,9 @@ async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGe
         last, dense = now, dense + 1 if now - last < 2 * TICK else 0
         events = cutter.push(piece)
         if events:
-            done = _checked(events) or done
-            yield events
+            final = _checked(events)
+            done = done or final
+            yield Piece(events, EVENTS, final)
             # What came while the caller was busy with these is there already, and may be the last for a long time.
             if dense >= DENSE and response.content.total_bytes == seen:
                 await pace.rest(response)
@@ -175,7 +177,7 @@ async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGe
     rest = cutter.rest()
     if _DONE.match(rest):
         done = True
-        yield rest.rstrip(b"\r\n") + b"\n\n"
+        yield Piece(rest.rstrip(b"\r\n") + b"\n\n", EVENTS, final=True)
     if not done:
         raise EngineBroke("the engine ended the stream early")
 

@@ -152,22 +152,27 @@ class Runner:
         return await patiently(self.running[attempt.token], call)
 
     async def _passed_on(self, attempt: Attempt, answer: AsyncGenerator[Body | Piece, None]) -> Finish:
-        """Pass the pieces of an answer on as they come; the end that they amount to."""
-        kept, durable = attempt.job.spec.kept, attempt.job.spec.durable
+        """Pass the pieces of an answer on as they come; the end that they amount to.
+
+        Events that say the end go out with the finish, not before: clients hang up when they have read them, and
+        that must not look like a caller who left a running job.
+        """
+        kept = attempt.job.spec.kept
         seen: list[bytes] = []
-        sent = 0
+        sent, held = 0, b""
         media_type = EVENTS
         async for part in answer:
             if isinstance(part, Body):
                 return await self._whole(attempt, part)
             media_type = part.media_type
-            # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
-            if sent == 0 and not durable:
-                if not await _insist(partial(self._writer.first, attempt, part.data)):
-                    raise LeaseLost("the attempt is no longer trusted")
+            if held:  # it was not the end after all
+                await self._pass(attempt, sent, held)
+                sent, held = sent + 1, b""
+            if part.final:
+                held = part.data
             else:
-                self._writer.chunk(attempt, sent, part.data)
-            sent += 1
+                await self._pass(attempt, sent, part.data)
+                sent += 1
             if kept:
                 seen.append(part.data)
                 if media_type == EVENTS:
@@ -175,14 +180,20 @@ class Runner:
             if self._writer.unreachable(attempt) and not kept:
                 raise _CallerGone
         await self._writer.drain(attempt)
-        end = frames.pack(attempt.id, FrameKind.END, attempt.token, sent, b"")
-        finish = Finish(outcome=Outcome.SUCCEEDED, frame=end)
+        finish = Finish(outcome=Outcome.SUCCEEDED, frame=_ending(attempt, sent, held))
         if not kept:
             return finish
         if media_type != EVENTS:
             return await self._stored(attempt, finish, b"".join(seen), media_type)
         data, media_type = fold(attempt.job.spec.endpoint, b"".join(seen))
         return await self._stored(attempt, finish, await self._kept(attempt, data), media_type)
+
+    async def _pass(self, attempt: Attempt, number: int, data: bytes) -> None:
+        # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
+        if number or attempt.job.spec.durable:
+            self._writer.chunk(attempt, number, data)
+        elif not await _insist(partial(self._writer.first, attempt, data)):
+            raise LeaseLost("the attempt is no longer trusted")
 
     async def _whole(self, attempt: Attempt, body: Body) -> Finish:
         data = await self._kept(attempt, body.data)
@@ -215,6 +226,12 @@ class Runner:
                 attempt, finish, claim_next=may_claim(), slot=slot, operation=operation
             )
         )
+
+
+def _ending(attempt: Attempt, sent: int, last: bytes) -> bytes:
+    """The frames that end a stream of so many chunks: the last chunk where one was held, and the end."""
+    chunk = frames.pack(attempt.id, FrameKind.CHUNK, attempt.token, sent, last) if last else b""
+    return chunk + frames.pack(attempt.id, FrameKind.END, attempt.token, sent + bool(last), b"")
 
 
 async def _insist(call: Callable[[], Awaitable[T]]) -> T:

@@ -1,11 +1,13 @@
 """How attempts end: a real Redis, a runner, and an engine that answers as it is told."""
 
+import asyncio
 import json
 
 import aiohttp
 import pytest
 
 from inferq.job import Failure, JobSpec, new_job_id
+from queues import frames
 from queues.attempts import Outcome
 from queues.frames import FrameKind
 from tests.workers.engine_stub import (
@@ -46,6 +48,40 @@ async def test_a_stream(site: Site) -> None:
     *chunks, end = await site.replies()
     assert b"".join(frame.data for frame in chunks) == event("a") + event("b") + DONE
     assert [frame.seq for frame in chunks] == list(range(len(chunks)))
+    assert (end.kind, end.seq) == (FrameKind.END, len(chunks))
+
+
+async def test_the_end_of_a_stream_is_sent_when_the_job_has_ended(site: Site) -> None:
+    """Clients hang up when they have read it; the job must be over by then."""
+    said, ends = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.piece(event("a"))
+        await connection.piece(event("b") + DONE)
+        said.set()
+        await ends.wait()
+        await connection.end()
+
+    site.stub.script = script
+    attempt = await site.claim(stream=True)
+    running = asyncio.create_task(site.runner.run(attempt, may_claim=lambda: False))
+    await said.wait()
+    await asyncio.sleep(0.1)
+    assert [frame.data for frame in await site.replies()] == [event("a")]
+    ends.set()
+    await running
+    assert (await site.job(attempt.id)).state == "succeeded"
+    entries = await site.redis.xrange(f"inferq:reply:{API}")
+    last = [(frame.kind, frame.seq, frame.data) for frame in frames.unpack(entries[-1][1][b"b"])]
+    assert last == [(FrameKind.CHUNK, 1, event("b") + DONE), (FrameKind.END, 2, b"")]
+
+
+async def test_what_an_engine_says_after_the_end_is_passed_on(site: Site) -> None:
+    job = await site.run(streamed(event("a"), DONE, b": still here\n\n"), stream=True)
+    assert job.state == "succeeded"
+    *chunks, end = await site.replies()
+    assert b"".join(frame.data for frame in chunks) == event("a") + DONE + b": still here\n\n"
     assert (end.kind, end.seq) == (FrameKind.END, len(chunks))
 
 

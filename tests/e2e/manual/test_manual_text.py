@@ -48,6 +48,19 @@ def test_a_poem_word_by_word(client: openai.OpenAI) -> None:
     assert "".join(pieces) == lesson("prompts.json")["Write a haiku about the sea."]
 
 
+def test_a_poem_that_was_read_to_its_end_has_succeeded(stack: Stack, client: openai.OpenAI) -> None:
+    """The client closes the connection when it has read `[DONE]`, and does not wait for the stream's own end."""
+    states = []
+    for _ in range(12):
+        with client.chat.completions.create(
+            model=CHAT, messages=said("Write a haiku about the sea."), temperature=0, stream=True
+        ) as stream:
+            job_id = stream.response.headers["X-Job-Id"]
+            assert list(stream)
+        states.append(stack.ended(job_id)["state"])
+    assert states == ["succeeded"] * 12
+
+
 @pytest.mark.parametrize("prefix", ["/openai/v1", "/v1"])
 def test_a_conversation_without_a_library(stack: Stack, prefix: str) -> None:
     body = {
