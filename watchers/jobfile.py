@@ -15,6 +15,10 @@ from inferq.request import Request, check, unfold
 _STREAMING = ("stream", "stream_options", "stream_format")
 """Nobody reads along with a job file."""
 _BOM = b"\xef\xbb\xbf"
+_REMEDY = (
+    "a file here is one job. Put each {0} into a file of its own, or run `inferq submit {1}`, which makes each {0} "
+    "a job."
+)
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -27,12 +31,12 @@ def parse(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         if _is_lines(data):
             raise errors.InvalidRequest(
-                "The file holds several JSON values, one on each line; a file here is one job. Put each line into a "
-                "file of its own, or run `inferq submit FILE.jsonl`, which makes each line a job."
+                f"The file holds several JSON values, one on each line: {_REMEDY.format('line', 'FILE.jsonl')}"
             ) from error
         raise errors.InvalidRequest(f"The file is not valid JSON: {error}.") from error
     if not isinstance(found, dict):
-        raise errors.InvalidRequest("The file must hold one JSON object.")
+        many = f", not an array: {_REMEDY.format('item', 'FILE')}" if isinstance(found, list) else "."
+        raise errors.InvalidRequest(f"The file must hold one JSON object{many}")
     return found
 
 

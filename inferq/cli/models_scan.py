@@ -84,4 +84,5 @@ def _show(found: list[Found], folder: Path) -> None:
             escape(kind.note or ""),
         )
     output.console.print(table)
-    output.notes.print("[dim]inferq models scan --yaml prints their configuration[/dim]", soft_wrap=True)
+    if any(each.kind.engines for each in found):
+        output.notes.print("[dim]inferq models scan --yaml prints their configuration[/dim]", soft_wrap=True)

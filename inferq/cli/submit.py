@@ -74,9 +74,14 @@ def _read(source: str, endpoint: str) -> list[dict[str, Any]]:
         is_file = False  # a long prompt is no possible file name
     if is_file:
         return job_file.parse(Path(source).read_text(encoding="utf-8"), source, endpoint)
-    if source.endswith((".json", ".jsonl")):
+    if source.endswith((".json", ".jsonl")) or _looks_like_a_path(source):
         raise errors.ConfigError(f"there is no file {source}")
     return [job_file.from_prompt(source, endpoint)]
+
+
+def _looks_like_a_path(source: str) -> bool:
+    """One word whose folder exists: a mistyped name rather than a prompt."""
+    return "/" in source and not any(map(str.isspace, source)) and Path(source).parent.is_dir()
 
 
 def _stream(client: Client, jobs: list[dict[str, Any]], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inferq import errors
-from inferq.cli import answer, job_file
+from inferq.cli import answer, job_file, submit
 
 MODELS = [
     {"id": "chat", "info": {"type": "chat", "aliases": ["talk"]}},
@@ -26,6 +26,18 @@ def test_text_is_a_prompt() -> None:
     ]
     assert job_file.parse("Hello", "f", "embeddings") == [{"body": {"input": "Hello"}}]
     assert job_file.parse("Hello", "f", "completions") == [{"body": {"prompt": "Hello"}}]
+
+
+@pytest.mark.parametrize("name", ["chat.json", "batch.jsonl", "{folder}/chat.jsn"])
+def test_a_mistyped_file_is_no_prompt(name: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="there is no file"):
+        submit._read(name.format(folder=tmp_path), "")
+
+
+@pytest.mark.parametrize("text", ["and/or", "Hello", "Is /tmp a folder?"])
+def test_a_word_with_a_slash_may_be_a_prompt(text: str) -> None:
+    (job,) = submit._read(text, "")
+    assert job["body"]["messages"][0]["content"] == text
 
 
 def test_object_without_body_is_the_body() -> None:

@@ -119,9 +119,7 @@ async def test_who_gets_no_turn_in_time_is_asked_to_come_again(artifacts: Artifa
     """Others' slow servers are no fault of his request."""
     store, never, quick = fetching(artifacts, max_fetches=2, request_fetch_timeout=0.3), Slow(60), Slow(0)
     async with answering(never) as stuck, answering(quick) as server:
-        slow = [
-            asyncio.create_task(store.take(stuck.url(), param="image", tenant=tenant)) for tenant in "ab"
-        ]
+        slow = [asyncio.create_task(store.take(stuck.url(), param="image", tenant=tenant)) for tenant in "ab"]
         while never.now < 2:
             await asyncio.sleep(0.01)
         with pytest.raises(errors.Unavailable, match=r"busy fetching other files for 0\.3 s") as refused:
