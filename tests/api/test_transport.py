@@ -3,81 +3,23 @@
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
-from api import sending, transport
+from api import transport
 from inferq.config import Settings
 from inferq.job import JobState
+from tests.api.caller import Caller, calling
 from tests.api.stack import ANSWER, CHAT, Replica, Stack, serving, settings_for, until
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 END = b"\r\n"
 JOB = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n"
-IN_TIME = 20.0
-
-
-@dataclass
-class Caller:
-    """A connection that sends what it is told."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, *pieces: bytes) -> None:
-        """Each by itself. One that is no longer listened to stops."""
-        with contextlib.suppress(ConnectionError):
-            for piece in pieces:
-                self.writer.write(piece)
-                await self.writer.drain()
-                await asyncio.sleep(0)
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer, which tells its length."""
-        async with asyncio.timeout(IN_TIME):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            first, *lines = head.strip().split("\r\n")
-            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-            return (
-                int(first.split()[1]),
-                headers,
-                await self.reader.readexactly(int(headers["content-length"])),
-            )
-
-    async def refusal(self) -> tuple[int, dict[str, Any]]:
-        """The status and the error of an answer that is the connection's last."""
-        status, headers, body = await self.answer()
-        assert headers["connection"] == "close"
-        assert headers["content-type"] == "application/json"
-        assert await self.rest() == b""
-        error: dict[str, Any] = json.loads(body)["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        return status, error
-
-    async def rest(self) -> bytes:
-        """All that still comes until the server closes."""
-        async with asyncio.timeout(IN_TIME):
-            return await self.reader.read()
-
-
-@contextlib.asynccontextmanager
-async def calling(stack: Stack) -> AsyncIterator[Caller]:
-    url = httpx2.URL(stack.url)
-    caller = Caller(*await asyncio.open_connection(url.host, url.port))
-    try:
-        yield caller
-    finally:
-        caller.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await caller.writer.wait_closed()
 
 
 def lines(count: int) -> bytes:
@@ -267,64 +209,6 @@ async def test_a_body_that_breaks_off_is_answered(stack: Stack) -> None:
         status, error = await caller.refusal()
     assert (status, error["code"]) == (400, "invalid_request")
     await alive(stack)
-
-
-def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not read soon waits in the server, not in the kernel."""
-    original = transport.Protocol.connection_made
-
-    def made(self: Any, made: asyncio.Transport) -> None:
-        made.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        original(self, made)
-
-    monkeypatch.setattr(transport.Protocol, "connection_made", made)
-
-
-async def unread(stack: Stack, more: bytes = b"") -> tuple[socket.socket, int]:
-    """A socket that has asked for much, and how much it is."""
-    artifact = await stack.context.storage.artifacts.put(b"a" * 2_000_000, "text/plain")
-    url = httpx2.URL(stack.url)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, (url.host, url.port))
-    key = f"Authorization: Bearer {stack.keys['user']}\r\n"
-    head = f"GET /v1/artifacts/{artifact.sha256} HTTP/1.1\r\nHost: x\r\n{key}"
-    await loop.sock_sendall(sock, head.encode() + more + b"\r\n")
-    return sock, artifact.size
-
-
-@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["open", "closing"])
-async def test_a_caller_that_never_reads_is_cut_off(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, more: bytes
-) -> None:
-    monkeypatch.setattr(sending, "UNSENT_SECONDS", 0.2)
-    small_buffers(monkeypatch)
-    lost = asyncio.Event()
-    original = transport.Protocol.connection_lost
-
-    def gone(self: Any, exc: Exception | None) -> None:
-        original(self, exc)
-        lost.set()
-
-    sock, _ = await unread(stack, more)
-    monkeypatch.setattr(transport.Protocol, "connection_lost", gone)
-    with sock:
-        async with asyncio.timeout(IN_TIME):
-            await lost.wait()
-
-
-async def test_a_caller_that_reads_slowly_is_served(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "UNSENT_SECONDS", 0.2)
-    small_buffers(monkeypatch)
-    sock, size = await unread(stack, b"Connection: close\r\n")
-    got = 0
-    with sock:
-        while part := await asyncio.get_running_loop().sock_recv(sock, 20_000):
-            got += len(part)
-            await asyncio.sleep(0.02)
-    assert got > size
 
 
 async def test_a_body_that_nobody_reads_may_not_be_endless(
