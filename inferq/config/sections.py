@@ -102,7 +102,7 @@ class Api(Section):
     """Longest time in which the headers of a request have to come."""
     max_connections: int = Field(default=16_384, ge=1)
     """Open connections, one for each awaited call; more are refused with 503. Fewer where the process may open fewer
-    files. /health, /livez and /readyz are answered all the same."""
+    files. On up to 64 connections more, /health, /livez and /readyz are still answered."""
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
     """Where callers reach the gateway, for links in answers; unset: what their request says."""
     link_ttl: Duration = 3600.0

@@ -6,76 +6,20 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from api import transport
 from inferq.config import Settings
-from tests.api.stack import ANSWER, CHAT, Replica, Stack, serving, settings_for
+from inferq.job import JobState
+from tests.api.caller import Caller, calling
+from tests.api.stack import ANSWER, CHAT, Replica, Stack, serving, settings_for, until
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 END = b"\r\n"
 JOB = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n"
-IN_TIME = 20.0
-
-
-@dataclass
-class Caller:
-    """A connection that sends what it is told."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, *pieces: bytes) -> None:
-        """Each by itself. One that is no longer listened to stops."""
-        with contextlib.suppress(ConnectionError):
-            for piece in pieces:
-                self.writer.write(piece)
-                await self.writer.drain()
-                await asyncio.sleep(0)
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer, which tells its length."""
-        async with asyncio.timeout(IN_TIME):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            first, *lines = head.strip().split("\r\n")
-            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-            return (
-                int(first.split()[1]),
-                headers,
-                await self.reader.readexactly(int(headers["content-length"])),
-            )
-
-    async def refusal(self) -> tuple[int, dict[str, Any]]:
-        """The status and the error of an answer that is the connection's last."""
-        status, headers, body = await self.answer()
-        assert headers["connection"] == "close"
-        assert headers["content-type"] == "application/json"
-        assert await self.rest() == b""
-        error: dict[str, Any] = json.loads(body)["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        return status, error
-
-    async def rest(self) -> bytes:
-        """All that still comes until the server closes."""
-        async with asyncio.timeout(IN_TIME):
-            return await self.reader.read()
-
-
-@contextlib.asynccontextmanager
-async def calling(stack: Stack) -> AsyncIterator[Caller]:
-    url = httpx2.URL(stack.url)
-    caller = Caller(*await asyncio.open_connection(url.host, url.port))
-    try:
-        yield caller
-    finally:
-        caller.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await caller.writer.wait_closed()
 
 
 def lines(count: int) -> bytes:
@@ -128,13 +72,13 @@ async def test_headers_that_come_together_with_the_body_before_them_are_bounded_
 
 async def test_the_parser_never_sees_more(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[int] = []
-    original = transport.HttpToolsProtocol.data_received
+    original = transport.Protocol._feed
 
     def spy(self: Any, data: bytes) -> None:
         fed.append(len(data))
         original(self, data)
 
-    monkeypatch.setattr(transport.HttpToolsProtocol, "data_received", spy)
+    monkeypatch.setattr(transport.Protocol, "_feed", spy)
     async with calling(stack) as caller:
         await caller.send(LIVE + b"X-A: ", *[b"a" * 1000] * 1000)
         assert (await caller.refusal())[0] == 431
@@ -162,9 +106,7 @@ async def test_trailers_are_bounded_and_are_no_headers(stack: Stack) -> None:
         await caller.send(head + key + b"\r\n" + chunks + b"X-A: 1\r\n" + lines(200) + END)
         assert (await caller.answer())[0] == 404
         await caller.send(head + key + b"\r\n" + chunks + b"X-A: ", *[b"a" * 1000] * 1000)
-        # The application waits for the body's end: it alone answers on this connection, so there is no answer.
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await caller.answer()
+        assert (await caller.refusal())[0] == 431
     async with calling(stack) as caller:
         await caller.send(head + b"\r\n" + chunks + key + END)
         assert (await caller.answer())[0] == 401
@@ -186,6 +128,102 @@ async def test_other_protocols_are_not_spoken(stack: Stack) -> None:
         assert (await caller.answer())[0] == 200
         await caller.send(b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await caller.refusal())[0] == 400
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def keyed(stack: Stack, path: str = "/v1/jobs") -> bytes:
+    """The start of the headers of a POST with a key."""
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.keys['user']}\r\n".encode()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
+async def test_a_body_behind_the_offer_of_another_protocol_is_read(
+    stack: Stack, chunked: bool, whole: bool
+) -> None:
+    def framed(body: bytes) -> bytes:
+        if chunked:
+            return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    job = json.dumps({**CHAT, "model": "none"}).encode()
+    first = keyed(stack) + UPGRADE + framed(job)
+    second = JOB + UPGRADE + framed(LIVE + END)
+    async with calling(stack) as caller:
+        sent = first + second + LIVE + END
+        await caller.send(*([sent] if whole else [sent[at : at + 1] for at in range(len(sent))]))
+        status, _, body = await caller.answer()
+        assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found")
+        assert [(await caller.answer())[0] for _ in range(2)] == [401, 200]
+        # The body of the second was no request.
+        await caller.send(b"?\r\n\r\n")
+        assert (await caller.refusal())[0] == 400
+
+
+async def test_requests_behind_the_offer_of_another_protocol_are_answered(stack: Stack) -> None:
+    async with calling(stack) as caller:
+        await caller.send((LIVE + UPGRADE + END + MODELS) * 3)
+        assert [(await caller.answer())[0] for _ in range(6)] == [200, 401] * 3
+
+
+async def test_headers_with_an_offer_are_bounded_like_others(stack: Stack) -> None:
+    async with calling(stack) as caller:
+        await caller.send(LIVE + UPGRADE + lines(transport.MOST_HEADERS - 4) + END)
+        assert (await caller.answer())[0] == 200
+        await caller.send(LIVE + UPGRADE + lines(transport.MOST_HEADERS - 3) + END)
+        assert (await caller.refusal())[0] == 431
+
+
+async def test_few_requests_wait_on_one_connection(stack: Stack) -> None:
+    most = 1 + transport.MOST_PIPELINED
+    async with calling(stack) as caller:
+        await caller.send((LIVE + END) * most)
+        assert [(await caller.answer())[0] for _ in range(most)] == [200] * most
+        await caller.send((LIVE + END) * (most + 1))
+        assert await caller.rest() == b""
+    await alive(stack)
+
+
+async def test_a_caller_who_leaves_is_noticed_with_another_request_behind(
+    stack: Stack, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps(CHAT).encode()
+    async with calling(stack) as caller:
+        call = keyed(stack, "/v1/chat/completions") + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        await caller.send(call + LIVE + END)
+        attempt = await replica.claim()
+
+    async def cancelled() -> bool:
+        return (await stack.context.gateway.intake.find(attempt.id)).state is JobState.CANCELLED
+
+    await until(cancelled)
+    assert not [record for record in caplog.records if record.exc_info or record.name == "uvicorn.error"]
+
+
+async def test_a_body_that_breaks_off_is_answered(stack: Stack) -> None:
+    async with calling(stack) as caller:
+        await caller.send(keyed(stack) + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n", b"ZZ\r\n")
+        status, error = await caller.refusal()
+    assert (status, error["code"]) == (400, "invalid_request")
+    await alive(stack)
+
+
+async def test_a_body_that_nobody_reads_may_not_be_endless(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "LINGER_BYTES", 200_000)
+    async with calling(stack) as caller:
+        await caller.send(JOB + b"Content-Length: 10000000\r\n\r\n" + b"a")
+        assert (await caller.answer())[0] == 401
+        await caller.send(b"a" * 190_000)
+        await alive(stack)
+        assert not caller.reader.at_eof()
+        await caller.send(b"a" * 500_000)
+        with contextlib.suppress(ConnectionError):
+            assert await caller.rest() == b""
 
 
 @pytest.fixture
@@ -298,6 +336,7 @@ async def test_too_many_connections_are_refused_but_for_probes(
             assert json.loads(body)["error"]["code"] == "too_many_connections"
             assert await late.rest() == b""
             async with calling(stack) as spare, calling(stack) as beyond:
+                await beyond.send(*[JOB + b"Content-Length: 1000000\r\n\r\n", *[b"a" * 10_000] * 100])
                 assert (await beyond.refusal())[0] == 503
                 for path in transport.PROBES:
                     await probe.send(b"GET %b?a HTTP/1.1\r\nHost: x\r\n\r\n" % path)
