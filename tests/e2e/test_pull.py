@@ -55,7 +55,7 @@ def arrived(stack: Stack, name: str) -> dict[str, bytes]:
 
 def test_a_pull_whose_engine_is_killed_goes_on(pull_stack: Stack, hub: Hub) -> None:
     hub.served.clear()
-    hub.pause_s = 0.02
+    hub.pause_s = 0.2
     job_id = pull(pull_stack)
     until(lambda: hub.downloads() > TOTAL / 3, "a third has come")
     until(lambda: pull_stack.job(job_id)["progress"], "its progress is shown")
@@ -81,7 +81,7 @@ def test_what_was_pulled_is_offered_and_inferqs_own_model_is_not(pull_stack: Sta
 
 def test_a_pull_that_is_cancelled_stops_and_leaves_nothing_to_be_seen(pull_stack: Stack, hub: Hub) -> None:
     hub.served.clear()
-    hub.pause_s = 0.05
+    hub.pause_s = 0.5
     job_id = pull(pull_stack, name="other")
     until(lambda: hub.downloads() > 2**18, "some has come")
     pull_stack.post(f"/v1/jobs/{job_id}/cancel", None)
@@ -124,7 +124,7 @@ def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_ctrl_c_ends_the_waiting_and_not_the_pull(pull_stack: Stack, hub: Hub) -> None:
     hub.served.clear()
-    hub.pause_s = 0.05
+    hub.pause_s = 0.5
     waiting = subprocess.Popen(
         [sys.executable, "-m", "inferq", "models", "pull", REPO, "--name", "patient", "--exclude", "*.json"],
         stdout=subprocess.PIPE,
