@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ def test_ctrl_c_ends_the_waiting_and_not_the_pull(pull_stack: Stack, hub: Hub) -
         text=True,
         cwd=ROOT,
         env=environment(pull_stack),
+        # What a shell starts in the background ignores SIGINT, and so would all that these tests start.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads are started before
     )
     until(lambda: hub.downloads() > 2**18, "some has come")
     waiting.send_signal(signal.SIGINT)
