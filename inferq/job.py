@@ -2,7 +2,8 @@
 
 States, who puts a job there, who takes it out:
 
-- ``scheduled``  accepted with a `run_at` in the future; the scheduler queues it when due.
+- ``scheduled``  waits for its time (`run_at`, the pause before another attempt) or for the jobs it depends on; the
+                 scheduler queues it when that has come.
 - ``queued``     waits in its model's ready set; a replica's claim takes it out, or a cancel, or its deadline.
 - ``running``    an attempt holds a lease; finish, hand-back, a lost lease or a cancel take it out.
 - ``succeeded``  the result is committed. Final.
@@ -34,9 +35,9 @@ class JobState(StrEnum):
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.EXPIRED}),
+    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED}),
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, *TERMINAL}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SCHEDULED, *TERMINAL}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
@@ -67,6 +68,9 @@ class JobSpec:
     `units` is the size of the work in the model's own measure (tokens for text); the queue turns it into device
     seconds by what it has learnt of the model. `kept` is true for durable jobs and for calls with
     ``X-On-Disconnect: keep``: their result outlives the caller.
+
+    `due_at` and `depends_on` are what a scheduled job waits for; `expires_at` is when it is given up if it has not
+    started. `webhook` is where its end is told, `group` the group it is counted in; only durable jobs have these.
     """
 
     id: str
@@ -84,6 +88,11 @@ class JobSpec:
     run_timeout: float = 600.0
     created_at: float = 0.0
     metadata: dict[str, Any] = field(default_factory=dict)
+    due_at: float | None = None
+    expires_at: float | None = None
+    depends_on: tuple[str, ...] = ()
+    webhook: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +113,8 @@ class Job:
     """A job as a reader sees it, whether it came from Redis or from SQL. Times are Unix seconds (UTC).
 
     `result` is what the engine answered (bytes of `result_type`), or None; `artifact` names the sha256 of a result
-    too big for a record. `position` is 1 for the next to run; `eta` is in seconds from now.
+    too big for a record. `position` is 1 for the next to run; `eta` is in seconds from now. `device_seconds` is what
+    its attempts have used; `served_by` is the model that ran it, when that was not the one asked for.
     """
 
     spec: JobSpec
@@ -120,6 +130,8 @@ class Job:
     finished_at: float | None = None
     replica: str | None = None
     progress: float | None = None
+    device_seconds: float | None = None
+    served_by: str | None = None
     position: int | None = None
     eta: float | None = None
 

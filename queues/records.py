@@ -25,6 +25,8 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
     ):
         if flag:
             fields += [name, "1"]
+    if spec.expires_at is not None:
+        fields += ["expires", repr(spec.expires_at)]
     if spec.metadata:
         fields += ["metadata", orjson.dumps(spec.metadata)]
     if reply_to:
@@ -64,6 +66,7 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         run_timeout=number("run_timeout") or 0.0,
         created_at=number("created") or 0.0,
         metadata=orjson.loads(record["metadata"]) if "metadata" in record else {},
+        expires_at=number("expires"),
     )
     return Job(
         spec=spec,

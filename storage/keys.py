@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
 
 from inferq import errors
+from inferq.lanes import Lane
 from storage.database import Database, exclusive
 from storage.keyfile import read_key, write_key
 from storage.tables import api_keys
@@ -34,7 +35,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key as it is stored. `weight` is its tenant's share of device time; times are Unix seconds."""
+    """A key as it is stored. `weight` is its tenant's share of device time, `lane` the highest that its jobs may use;
+    times are Unix seconds.
+    """
 
     id: str
     name: str
@@ -43,6 +46,7 @@ class ApiKey:
     weight: float
     created_at: float
     revoked_at: float | None = None
+    lane: Lane = Lane.HIGH
 
 
 class KeyStore:
@@ -52,7 +56,12 @@ class KeyStore:
         self._database = database
 
     async def create(
-        self, name: str, role: Role, tenant: str | None = None, weight: float = 1.0
+        self,
+        name: str,
+        role: Role,
+        tenant: str | None = None,
+        weight: float = 1.0,
+        lane: Lane = Lane.HIGH,
     ) -> tuple[ApiKey, str]:
         """Make a key; its text, beside it, is shown once and not kept. The tenant is `name` by default.
 
@@ -64,7 +73,7 @@ class KeyStore:
             exclusive(connection, "keys")
             if connection.scalar(select(api_keys.c.id).where(api_keys.c.name == clean(name), _LIVE)):
                 raise errors.Conflict(f"there is already a key named {name}")
-            return _insert(connection, name, role, tenant, weight)
+            return _insert(connection, name, role, tenant, weight, lane)
 
         return await self._database.write(work)
 
@@ -139,7 +148,12 @@ def _digest(plaintext: str) -> str:
 
 
 def _insert(
-    connection: Connection, name: str, role: Role, tenant: str | None, weight: float
+    connection: Connection,
+    name: str,
+    role: Role,
+    tenant: str | None,
+    weight: float,
+    lane: Lane = Lane.HIGH,
 ) -> tuple[ApiKey, str]:
     plaintext = PREFIX + secrets.token_urlsafe(32)
     values = {
@@ -150,6 +164,7 @@ def _insert(
         "weight": weight,
         "created_at": time.time(),
         "revoked_at": None,
+        "lane": lane.value,
     }
     connection.execute(insert(api_keys).values(**values, digest=_digest(plaintext)))
     return _key_of(values), plaintext
@@ -173,4 +188,4 @@ def _free_name(connection: Connection) -> str:
 
 
 def _key_of(row: RowMapping | dict[str, Any]) -> ApiKey:
-    return ApiKey(**{**row, "role": Role(row["role"])})
+    return ApiKey(**{**row, "role": Role(row["role"]), "lane": Lane(row["lane"])})

@@ -12,7 +12,7 @@ from inferq import errors
 from storage import faults
 from storage.database import Database
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """All versions, oldest first."""
 
 

@@ -22,7 +22,7 @@ BRIEF: tuple[ColumnElement[Any], ...] = (
 STANDING = (
     "state", "rank", "generation", "attempt", "in_queue", "delivered",
     "queued_at", "started_at", "finished_at", "replica", "progress", "artifact", "result_type", "result",
-    "error_code", "error_message", "error_status", "error_param",
+    "error_code", "error_message", "error_status", "error_param", "device_seconds", "served_by",
 )  # fmt: skip
 """The columns that an event changes; the others say what was asked."""
 
@@ -44,6 +44,11 @@ def spec_values(spec: JobSpec) -> dict[str, Any]:
         "run_timeout": spec.run_timeout,
         "created_at": spec.created_at,
         "metadata": spec.metadata,
+        "due_at": spec.due_at,
+        "depends_on": list(spec.depends_on),
+        "expires_at": spec.expires_at,
+        "webhook": clean_or_none(spec.webhook),
+        "group_id": spec.group,
         "body": spec.body,
     }
 
@@ -68,6 +73,8 @@ def standing_values(job: Job) -> dict[str, Any]:
         "error_message": clean(error.message) if error else None,
         "error_status": error.status if error else None,
         "error_param": clean_or_none(error.param) if error else None,
+        "device_seconds": job.device_seconds,
+        "served_by": clean_or_none(job.served_by),
     }
 
 
@@ -119,6 +126,8 @@ def job_of(row: RowMapping) -> Job:
         finished_at=row["finished_at"],
         replica=row["replica"],
         progress=row["progress"],
+        device_seconds=row["device_seconds"],
+        served_by=row["served_by"],
     )
 
 
@@ -139,6 +148,11 @@ def _spec_of(row: RowMapping) -> JobSpec:
         run_timeout=row["run_timeout"],
         created_at=row["created_at"],
         metadata=row["metadata"],
+        due_at=row["due_at"],
+        depends_on=tuple(row["depends_on"]),
+        expires_at=row["expires_at"],
+        webhook=row["webhook"],
+        group=row["group_id"],
     )
 
 

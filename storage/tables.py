@@ -22,8 +22,9 @@ from sqlalchemy import (
 Text = String().with_variant(String(collation="C"), "postgresql")
 
 # A query uses a partial index only if it repeats the condition word for word, so both take it from here.
-UNFINISHED = text("durable AND rank < 3")
+UNFINISHED = text("durable AND rank IN (1, 2)")
 OFFLINE = text("NOT in_queue AND rank < 3")
+SCHEDULED = text("rank = 0")
 UNDELIVERED = text("durable AND rank = 3 AND NOT delivered")
 
 metadata = MetaData(
@@ -70,12 +71,22 @@ jobs = Table(
     Column("error_status", Integer),
     Column("error_param", Text),
     Column("metadata", JSON, nullable=False),
+    # What a scheduled job waits for: its time, or the jobs in `dependencies`.
+    Column("due_at", Double),
+    Column("depends_on", JSON, nullable=False, server_default="[]"),
+    Column("expires_at", Double),
+    Column("webhook", Text),
+    Column("group_id", Text),
+    Column("device_seconds", Double),
+    Column("served_by", Text),
     # The large ones last: SQLite reads a row from its start and leaves the pages of unread columns alone.
     Column("result", LargeBinary),
     Column("body", LargeBinary, nullable=False),
     Index("ix_jobs_state_id", "state", "id"),
     Index("ix_jobs_source_id", "source", "id"),
     Index("ix_jobs_tenant_id", "tenant", "id"),
+    Index("ix_jobs_group_id_id", "group_id", "id"),
+    Index("ix_jobs_due", "due_at", sqlite_where=SCHEDULED, postgresql_where=SCHEDULED),
     Index("ix_jobs_unfinished", "id", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
     Index("ix_jobs_offline", "id", sqlite_where=OFFLINE, postgresql_where=OFFLINE),
     Index("ix_jobs_undelivered", "source", "id", sqlite_where=UNDELIVERED, postgresql_where=UNDELIVERED),
@@ -100,6 +111,8 @@ api_keys = Table(
     Column("digest", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    # The highest lane that its jobs may use.
+    Column("lane", Text, nullable=False, server_default="high"),
     Index("uq_api_keys_digest", "digest", unique=True),
     # A name is free again once its key is revoked.
     Index(
@@ -109,4 +122,98 @@ api_keys = Table(
         sqlite_where=text("revoked_at IS NULL"),
         postgresql_where=text("revoked_at IS NULL"),
     ),
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("needs", Text, primary_key=True),
+    Index("ix_dependencies_needs", "needs"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    # sha256 of what was asked, in hex: another request under the same key is refused.
+    Column("digest", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("ix_idempotency_created_at", "created_at"),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("webhook", Text),
+    Column("metadata", JSON, nullable=False),
+    Index("ix_groups_tenant_id", "tenant", "id"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    # The job's description as a caller wrote it, JSON.
+    Column("request", LargeBinary, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("next_at", Double),
+    Column("last_at", Double),
+    Column("last_job", Text),
+    Column("last_error", Text),
+    Index("uq_schedules_tenant_name", "tenant", "name", unique=True),
+    Index("ix_schedules_next_at", "next_at"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # A UUID of version 7; it is the webhook's own id, the same at each try.
+    Column("id", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # When it is tried next; empty once it has arrived or is given up.
+    Column("next_at", Double),
+    Column("delivered_at", Double),
+    Column("last_error", Text),
+    Index("ix_deliveries_next_at", "next_at"),
+    Index("ix_deliveries_subject", "subject"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    # A day of UTC as 2026-11-21.
+    Column("day", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    Column("device_seconds", Double, nullable=False),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    # What is paused: a model, a tenant, a lane, or, drained, a replica or a node.
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("reason", Text),
 )
