@@ -84,7 +84,7 @@ class ReplicaService:
         self._redis: Client = connect(settings, connections=64)
         self._presence = Presence(self._redis, self._prefix)
         self._signals = signals
-        self._attempts = Attempts(self._redis, settings, place.model, place.name)
+        self._attempts = Attempts(self._redis, settings, place.model, place.name, place.node)
         self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
         self._engine = make_engine(self._on_ready, self._on_failed)
         self._slots = settings.served[place.model].slots

@@ -90,6 +90,22 @@ class Bench:
         flat = [word.decode() for word in await self.scripts("reap", 100)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
+    async def due(self) -> dict[str, str]:
+        """What the clock asks for: job and the state it got."""
+        flat = [word.decode() if isinstance(word, bytes) else word for word in await self.scripts("due", 100)]
+        return dict(zip(flat[::4], flat[1::4], strict=True))
+
+    async def pauses_end(self) -> None:
+        """The pauses before another attempt are over now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}later", 0, -1):
+            await self.redis.zadd(f"{PREFIX}later", {job_id: 1})
+
+    async def deadlines_pass(self) -> None:
+        """All deadlines are now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}expiry", 0, -1):
+            await self.redis.zadd(f"{PREFIX}expiry", {job_id: 1})
+            await self.redis.hset(f"{PREFIX}job:{job_id.decode()}", "expires", 1)
+
     async def finished(self) -> list[tuple[str, str, str]]:
         """(job, generation, state) of all entries of the finish stream."""
         entries = await self.redis.xrange(f"{PREFIX}finish")
