@@ -31,7 +31,7 @@ NAMES = (
     "standing",
 )
 LAYOUT = "1"
-"""Version of the keys' layout. It changes when a process of the version before could not work with the keys any more."""
+"""Version of the keys. It changes when a process of the version before could not work with them any more."""
 _SHARED = {
     "bounds": {"accept", "full", "reserve"},
     "claiming": {"claim", "finish"},

@@ -48,8 +48,8 @@ class Bench:
         self.queue = JobQueue(client, settings)
         self.scripts = Scripts(client, settings.queue)
 
-    def replica(self, name: str = "replica", model: str = MODEL) -> Attempts:
-        return Attempts(self.redis, self.settings, model, name)
+    def replica(self, name: str = "replica", model: str = MODEL, node: str = "") -> Attempts:
+        return Attempts(self.redis, self.settings, model, name, node)
 
     async def accepted(self, **changes: Any) -> JobSpec:
         """A job that waits."""
