@@ -29,6 +29,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.BodyTooSlow: 408,
     errors.HeadersTooLarge: 431,
     errors.HeadersTooSlow: 408,
+    errors.IdempotencyMismatch: 422,
     errors.NotReady: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,

@@ -9,6 +9,7 @@
     │   ├── BodyTooSlow
     │   ├── HeadersTooLarge
     │   ├── HeadersTooSlow
+    │   ├── IdempotencyMismatch     the key was used for another request
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
@@ -101,6 +102,12 @@ class HeadersTooSlow(InvalidRequest):
     """The request's headers did not come to their end in time."""
 
     code = "headers_too_slow"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_mismatch"
 
 
 class NotReady(InvalidRequest):

@@ -44,6 +44,7 @@ class Scheduler:
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
+        self._claims = storage.claims
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
@@ -61,6 +62,7 @@ class Scheduler:
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
+            asyncio.create_task(self._forever("idempotency keys", SWEEP_EVERY, self._sweep_keys)),
         ]
         await stopping.wait()
         await process.end_tasks(tasks)
@@ -146,6 +148,9 @@ class Scheduler:
         removed = await self._artifacts.sweep()
         if removed:
             log.info("removed %d unfinished artifacts", removed)
+
+    async def _sweep_keys(self) -> None:
+        await self._claims.sweep(self._settings.api.idempotency_ttl)
 
     async def _reconcile(self) -> None:
         self._reconcile_now.clear()

@@ -6,6 +6,7 @@ from inferq.config import Settings
 from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
+from storage.idempotency import Claims
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
@@ -13,12 +14,13 @@ from storage.media import MediaStore
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The stores of one process. `ledger` and `keys` share one database."""
+    """The stores of one process. `ledger`, `keys` and `claims` share one database."""
 
     ledger: Ledger
     keys: KeyStore
     artifacts: ArtifactStore
     media: MediaStore
+    claims: Claims
 
     async def close(self) -> None:
         await self.media.close()
@@ -32,7 +34,7 @@ async def open_storage(settings: Settings) -> Storage:
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
     media = MediaStore(artifacts, settings.media, ours=_places(settings))
-    return Storage(ledger, KeyStore(ledger.database), artifacts, media)
+    return Storage(ledger, KeyStore(ledger.database), artifacts, media, Claims(ledger.database))
 
 
 def _places(settings: Settings) -> set[str]:

@@ -22,6 +22,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.BodyTooSlow: 3,
     errors.HeadersTooLarge: 3,
     errors.HeadersTooSlow: 3,
+    errors.IdempotencyMismatch: 3,
     errors.NotReady: 3,
     errors.Unauthenticated: 4,
     errors.Forbidden: 4,

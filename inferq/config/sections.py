@@ -107,6 +107,8 @@ class Api(Section):
     """Where callers reach the gateway, for links in answers; unset: what their request says."""
     link_ttl: Duration = 3600.0
     """How long a link to an artifact opens without a key."""
+    idempotency_ttl: Duration = Field(default=86_400.0, gt=0)
+    """How long an Idempotency-Key stands for its job."""
     wait_timeout: Duration = 600.0
     """Longest wait of an interactive call."""
     ssl_enabled: bool = unbuilt(False, f"TLS {_LATER}; put a TLS proxy in front")
