@@ -9,6 +9,7 @@ from storage.artifacts import ArtifactStore
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
+from storage.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Storage:
     keys: KeyStore
     artifacts: ArtifactStore
     media: MediaStore
+
+    @property
+    def waiting(self) -> Waiting:
+        """The scheduled jobs of the ledger."""
+        return Waiting(self.ledger.database)
 
     async def close(self) -> None:
         await self.media.close()
