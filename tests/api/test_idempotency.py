@@ -16,6 +16,7 @@ from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job
 from queues.connection import connect
+from storage.idempotency import Claim, Claims
 from tests.api.stack import (
     ANSWER,
     CHAT,
@@ -165,18 +166,20 @@ async def test_what_the_system_lost_runs_again(stack: Stack, replica: Replica) -
     assert (await stack.post(CHATS, CHAT, **KEYED)).headers["x-job-id"] == attempt.id
 
 
-async def test_a_key_whose_job_never_came_to_be_makes_it(stack: Stack, replica: Replica) -> None:
+async def test_a_key_whose_job_never_came_to_be_makes_it(
+    stack: Stack, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The api was killed between the two writes."""
     ids: list[str] = []
-    take = stack.context.storage.claims.take
+    take = Claims.take
 
-    async def dies(claim: Any) -> str:
-        ids.append(await take(claim))
+    async def dies(claims: Claims, claim: Claim) -> str:
+        ids.append(await take(claims, claim))
         raise RuntimeError("killed")
 
-    object.__setattr__(stack.context.storage.claims, "take", dies)
-    assert (await stack.post(CHATS, CHAT, **KEYED)).status_code == 500
-    object.__setattr__(stack.context.storage.claims, "take", take)
+    with monkeypatch.context() as patch:
+        patch.setattr(Claims, "take", dies)
+        assert (await stack.post(CHATS, CHAT, **KEYED)).status_code == 500
     call = asyncio.create_task(stack.post(CHATS, CHAT, **KEYED))
     assert (await replica.answer_one()).id == ids[0]
     assert (await call).content == ANSWER
