@@ -33,6 +33,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.NotReady: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
+    errors.RefusedByHook: 403,
     errors.NotFound: 404,
     errors.ModelNotFound: 404,
     errors.JobNotFound: 404,

@@ -118,6 +118,9 @@ CALL_HEADERS = [
         "header", "Prefer", "`respond-async` makes it a durable job: the answer is 202 with the job, at once."
     ),
     IDEMPOTENCY_KEY,
+    parameter(
+        "header", "X-Webhook", "With `respond-async`: an https URL that is told when the job has ended."
+    ),
     parameter("header", "X-Request-Id", "An id of your own for this request; every answer carries one."),
 ]
 JOB_ID = parameter("path", "job_id", "Id of a job.", {"type": "string", "format": "uuid"})

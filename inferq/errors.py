@@ -13,6 +13,7 @@
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
+    │   └── RefusedByHook           a hook does not let the request in
     ├── NotFound
     │   ├── ModelNotFound
     │   └── JobNotFound
@@ -126,6 +127,12 @@ class Forbidden(InferqError):
     """This key may not do that."""
 
     code = "permission_denied"
+
+
+class RefusedByHook(Forbidden):
+    """A hook does not let this request in."""
+
+    code = "refused_by_hook"
 
 
 class NotFound(InferqError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
@@ -36,7 +37,15 @@ class Accepted:
 
 
 class Intake:
-    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+    def __init__(
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        signals: Signals,
+        settings: Settings,
+        hooks: Hooks | None = None,
+    ):
+        self._hooks = hooks
         self._queue = queue
         self._ledger = storage.ledger
         self._claims = storage.claims
@@ -56,6 +65,14 @@ class Intake:
 
         Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only).
         """
+        accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
+        if self._hooks and accepted.created:
+            self._hooks.after_accept(spec)
+        return accepted
+
+    async def _submit(
+        self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
+    ) -> Accepted:
         if not spec.durable:
             standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
             return self._announce(spec, standing)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from storage import dependents, groups
+from storage import deliveries, dependents, groups
 
 
 def ended(connection: Connection, job_ids: Sequence[str]) -> None:
@@ -20,4 +20,5 @@ def ended(connection: Connection, job_ids: Sequence[str]) -> None:
     while wave := dependents.tell(connection, wave):
         every = every + wave
     # Last: groups are locked after all jobs, by everybody, so that nobody waits in a circle.
-    groups.finish(connection, every)
+    finished = groups.finish(connection, every)
+    deliveries.tell(connection, every, finished)

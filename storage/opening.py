@@ -6,6 +6,7 @@ from inferq.config import Settings
 from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
+from storage.deliveries import Deliveries
 from storage.idempotency import Claims
 from storage.keys import KeyStore
 from storage.ledger import Ledger
@@ -26,6 +27,11 @@ class Storage:
     def claims(self) -> Claims:
         """What the callers' idempotency keys stand for."""
         return Claims(self.ledger.database)
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Webhook messages."""
+        return Deliveries(self.ledger.database)
 
     @property
     def waiting(self) -> Waiting:

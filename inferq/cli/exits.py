@@ -26,6 +26,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.NotReady: 3,
     errors.Unauthenticated: 4,
     errors.Forbidden: 4,
+    errors.RefusedByHook: 4,
     errors.NotFound: 5,
     errors.ModelNotFound: 5,
     errors.JobNotFound: 5,
