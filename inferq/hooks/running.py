@@ -1,7 +1,8 @@
 """Calling hooks so that none of them can lose or stall a job: in threads of their own, with a limit of time.
 
-A hook that raises, hangs or ends its thread has failed: that is logged and counted, and the job goes on, unless the hook
-is `required` and was asked before the job was accepted. What cannot be guarded against is a hook that ends the process.
+A hook that raises, hangs or ends its thread has failed: that is logged and counted, and the job goes on, unless the
+hook is `required` and was asked before the job was accepted. What cannot be guarded against is a hook that ends the
+process.
 """
 
 import asyncio
@@ -49,7 +50,9 @@ class Hooks:
         return bool(self._loaded)
 
     async def before_accept(self, incoming: Incoming) -> Incoming:
-        """The request as the hooks leave it. Raises what they refuse it with, Unavailable where a required one fails."""
+        """The request as the hooks leave it. Raises what they refuse it with, and Unavailable for a required one that
+        failed.
+        """
         for calls, hook, _ in self._loaded:
             function = getattr(hook, "before_accept", None)
             if function is None:

@@ -158,10 +158,17 @@ def test_a_process_ends_while_a_hook_hangs(install: Install, tmp_path: Path) -> 
     install("slow", HANG)
     program = """
 import asyncio
-from tests.hooks.test_hooks import ASKED, Hooks, HookRules
-hooks = Hooks(HookRules(enabled=["slow"], timeout=0.05))
-asyncio.run(hooks.before_accept(ASKED))
-print(dict(hooks.failures))
+from inferq.config.sections import HookRules
+from inferq.hooks import Hooks, Incoming
+
+async def main():
+    body = {"messages": [{"content": "Hello!"}]}
+    asked = Incoming(endpoint="chat/completions", model="m", lane="low", tenant="t", body=body)
+    hooks = Hooks(HookRules(enabled=["slow"], timeout=0.05))
+    await hooks.before_accept(asked)
+    print(dict(hooks.failures))
+
+asyncio.run(main())
 """
     path = os.pathsep.join([str(tmp_path), str(Path(inferq.__file__).parents[1])])
     done = subprocess.run(
