@@ -15,7 +15,8 @@ from inferq.config import Settings
 from inferq.job import JobState
 from queues import deliverer
 from queues.deliverer import Deliverer
-from storage import migrate
+from queues.scheduler import Scheduler
+from storage import migrate, open_storage
 from storage.deliveries import Deliveries, Delivery, DeliveryState
 from storage.ledger import Ledger
 from tests.queues.builders import eventually
@@ -167,6 +168,8 @@ async def test_a_slow_receiver_holds_up_no_other(store: Deliveries, tmp_path: Pa
     async with receiving(until=never) as slow, receiving() as quick, sending(store, settings) as deliverer:
         for number in range(20):
             await sent(store, slow.url, str(number))
+        for _ in range(5):
+            await deliverer.run_once()
         made = await sent(store, quick.url.replace("127.0.0.1", "localhost"))
 
         async def arrived() -> bool:
@@ -232,6 +235,23 @@ async def test_a_try_that_was_broken_off_is_made_again(
 
             await eventually(arrived)
         assert [headers["webhook-id"] for headers, _ in receiver.seen] == [made.id] * 2
+
+
+async def test_the_scheduler_sends_them(redis_url: str, tmp_path: Path) -> None:
+    home = {"home": tmp_path, "queue": {"redis_url": redis_url}}
+    rules = {"allow_http": True, "allow_hosts": ["127.0.0.0/8"]}
+    settings = Settings.model_validate({**home, "webhooks": rules})
+    await migrate.upgrade(settings.storage.database_url, tmp_path)
+    storage = await open_storage(settings)
+    stopping = asyncio.Event()
+    async with receiving() as receiver:
+        running = asyncio.create_task(Scheduler(settings, storage).run(stopping))
+        made = await sent(storage.deliveries, receiver.url)
+        await eventually(lambda: receiver.seen)
+        assert (await settled(storage.deliveries, made)).state is DeliveryState.DELIVERED
+        stopping.set()
+        await asyncio.wait_for(running, 20)
+    await storage.close()
 
 
 def test_every_state_has_its_event() -> None:
