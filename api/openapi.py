@@ -35,6 +35,7 @@ _TAGS = [
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},
     {"name": "Keys", "description": "Who may call. Administrators only."},
+    {"name": "Webhooks", "description": "Messages about the ends of jobs."},
     {"name": "Health", "description": "Probes, metrics, status."},
 ]
 

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from api.auth import Access, Caller
 from api.context import caller_of, context_of, headers_of, text_header
 from api.departure import UntilDeparture
-from inferq import errors, request
+from inferq import errors, request, webhooks
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
@@ -26,22 +26,33 @@ LARGE = 256 * 2**10
 
 async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tuple[Request, JobSpec]:
     """The job of a call that waits on its connection."""
+    if text_header(http.scope, b"x-webhook") is not None:
+        raise errors.InvalidRequest(
+            "X-Webhook is for calls that are answered with an id: send `Prefer: respond-async` with it.",
+            param="X-Webhook",
+        )
     checked = await checked_request(http, endpoint, body)
     kept = _on_disconnect(http) is OnDisconnect.KEEP
     streams = endpoint.streams(checked.body)
     return checked, _spec(http, checked, kept=kept, stream=streams)
 
 
-async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
-    """The job of a call that is answered with an id."""
+async def durable(
+    http: HttpRequest, endpoint: Endpoint, body: Body, *, webhook: str | None = None
+) -> JobSpec:
+    """The job of a call that is answered with an id. `webhook` wins over the header."""
+    header = text_header(http.scope, b"x-webhook")
+    if header is not None:
+        webhook = webhook or webhooks.permitted(header, context_of(http).settings, "X-Webhook")
     checked = await checked_request(http, endpoint, body, unattended=True)
+    checked.webhook = webhook
     return _spec(http, checked, durable=True, kept=True)
 
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
     """The job that `POST /v1/jobs` describes."""
     endpoint, body = request.unfold(context_of(http).catalog, envelope, http.scope.get("proxy"))
-    return await durable(http, endpoint, body)
+    return await durable(http, endpoint, body, webhook=envelope.get("webhook"))
 
 
 async def checked_request(

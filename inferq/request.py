@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from inferq import errors
+from inferq import errors, webhooks
 from inferq.catalog import Catalog
 from inferq.config import ModelSettings, Settings
 from inferq.endpoints import Body, Endpoint, FileFacts, FilePlace
@@ -36,7 +36,6 @@ def _not_built(_value: Any, path: str) -> None:
 
 NOT_BUILT = {
     "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
-    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
 }
 
 ENVELOPE = {
@@ -49,6 +48,7 @@ ENVELOPE = {
     ),
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
+    "webhook": webhooks.WEBHOOK,
     **NOT_BUILT,
 }
 """A job as `POST /v1/jobs` and job files describe it."""
@@ -71,6 +71,8 @@ class Request:
     body: Body
     lane: Lane
     metadata: dict[str, Any]
+    webhook: str | None = None
+    """Where the end of its job is told; only of durable ones."""
     files: dict[str, FileFacts] = field(default_factory=dict)
     prompts: tuple[Prompt, ...] = ()
     """What has to fit into the model's context, where that is known."""
@@ -89,6 +91,13 @@ class Request:
         if self._places is None:
             self._places = tuple(self.endpoint.files(self.body))
         return self._places
+
+    def change(self, body: Body, metadata: dict[str, Any]) -> None:
+        """Put another body in place of this one, before its files are taken. Raises InvalidRequest."""
+        tables.verify(body, self.endpoint.table)
+        tables.verify({"metadata": metadata}, {"metadata": GATEWAY["metadata"]})
+        self.body, self.metadata, self._places = {**body, "model": self.model}, metadata, None
+        self.prompts = tuple(self.endpoint.prompts(self.body, self.settings))
 
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
@@ -160,8 +169,9 @@ def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) 
     if proxy is not None:
         found = _renamed(found, proxy.model)
     tables.verify({name: found.get(name) for name in NOT_BUILT}, NOT_BUILT)
+    tables.verify({"webhook": found.get("webhook")}, {"webhook": webhooks.WEBHOOK})
     if found.get("body") is None:
-        body = dict(found)
+        body = {name: value for name, value in found.items() if name != "webhook"}
         named = body.pop("endpoint", None)
     else:
         tables.refuse_unknown(found, ENVELOPE)
@@ -194,7 +204,10 @@ def _joined(found: dict[str, Any]) -> Body:
 
 
 def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
-    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
+    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited.
+
+    Raises InvalidRequest for a webhook that may not be named here.
+    """
     model, body = request.settings, request.body
     processing = settings.processing
     return JobSpec(
@@ -210,6 +223,7 @@ def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
             "run_timeout": model.run_timeout or processing.worker_timeout,
             "created_at": time.time(),
             "metadata": request.metadata,
+            "webhook": webhooks.permitted(request.webhook, settings, "webhook") if request.webhook else None,
             **given,
         }
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues.capacity import Capacities
@@ -17,6 +18,7 @@ from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.idempotency import Claim
 from storage.ledger import Page
 
 _LIVE = ("scheduled", "queued", "running")
@@ -25,38 +27,73 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds."""
+    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds. `created` is False when
+    the job was there before; `owner` is the job that the call's key stands for, when that is another one.
+    """
 
     position: int | None
     eta: float | None
     queued: bool = True
+    created: bool = True
+    owner: str | None = None
 
 
 class Intake:
-    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+    def __init__(
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        signals: Signals,
+        settings: Settings,
+        hooks: Hooks | None = None,
+    ):
+        self._hooks = hooks
         self._queue = queue
         self._ledger = storage.ledger
+        self._claims = storage.claims
         self._signals = signals
         self._max_offline = settings.queue.max_offline_jobs
         self._capacities = Capacities(queue, settings)
 
-    async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
-        """Accept a job. Submitting the same id again changes nothing.
+    async def submit(
+        self,
+        spec: JobSpec,
+        *,
+        reply_to: str | None = None,
+        weight: float = 1.0,
+        claim: Claim | None = None,
+    ) -> Accepted:
+        """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
+        call was first to make: `owner` names that call's job.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only).
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only).
         """
+        accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
+        if self._hooks and accepted.created:
+            self._hooks.after_accept(spec)
+        return accepted
+
+    async def _submit(
+        self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
+    ) -> Accepted:
         capacity = await self._capacities.of(spec.model)
         if not spec.durable:
             standing = await self._queue.accept(
                 spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
             )
             return self._announce(spec, standing)
+        bound, reserved = None, True
         try:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            await self._ledger.accept(spec, bound=self._max_offline)
+            bound, reserved = self._max_offline, False
+        created = await self._ledger.accept(spec, bound=bound, claim=claim)
+        if claim is not None and not created:
+            held = await self._claims.find(claim)
+            if held is not None and held.job_id != spec.id:
+                return Accepted(None, None, created=False, owner=held.job_id)
+        if not reserved:
             return Accepted(None, None, queued=False)
-        await self._ledger.accept(spec)
         try:
             return self._announce(
                 spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
@@ -144,14 +181,16 @@ class Intake:
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
             self._signals.ended(job_id, "cancelled")
 
-    async def requeue(self, job_id: str, *, edits: Mapping[str, Any] | None = None) -> Job:
+    async def requeue(
+        self, job_id: str, *, edits: Mapping[str, Any] | None = None, claim: Claim | None = None
+    ) -> Job:
         """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on.
 
-        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable.
+        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable, IdempotencyMismatch.
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
-        job = await self._ledger.requeue(job_id, **dict(edits or {}))
+        job = await self._ledger.requeue(job_id, claim=claim, **dict(edits or {}))
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)
@@ -165,7 +204,7 @@ class Intake:
 
     def _announce(self, spec: JobSpec, standing: Standing | None, *, again: bool = False) -> Accepted:
         if standing is None:
-            return Accepted(None, None)
+            return Accepted(None, None, created=False)
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)

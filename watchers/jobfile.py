@@ -54,4 +54,6 @@ def understand(found: dict[str, Any], catalog: Catalog) -> Request:
     endpoint, body = unfold(catalog, found)
     for name in _STREAMING:
         body.pop(name, None)
-    return check(catalog, endpoint, body)
+    request = check(catalog, endpoint, body)
+    request.webhook = found.get("webhook")
+    return request

@@ -29,7 +29,13 @@ def downgrade() -> None:
     for table in _NEW_TABLES:
         op.drop_table(table)
     op.drop_column("api_keys", "lane")
-    for index in ("ix_jobs_group_id_id", "ix_jobs_due", "ix_jobs_unfinished"):
+    for index in (
+        "ix_jobs_group_id_id",
+        "ix_jobs_due",
+        "ix_jobs_scheduled_expiry",
+        "ix_jobs_scheduled_tenant",
+        "ix_jobs_unfinished",
+    ):
         op.drop_index(index, "jobs")
     for column in _NEW_COLUMNS:
         op.drop_column("jobs", column)
@@ -49,6 +55,8 @@ def _extend_jobs() -> None:
         op.add_column("jobs", column)
     op.create_index("ix_jobs_group_id_id", "jobs", ["group_id", "id"])
     _partial_index("ix_jobs_due", "jobs", ["due_at"], "rank = 0")
+    _partial_index("ix_jobs_scheduled_expiry", "jobs", ["expires_at"], "rank = 0")
+    _partial_index("ix_jobs_scheduled_tenant", "jobs", ["tenant"], "rank = 0")
     op.drop_index("ix_jobs_unfinished", "jobs")
     _partial_index("ix_jobs_unfinished", "jobs", ["id"], "durable AND rank IN (1, 2)")
 
@@ -111,6 +119,7 @@ def _create_deliveries() -> None:
         "deliveries",
         sa.Column("id", _TEXT, nullable=False),
         sa.Column("url", _TEXT, nullable=False),
+        sa.Column("host", _TEXT, nullable=False),
         sa.Column("event", _TEXT, nullable=False),
         sa.Column("subject", _TEXT, nullable=False),
         sa.Column("tenant", _TEXT, nullable=False),
