@@ -96,6 +96,8 @@ async def accepted_job(request: Request, spec: JobSpec) -> Job:
     seconds = next((float(match[1]) for match in map(_WAIT.fullmatch, preferences(request)) if match), 0.0)
     if seconds:
         return await _awaited(request, spec.id, min(seconds, LONGEST_WAIT))
+    if accepted.scheduled:
+        return await context.gateway.intake.find(spec.id)
     return Job(
         spec=spec,
         state=JobState.QUEUED,

@@ -4,6 +4,8 @@ Durable jobs: a place in Redis, then the commit in SQL (which is what "accepted"
 between two steps is mended by the reconciler. Interactive jobs: one call to Redis.
 """
 
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,32 +25,39 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds."""
+    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds."""
 
     position: int | None
     eta: float | None
     queued: bool = True
+    scheduled: bool = False
 
 
 class Intake:
     def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
         self._queue = queue
         self._ledger = storage.ledger
+        self._groups = storage.groups
         self._signals = signals
-        self._max_offline = settings.queue.max_offline_jobs
+        self._bounds = settings.queue
 
     async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
         """Accept a job. Submitting the same id again changes nothing.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only).
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only), and for `depends_on`
+        JobNotFound and InvalidRequest.
         """
+        if spec.waits:
+            most = self._bounds.max_scheduled_jobs
+            await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most)
+            return Accepted(None, None, queued=False, scheduled=True)
         if not spec.durable:
             standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
             return self._announce(spec, standing)
         try:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            await self._ledger.accept(spec, bound=self._max_offline)
+            await self._ledger.accept(spec, bound=self._bounds.max_offline_jobs)
             return Accepted(None, None, queued=False)
         await self._ledger.accept(spec)
         try:
@@ -116,6 +125,16 @@ class Intake:
                 raise
         return await self.find(job_id)
 
+    async def cancel_group(self, group_id: str) -> None:
+        """Cancel all jobs of a group that have not ended. Raises StoreUnavailable.
+
+        What Redis does not hear of is taken out of it by the reconciler.
+        """
+        with contextlib.suppress(errors.QueueUnavailable):
+            for job_id, generation in await self._groups.cancel(group_id):
+                if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
+                    self._signals.ended(job_id, "cancelled")
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
@@ -128,7 +147,10 @@ class Intake:
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
-        job = await self._ledger.requeue(job_id, **dict(edits or {}))
+        expiry = self._bounds.expiry(time.time())
+        job = await self._ledger.requeue(job_id, **{"expires_at": expiry, **dict(edits or {})})
+        if job.state is not JobState.QUEUED:
+            return job
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)
