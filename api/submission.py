@@ -18,6 +18,7 @@ from inferq import errors, request
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
+from inferq.lanes import bounded
 from inferq.request import NOW, Request
 from inferq.terms import Terms, terms_of
 
@@ -59,6 +60,7 @@ async def checked_request(
     large = _large(http)
     checked = await asyncio.to_thread(work) if large else work()
     checked.large = large
+    checked.lane = bounded(checked.lane, caller_of(http).lane)
     await _admit(http, checked, caller_of(http).tenant, unattended=unattended)
     return checked
 

@@ -6,17 +6,20 @@ between two steps is mended by the reconciler. Interactive jobs: one call to Red
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
+from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.groups import Group
 from storage.ledger import Page
 
 _LIVE = ("scheduled", "queued", "running")
@@ -40,6 +43,7 @@ class Intake:
         self._groups = storage.groups
         self._signals = signals
         self._bounds = settings.queue
+        self._capacities = Capacities(queue, settings)
 
     async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
         """Accept a job. Submitting the same id again changes nothing.
@@ -48,11 +52,15 @@ class Intake:
         JobNotFound and InvalidRequest.
         """
         if spec.waits:
+            await self._charge([spec])
             most = self._bounds.max_scheduled_jobs
             await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most)
             return Accepted(None, None, queued=False, scheduled=True)
+        capacity = await self._capacities.of(spec.model)
         if not spec.durable:
-            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
+            standing = await self._queue.accept(
+                spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
+            )
             return self._announce(spec, standing)
         try:
             await self._queue.reserve(spec)
@@ -61,9 +69,21 @@ class Intake:
             return Accepted(None, None, queued=False)
         await self._ledger.accept(spec)
         try:
-            return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
+            return self._announce(
+                spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            )
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False)
+
+    async def submit_group(self, group: Group, specs: Sequence[JobSpec]) -> None:
+        """Accept a group of jobs, all or none; they are scheduled first. Raises as `submit`."""
+        await self._charge(specs)
+        await self._groups.accept(group, specs, most_scheduled=self._bounds.max_scheduled_jobs)
+
+    async def _charge(self, specs: Sequence[JobSpec]) -> None:
+        # Without Redis nobody counts; what SQL holds is bounded.
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._queue.charge(specs)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -135,6 +155,21 @@ class Intake:
                 if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
                     self._signals.ended(job_id, "cancelled")
 
+    async def reprioritise(self, job_id: str, lane: Lane) -> Job:
+        """Give a waiting job another lane. Raises JobNotFound, Conflict when it does not wait, StoreUnavailable,
+        QueueUnavailable.
+        """
+        job = await self.find(job_id)
+        # The order lives in Redis; a death before SQL hears of it costs the new lane only if Redis is lost as well.
+        state = await self._queue.reorder(job_id, lane, generation=job.generation)
+        if state == "unknown" and job.state is JobState.SCHEDULED:
+            state = job.state
+        if state not in (JobState.QUEUED, JobState.SCHEDULED):
+            raise errors.Conflict(f"job {job_id} is {job.state if job.terminal else state} and waits no more")
+        if job.spec.durable:
+            await self._ledger.set_lane(job_id, lane)
+        return await self.find(job_id)
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
@@ -168,13 +203,9 @@ class Intake:
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, None)
+        return Accepted(standing.position, standing.eta)
 
     async def _with_standing(self, job: Job) -> Job:
-        """A waiting job with its position, and an estimate when replicas of its model are ready to work."""
-        standing = await self._queue.standing(job.id)
-        if standing is None:
-            return job
-        ready = [r for r in await self._queue.replicas() if r.model == job.spec.model and r.state == "ready"]
-        eta = standing.ahead / len(ready) if ready else None
-        return replace(job, position=standing.position, eta=eta)
+        """A waiting job with its position, and an estimate when its model is served."""
+        standing = await self._queue.standing(job.id, await self._capacities.of(job.spec.model))
+        return replace(job, position=standing.position, eta=standing.eta) if standing else job

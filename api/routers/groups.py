@@ -66,8 +66,7 @@ async def create_group(request: Request) -> ASGIApp:
         created_at=time.time(),
         metadata=wanted.get("metadata") or {},
     )
-    most = context.settings.queue.max_scheduled_jobs
-    await context.storage.groups.accept(group, specs, most_scheduled=most)
+    await context.gateway.intake.submit_group(group, specs)
     for spec in specs:
         context.telemetry.job_accepted(spec.model, spec.lane, durable=True)
     return json_response(
@@ -160,7 +159,8 @@ async def cancel_group(request: Request) -> ASGIApp:
 
 async def _specs(request: Request, group_id: str, envelopes: list[dict[str, Any]]) -> list[JobSpec]:
     """The jobs. Raises what a job alone does, naming which it is."""
-    ids = [new_job_id() for _ in envelopes]
+    # Ids of one millisecond are in no order; those of a group are queued in that of its jobs.
+    ids = sorted(new_job_id() for _ in envelopes)
     specs = []
     for index, envelope in enumerate(envelopes):
         try:
