@@ -11,6 +11,7 @@ from api.proxy import ProxyMode
 from api.routers import (
     artifacts,
     audio,
+    groups,
     health,
     images,
     jobs,
@@ -19,6 +20,7 @@ from api.routers import (
     nodes,
     pages,
     queues,
+    schedules,
     text,
     vectors,
     video,
@@ -28,8 +30,8 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, artifacts.routes, models.routes, nodes.routes, queues.routes, keys.routes),
-    webhooks.routes,
+    *(jobs.routes, groups.routes, schedules.routes, artifacts.routes, models.routes, nodes.routes),
+    *(queues.routes, keys.routes, webhooks.routes),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

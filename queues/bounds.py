@@ -4,6 +4,7 @@ The scripts decide (`lua/bounds.lua`); this knows the configuration, and which e
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from inferq.job import JobSpec
 from inferq.lanes import Lane
 
 DAY = 86400
+_NO_BOUND = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,13 @@ class Bounds:
             *(mine.requests_per_minute or 0, mine.tokens_per_minute or 0, _tokens_of(spec)),
             *(mine.device_seconds_per_day or 0, mine.device_seconds_per_month or 0, _first_of_month()),
         ]
+
+    def of_scheduled(self, specs: Sequence[JobSpec]) -> list[Any]:
+        """The same of jobs that are scheduled together: what is in the queue now does not bound them."""
+        bounds = self.of_job(specs[0])
+        bounds[:5] = [_NO_BOUND] * 5
+        bounds[7] = sum(_tokens_of(spec) for spec in specs)
+        return bounds
 
     def rates(self, tenant: str, told: list[bytes]) -> Rates:
         """The buckets after an accepted job."""

@@ -4,7 +4,9 @@ Durable jobs: a place in Redis, then the commit in SQL (which is what "accepted"
 between two steps is mended by the reconciler. Interactive jobs: one call to Redis.
 """
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.groups import Group
 from storage.idempotency import Claim
 from storage.ledger import Page
 
@@ -27,8 +30,9 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds. `created` is False when
-    the job was there before; `owner` is the job that the call's key stands for, when that is another one.
+    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds.
+    `created` is False when the job was there before; `owner` is the job that the call's key stands for, when that is
+    another one.
     """
 
     position: int | None
@@ -36,6 +40,7 @@ class Accepted:
     queued: bool = True
     created: bool = True
     owner: str | None = None
+    scheduled: bool = False
 
 
 class Intake:
@@ -51,8 +56,9 @@ class Intake:
         self._queue = queue
         self._ledger = storage.ledger
         self._claims = storage.claims
+        self._groups = storage.groups
         self._signals = signals
-        self._max_offline = settings.queue.max_offline_jobs
+        self._bounds = settings.queue
         self._capacities = Capacities(queue, settings)
 
     async def submit(
@@ -66,7 +72,8 @@ class Intake:
         """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
         call was first to make: `owner` names that call's job.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only).
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
+        and for `depends_on` JobNotFound and InvalidRequest.
         """
         accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
         if self._hooks and accepted.created:
@@ -76,6 +83,8 @@ class Intake:
     async def _submit(
         self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
     ) -> Accepted:
+        if spec.waits:
+            return await self._schedule(spec, claim)
         capacity = await self._capacities.of(spec.model)
         if not spec.durable:
             standing = await self._queue.accept(
@@ -86,12 +95,11 @@ class Intake:
         try:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            bound, reserved = self._max_offline, False
+            bound, reserved = self._bounds.max_offline_jobs, False
         created = await self._ledger.accept(spec, bound=bound, claim=claim)
-        if claim is not None and not created:
-            held = await self._claims.find(claim)
-            if held is not None and held.job_id != spec.id:
-                return Accepted(None, None, created=False, owner=held.job_id)
+        other = None if created else await self._owner(spec, claim)
+        if other:
+            return other
         if not reserved:
             return Accepted(None, None, queued=False)
         try:
@@ -100,6 +108,32 @@ class Intake:
             )
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False)
+
+    async def submit_group(self, group: Group, specs: Sequence[JobSpec]) -> None:
+        """Accept a group of jobs, all or none; they are scheduled first. Raises as `submit`."""
+        await self._charge(specs)
+        await self._groups.accept(group, specs, most_scheduled=self._bounds.max_scheduled_jobs)
+
+    async def _charge(self, specs: Sequence[JobSpec]) -> None:
+        # Without Redis nobody counts; what SQL holds is bounded.
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._queue.charge(specs)
+
+    async def _schedule(self, spec: JobSpec, claim: Claim | None) -> Accepted:
+        """Accept a job that waits for its time or for others: in SQL alone."""
+        await self._charge([spec])
+        created = await self._ledger.accept(
+            spec, state=JobState.SCHEDULED, most_scheduled=self._bounds.max_scheduled_jobs, claim=claim
+        )
+        other = None if created else await self._owner(spec, claim)
+        return other or Accepted(None, None, queued=False, scheduled=True)
+
+    async def _owner(self, spec: JobSpec, claim: Claim | None) -> Accepted | None:
+        """Who came first with the same key, when that was another job."""
+        held = await self._claims.find(claim) if claim is not None else None
+        if held is None or held.job_id == spec.id:
+            return None
+        return Accepted(None, None, created=False, owner=held.job_id)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -161,6 +195,16 @@ class Intake:
                 raise
         return await self.find(job_id)
 
+    async def cancel_group(self, group_id: str) -> None:
+        """Cancel all jobs of a group that have not ended. Raises StoreUnavailable.
+
+        What Redis does not hear of is taken out of it by the reconciler.
+        """
+        with contextlib.suppress(errors.QueueUnavailable):
+            for job_id, generation in await self._groups.cancel(group_id):
+                if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
+                    self._signals.ended(job_id, "cancelled")
+
     async def reprioritise(self, job_id: str, lane: Lane) -> Job:
         """Give a waiting job another lane. Raises JobNotFound, Conflict when it does not wait, StoreUnavailable,
         QueueUnavailable.
@@ -190,7 +234,11 @@ class Intake:
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
-        job = await self._ledger.requeue(job_id, claim=claim, **dict(edits or {}))
+        expiry = self._bounds.expiry(time.time())
+        wanted = {"expires_at": expiry, **dict(edits or {})}
+        job = await self._ledger.requeue(job_id, claim=claim, **wanted)
+        if job.state is not JobState.QUEUED:
+            return job
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,6 +78,20 @@ class JobQueue:
             )
         self._refuse(spec, status, ahead, told)
         return self._bounds.rates(spec.tenant, told)
+
+    async def charge(self, specs: Sequence[JobSpec]) -> None:
+        """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
+
+        Raises RateLimited, BudgetSpent.
+        """
+        first = specs[0]
+        async with translated():
+            status, ahead, told = await self.scripts(
+                "reserve",
+                *(first.id, first.model, first.tenant, first.lane.value, 0, 0),
+                *self._bounds.of_scheduled(specs),
+            )
+        self._refuse(first, status, ahead, told)
 
     async def accept(
         self,

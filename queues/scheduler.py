@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from inferq import errors, process
+from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from queues import layout, remote
@@ -18,11 +19,14 @@ from queues.connection import Client, connect, translated
 from queues.controls import Controls
 from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
+from queues.door import Door
 from queues.intake import Intake
 from queues.leader import Leadership
 from queues.queue import JobQueue
 from queues.reconciler import Reconciler
 from queues.recorder import GATHER, Recorder
+from queues.recurring import Recurring
+from queues.releaser import Releaser
 from queues.scripts import Scripts
 from queues.signals import Signals
 from storage import Storage
@@ -49,6 +53,9 @@ class Scheduler:
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
+        catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
+        self._recurring = Recurring(self._queue, storage, settings, catalog, door)
+        self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
         self._controls = Controls(self._redis, settings, storage.pauses)
         self._storage = storage
         self._deliverer = Deliverer(storage.deliveries, settings)
@@ -70,6 +77,8 @@ class Scheduler:
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+            asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
+            asyncio.create_task(self._forever("recurring", 1.0, self._recurring.run_once)),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
             asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
@@ -78,6 +87,8 @@ class Scheduler:
         await stopping.wait()
         await process.end_tasks(tasks)
         await self._deliverer.stop()
+        await self._releaser.errands.stop()
+        await self._recurring.errands.stop()
         with contextlib.suppress(errors.QueueUnavailable):
             await self._leadership.release()
         self._signals.stop()
