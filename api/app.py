@@ -11,6 +11,7 @@ from api.proxy import ProxyMode
 from api.routers import (
     artifacts,
     audio,
+    dead,
     health,
     images,
     jobs,
@@ -26,7 +27,16 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, artifacts.routes, models.routes, nodes.routes, keys.routes, health.routes, pages.routes),
+    *(
+        jobs.routes,
+        dead.routes,
+        artifacts.routes,
+        models.routes,
+        nodes.routes,
+        keys.routes,
+        health.routes,
+        pages.routes,
+    ),
 )
 """In the order in which paths are matched: the busy ones first."""
 

@@ -31,6 +31,7 @@ _TAGS = [
     {"name": "Audio", "description": "Speech both ways, OpenAI-compatible."},
     {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
+    {"name": "Dead letters", "description": "Jobs that failed for good: why, run again, purge."},
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},
     {"name": "Keys", "description": "Who may call. Administrators only."},

@@ -11,6 +11,7 @@ from queues.connection import Client, connect
 from queues.intake import Intake
 from queues.queue import JobQueue
 from queues.replies import ReplyReader
+from queues.revival import Reviver
 from queues.signals import Signals
 from storage import Storage
 
@@ -18,13 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue`, `replies` and `cache` of one process. Starts with Redis away."""
+    """`intake`, `queue`, `reviver`, `replies` and `cache` of one process. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
         self.queue = JobQueue(self._redis, settings)
         self.intake = Intake(self.queue, storage, self._signals, settings)
+        self.reviver = Reviver(self.queue, storage, self._signals)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self._filing: asyncio.Task[None] | None = None

@@ -6,6 +6,7 @@ from inferq.config import Settings
 from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
+from storage.dead import DeadLetters
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
@@ -19,6 +20,11 @@ class Storage:
     keys: KeyStore
     artifacts: ArtifactStore
     media: MediaStore
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The failed jobs of the ledger."""
+        return DeadLetters(self.ledger.database)
 
     async def close(self) -> None:
         await self.media.close()

@@ -91,9 +91,12 @@ def accepted_values(spec: JobSpec, state: JobState, error: Failure | None) -> di
 
 
 def requeued_values(generation: int) -> dict[str, Any]:
-    """The standing of a job whose next generation begins now. Redis does not hold it yet."""
+    """The standing of a job whose next generation begins now. Redis does not hold it yet.
+
+    Its time and its deadline were those of the generation that has ended.
+    """
     return {
-        **dict.fromkeys(STANDING),
+        **dict.fromkeys((*STANDING, "due_at", "expires_at")),
         "state": JobState.QUEUED.value,
         "rank": RANK[JobState.QUEUED],
         "generation": generation,

@@ -1,7 +1,5 @@
 """Jobs: accept, look, list, cancel, retry, requeue, follow, fetch the result."""
 
-from typing import Any
-
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +11,7 @@ from api.body import parse_object, read_bytes, read_object
 from api.calls import accept, accepted_response, json_response
 from api.context import caller_of, context_of, text_header
 from api.downloads import artifact_response
+from api.edits import edits_of
 from api.finding import find_job
 from api.job_events import EventStream
 from api.job_filters import PARAMETERS, filters_of
@@ -24,7 +23,6 @@ from api.schemas.jobs import REQUEUE
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, Answer, fields
 from inferq.job import Job
-from inferq.lanes import parse_lane
 from inferq.request import ENVELOPE
 
 routes = Routes("Jobs")
@@ -164,7 +162,7 @@ async def requeue_job(request: Request) -> ASGIApp:
     fields.verify(wanted, REQUEUE)
     job = await find_job(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
-    edits = await _edits(request, job, wanted)
+    edits = await edits_of(request, job, wanted)
     return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits), request)
 
 
@@ -226,23 +224,3 @@ async def _result_response(request: Request, job: Job) -> Response:
         form = orjson.loads(spec.body).get("response_format") if spec.body else None
         data = await rendered(data, form, context_of(request).storage.artifacts, linker(request))
     return Response(data, media_type=job.result_type, headers={"X-Job-Id": job.id})
-
-
-async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What `Intake.requeue` takes. The body names its model, so a change of either makes a new body."""
-    context = context_of(request)
-    model = wanted.get("model") or job.spec.model
-    name, _ = context.catalog.for_endpoint(model, ENDPOINTS[job.spec.endpoint])
-    edits: dict[str, Any] = {}
-    body = wanted.get("body")
-    if body is None and name != job.spec.model and job.spec.body:
-        body = orjson.loads(job.spec.body)
-    if body is not None:
-        edits = await submission.edited(request, job, name, body)
-    if name != job.spec.model:
-        edits["model"] = name
-    if wanted.get("priority") is not None:
-        edits["lane"] = parse_lane(wanted["priority"])
-    if wanted.get("metadata") is not None:
-        edits["metadata"] = wanted["metadata"]
-    return edits
