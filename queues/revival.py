@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from inferq import errors
 from inferq.job import TERMINAL, Job
+from inferq.lanes import Lane
 from queues.queue import JobQueue
 from queues.signals import Signals
 from storage import Storage
@@ -54,24 +55,25 @@ class Reviver:
         return gone
 
     async def _full(self, revivals: Sequence[Revival]) -> dict[str, errors.InferqError]:
-        """Those for whose model and tenant no more may wait. With Redis away nobody can say."""
+        """Those for which there is no room in their queue. With Redis away nobody can say."""
         refused: dict[str, errors.InferqError] = {}
-        asked: dict[tuple[str, str], errors.QueueFull | None] = {}
+        asked: dict[tuple[str, str, Lane], errors.QueueFull | None] = {}
         for each in revivals:
-            model, tenant = str(each.changes.get("model", each.job.spec.model)), each.job.spec.tenant
+            spec = each.job.spec
+            place = each.changes.get("model", spec.model), spec.tenant, each.changes.get("lane", spec.lane)
             try:
-                if (model, tenant) not in asked:
-                    asked[model, tenant] = await self._room(model, tenant)
+                if place not in asked:
+                    asked[place] = await self._refusal(*place)
             except errors.QueueUnavailable:
                 return refused
-            full = asked[model, tenant]
+            full = asked[place]
             if full is not None:
                 refused[each.job.id] = full
         return refused
 
-    async def _room(self, model: str, tenant: str) -> errors.QueueFull | None:
+    async def _refusal(self, model: str, tenant: str, lane: Lane) -> errors.QueueFull | None:
         try:
-            await self._queue.refuse_full(model, tenant)
+            await self._queue.refuse_full(model, tenant, lane)
         except errors.QueueFull as full:
             return full
         return None
