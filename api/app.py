@@ -19,6 +19,7 @@ from api.routers import (
     models,
     nodes,
     pages,
+    queues,
     text,
     vectors,
     video,
@@ -27,16 +28,8 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(
-        jobs.routes,
-        dead.routes,
-        artifacts.routes,
-        models.routes,
-        nodes.routes,
-        keys.routes,
-        health.routes,
-        pages.routes,
-    ),
+    *(jobs.routes, dead.routes, artifacts.routes, models.routes, nodes.routes, queues.routes, keys.routes),
+    *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""
 

@@ -6,11 +6,11 @@ import orjson
 from starlette.requests import Request
 
 from api import submission
-from api.context import context_of
+from api.context import caller_of, context_of
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, Endpoint
 from inferq.job import Job
-from inferq.lanes import parse_lane
+from inferq.lanes import bounded, parse_lane
 
 
 def endpoint_of(job: Job) -> Endpoint:
@@ -39,7 +39,7 @@ async def edits_of(request: Request, job: Job, wanted: dict[str, Any]) -> dict[s
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:
-        edits["lane"] = parse_lane(wanted["priority"])
+        edits["lane"] = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
     if wanted.get("metadata") is not None:
         edits["metadata"] = wanted["metadata"]
     return edits

@@ -32,6 +32,7 @@ _TAGS = [
     {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
     {"name": "Dead letters", "description": "Jobs that failed for good: why, run again, purge."},
+    {"name": "Queues", "description": "What waits and runs; pause, resume and drain."},
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},
     {"name": "Keys", "description": "Who may call. Administrators only."},

@@ -11,6 +11,8 @@ from typing import Any
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
+from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
@@ -36,14 +38,18 @@ class Intake:
         self._ledger = storage.ledger
         self._signals = signals
         self._max_offline = settings.queue.max_offline_jobs
+        self._capacities = Capacities(queue, settings)
 
     async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
         """Accept a job. Submitting the same id again changes nothing.
 
         Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only).
         """
+        capacity = await self._capacities.of(spec.model)
         if not spec.durable:
-            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
+            standing = await self._queue.accept(
+                spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
+            )
             return self._announce(spec, standing)
         try:
             await self._queue.reserve(spec)
@@ -52,7 +58,9 @@ class Intake:
             return Accepted(None, None, queued=False)
         await self._ledger.accept(spec)
         try:
-            return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
+            return self._announce(
+                spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            )
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False)
 
@@ -116,6 +124,21 @@ class Intake:
                 raise
         return await self.find(job_id)
 
+    async def reprioritise(self, job_id: str, lane: Lane) -> Job:
+        """Give a waiting job another lane. Raises JobNotFound, Conflict when it does not wait, StoreUnavailable,
+        QueueUnavailable.
+        """
+        job = await self.find(job_id)
+        # The order lives in Redis; a death before SQL hears of it costs the new lane only if Redis is lost as well.
+        state = await self._queue.reorder(job_id, lane, generation=job.generation)
+        if state == "unknown" and job.state is JobState.SCHEDULED:
+            state = job.state
+        if state not in (JobState.QUEUED, JobState.SCHEDULED):
+            raise errors.Conflict(f"job {job_id} is {job.state if job.terminal else state} and waits no more")
+        if job.spec.durable:
+            await self._ledger.set_lane(job_id, lane)
+        return await self.find(job_id)
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
@@ -146,13 +169,9 @@ class Intake:
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, None)
+        return Accepted(standing.position, standing.eta)
 
     async def _with_standing(self, job: Job) -> Job:
-        """A waiting job with its position, and an estimate when replicas of its model are ready to work."""
-        standing = await self._queue.standing(job.id)
-        if standing is None:
-            return job
-        ready = [r for r in await self._queue.replicas() if r.model == job.spec.model and r.state == "ready"]
-        eta = standing.ahead / len(ready) if ready else None
-        return replace(job, position=standing.position, eta=eta)
+        """A waiting job with its position, and an estimate when its model is served."""
+        standing = await self._queue.standing(job.id, await self._capacities.of(job.spec.model))
+        return replace(job, position=standing.position, eta=standing.eta) if standing else job

@@ -19,6 +19,7 @@ class Commands(LazyGroup):
         "jobs": ("inferq.cli.jobs", "List, show, watch, cancel and retry jobs."),
         "dead": ("inferq.cli.dead", "Jobs that failed for good: why, run them again, purge them."),
         "models": ("inferq.cli.catalogue", "The models: list, show, find those that lie here, pull more."),
+        "queues": ("inferq.cli.queues", "What waits and runs; pause, resume and drain."),
         "status": ("inferq.cli.status", "Replicas, nodes, queues and the stores behind them."),
         "keys": ("inferq.cli.keys", "Create, list and revoke API keys."),
         "config": ("inferq.cli.config", "Check and show the configuration, print its schema."),

@@ -156,7 +156,7 @@ class Settings(Section):
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
     tenants: dict[str, Tenant] = {}
-    """Bounds of single tenants."""
+    """Bounds of tenants by name; `"*"`: of all."""
     request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
     """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room.
     A context that is not given counts as 2,048 tokens."""
@@ -210,6 +210,12 @@ class Settings(Section):
                 "pythons": [str(python) for python in dict.fromkeys(pythons)],
             },
         )
+
+    def tenant(self, name: str) -> Tenant:
+        """The bounds of a tenant."""
+        general = self.tenants.get("*", Tenant())
+        own = self.tenants.get(name)
+        return own.over(general) if own else general
 
     def under_home(self, path: str | Path) -> Path:
         """An absolute path: relative ones lie under INFERQ_HOME."""

@@ -58,6 +58,10 @@ NEEDS = {
     "GET /running_models": Access.READONLY,
     "GET /nodes": Access.READONLY,
     "GET /profiler": Access.READONLY,
+    "PATCH /jobs/{job_id}": Access.USER,
+    "GET /queues": Access.READONLY,
+    "POST /queues/pauses": Access.ADMIN,
+    "DELETE /queues/pauses/{kind}/{name:path}": Access.ADMIN,
     "POST /keys": Access.ADMIN,
     "GET /keys": Access.ADMIN,
     "DELETE /keys/{key}": Access.ADMIN,
@@ -76,6 +80,8 @@ VALUES = {
     "sha256": "0" * 64,
     "model:path": "none",
     "key": "none",
+    "kind": "lane",
+    "name:path": "none",
     "asset": "none",
 }
 

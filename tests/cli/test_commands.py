@@ -10,7 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("up", "submit", "jobs", "dead", "models", "status", "keys", "config", "doctor", "demo", "version")
+COMMANDS = (
+    *(
+        "up",
+        "submit",
+        "jobs",
+        "dead",
+        "models",
+        "queues",
+        "status",
+        "keys",
+        "config",
+        "doctor",
+        "demo",
+        "version",
+    ),
+)
 
 
 def inferq(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
