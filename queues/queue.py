@@ -182,6 +182,13 @@ class JobQueue:
             found = await pipe.execute()
         return [(JobState(state.decode()), int(gen or 0)) if state else None for state, gen in found]
 
+    async def forget(self, job_ids: list[str]) -> None:
+        """Drop the records of jobs that have ended and that nobody can queue again."""
+        async with translated():
+            await self.redis.delete(
+                *(f"{self.prefix}{kind}:{each}" for each in job_ids for kind in ("job", "events"))
+            )
+
     async def running(self) -> list[str]:
         """Ids of the jobs that replicas hold."""
         async with translated():

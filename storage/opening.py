@@ -6,6 +6,7 @@ from inferq.config import Settings
 from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
+from storage.dead import DeadLetters
 from storage.deliveries import Deliveries
 from storage.groups import GroupStore
 from storage.idempotency import Claims
@@ -55,6 +56,11 @@ class Storage:
     def schedules(self) -> ScheduleStore:
         """Jobs that come again."""
         return ScheduleStore(self.ledger.database)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The failed jobs of the ledger."""
+        return DeadLetters(self.ledger.database)
 
     async def close(self) -> None:
         await self.media.close()

@@ -4,10 +4,12 @@ import pytest
 from sqlalchemy import Connection, event
 
 from inferq.job import new_job_id
+from storage.dead import Criteria, DeadLetters, Mark
 from storage.ledger import Ledger
 from storage.statements import make_cursor
 from tests.storage.builders import spec
 
+MARK = Mark(1.0, new_job_id())
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
@@ -22,6 +24,11 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
         (lambda ledger: ledger.unfinished(after="x"), "ix_jobs_unfinished"),
         (lambda ledger: ledger.undelivered("watch:"), "ix_jobs_undelivered"),
         (lambda ledger: ledger.accept(spec(), bound=9), "ix_jobs_offline"),
+        (lambda ledger: dead(ledger).newest(Criteria()), "ix_jobs_dead "),
+        (lambda ledger: dead(ledger).newest(Criteria(), MARK), "ix_jobs_dead "),
+        (lambda ledger: dead(ledger).oldest(Criteria(model="x"), MARK, limit=9), "ix_jobs_dead_model"),
+        (lambda ledger: dead(ledger).newest(Criteria(tenant="x", since=1.0)), "ix_jobs_dead_tenant"),
+        (lambda ledger: dead(ledger).newest(Criteria(code="x")), "ix_jobs_dead_code"),
         (lambda ledger: ledger.counts(), "sqlite_autoindex_jobs_1"),
         (lambda ledger: ledger.spans(0.0), "sqlite_autoindex_jobs_1"),
     ],
@@ -43,3 +50,7 @@ async def test_each_often_run_query_has_its_index(ledger: Ledger, call, index: s
 def explain(connection: Connection, statement: str, parameters: object) -> str:
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
     return "; ".join(row[3] for row in rows)
+
+
+def dead(ledger: Ledger) -> DeadLetters:
+    return DeadLetters(ledger.database)
