@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from queues.queue import JobQueue, Standing
@@ -50,7 +50,9 @@ class Intake:
         except errors.QueueUnavailable:
             await self._ledger.accept(spec, bound=self._max_offline)
             return Accepted(None, None, queued=False)
+        failpoints.reach("intake.reserved")
         await self._ledger.accept(spec)
+        failpoints.reach("intake.committed")
         try:
             return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
         except errors.QueueUnavailable:
@@ -108,6 +110,7 @@ class Intake:
             return job
         if job.spec.durable:
             job = await self._ledger.cancel(job_id) or job
+            failpoints.reach("intake.cancelled")
         try:
             if await self._queue.cancel(job_id, failure, generation=job.generation) in _LIVE:
                 self._signals.ended(job_id, "cancelled")
@@ -129,6 +132,7 @@ class Intake:
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
         job = await self._ledger.requeue(job_id, **dict(edits or {}))
+        failpoints.reach("intake.requeued")
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.errors import LeaseLost
 from inferq.job import Failure
 from inferq.streams import fold
@@ -84,6 +84,7 @@ class Runner:
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
+        failpoints.reach("runner.claimed")
         self._signals.started(attempt.job)
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
         task = asyncio.create_task(self._answer(attempt))
@@ -91,9 +92,11 @@ class Runner:
         try:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=running.charge.end())
+            failpoints.reach("runner.answered")
             state, following = await self._finish(attempt, finish, may_claim, slot)
         finally:
             self.running.pop(attempt.token, None)
+        failpoints.reach("runner.finished")
         self.done += 1
         if state != "stale":
             message = finish.failure.message if finish.failure else ""
@@ -214,6 +217,7 @@ class Runner:
         if len(data) <= self._inline and not self._files.answers_files(attempt.job.spec):
             return replace(finish, result=data, result_type=media_type)
         artifact = await self._patiently(attempt, lambda: self._artifacts.put(data, media_type))
+        failpoints.reach("runner.stored")
         return replace(finish, artifact=artifact.sha256, result_type=media_type)
 
     async def _finish(

@@ -12,6 +12,7 @@ from tests.chaos.evidence import (
     RECOVERY,
     Evidence,
     Operation,
+    Run,
     rows_by_marker,
     run_of,
     words_of,
@@ -28,6 +29,10 @@ KNOWN_REFUSALS = {
     504: {"engine_timeout", "timeout"},
 }  # fmt: skip
 """Error answers that a caller may get while something is broken. 404 and 400 are nobody's fault here."""
+
+
+SEEING = ("look", "cancel", "retry")
+"""Operations that are told the state of a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +105,52 @@ def no_phantom(evidence: Evidence) -> Iterator[Violation]:
 def accepted_jobs_can_be_found(evidence: Evidence) -> Iterator[Violation]:
     """Whoever asks for an accepted durable job is never told that there is none."""
     accepted = {op.job: op.ended for op in evidence.of_kind("job") if op.outcome == "ok"}
-    for op in evidence.of_kind("look", "cancel"):
+    for op in evidence.of_kind(*SEEING):
         if op.told.get("status") == 404 and op.began > accepted.get(op.job, float("inf")):
             yield _violation(accepted_jobs_can_be_found, f"{op.kind} of {op.job}: 404", op.job)
 
 
 @rule
 def terminal_is_final(evidence: Evidence) -> Iterator[Violation]:
-    """Once somebody saw an end, everybody who asks later sees the same end. Nobody requeues here."""
-    seen: dict[str, Operation] = {}
-    for op in sorted(evidence.of_kind("look", "cancel"), key=lambda op: op.ended):
-        if op.outcome != "ok" or op.told["state"] not in DEAD_LETTER:
-            continue
-        first = seen.setdefault(str(op.job), op)
-        if first.told["state"] != op.told["state"]:
-            text = f"{op.job} was {first.told['state']} and later {op.told['state']}"
-            yield _violation(terminal_is_final, text, op.job)
-    for job, first in seen.items():
+    """Once somebody saw an end, everybody who asks later sees the same end, until somebody asks for another run."""
+    for (job, generation), first in _ends_seen(evidence).items():
         row = evidence.rows.get(job)
-        if row is None and not evidence.faults("forgets", 0, first.ended + RECOVERY):
-            yield _violation(terminal_is_final, f"{job} had ended and is in no row", job)
-        elif row is not None and row["durable"] and row["state"] != first.told["state"]:
-            text = f"{job} was seen {first.told['state']} and its row says {row['state']}"
+        state = first.told["state"]
+        if row is None:
+            if not evidence.faults("forgets", 0, first.ended + RECOVERY):
+                yield _violation(terminal_is_final, f"{job} had ended and is in no row", job)
+        elif row["durable"] and row["generation"] < generation:
+            text = f"{job} was seen in generation {generation} and its row says {row['generation']}"
             yield _violation(terminal_is_final, text, job)
+        elif row["durable"] and row["generation"] == generation and row["state"] != state:
+            yield _violation(
+                terminal_is_final, f"{job} was seen {state} and its row says {row['state']}", job
+            )
 
 
 @rule
 def an_end_is_not_taken_back(evidence: Evidence) -> Iterator[Violation]:
-    """After an end was seen nobody is told that the job waits or runs, unless Redis forgot something meanwhile."""
-    seen: dict[str, Operation] = {}
+    """After an end was seen nobody is told anything else of that generation, unless Redis forgot something."""
+    seen = _ends_seen(evidence)
     durable = {job for job, row in evidence.rows.items() if row["durable"]}
-    for op in sorted(evidence.of_kind("look", "cancel"), key=lambda op: op.ended):
-        if op.outcome == "ok" and op.told["state"] in DEAD_LETTER:
-            seen.setdefault(str(op.job), op)
-    for op in evidence.of_kind("look", "cancel"):
-        first = seen.get(str(op.job))
-        if first is None or op.outcome != "ok" or op.began <= first.ended or op.job not in durable:
+    for op in evidence.of_kind(*SEEING):
+        if op.outcome != "ok" or op.job not in durable:
             continue
-        excused = evidence.faults("forgets", first.began, op.ended, RECOVERY)
-        if op.told["state"] not in DEAD_LETTER and not excused:
+        first = seen.get((str(op.job), op.told["generation"]))
+        if first is None or op.began <= first.ended or op.told["state"] == first.told["state"]:
+            continue
+        if not evidence.faults("forgets", first.began, op.ended, RECOVERY):
             text = f"{op.job} was {first.told['state']} and later {op.told['state']}"
             yield _violation(an_end_is_not_taken_back, text, op.job)
+
+
+def _ends_seen(evidence: Evidence) -> dict[tuple[str, int], Operation]:
+    """The first time that somebody was told of the end of a job's generation."""
+    seen: dict[tuple[str, int], Operation] = {}
+    for op in sorted(evidence.of_kind(*SEEING), key=lambda op: op.ended):
+        if op.outcome == "ok" and op.told["state"] in DEAD_LETTER:
+            seen.setdefault((str(op.job), op.told["generation"]), op)
+    return seen
 
 
 @rule
@@ -180,8 +190,8 @@ def attempts_are_bounded(evidence: Evidence) -> Iterator[Violation]:
         if not runs:
             continue
         forgot = len(evidence.faults("forgets", row["created_at"], runs[-1].began))
-        if len(runs) > row["max_attempts"] * (1 + forgot) + handbacks:
-            text = f"{job} was run {len(runs)} times; Redis forgot {forgot} times"
+        if len(runs) > (row["max_attempts"] + handbacks) * (1 + forgot + row["generation"]):
+            text = f"{job} was run {len(runs)} times; generation {row['generation']}, Redis forgot {forgot} times"
             yield _violation(attempts_are_bounded, text, job)
 
 
@@ -192,7 +202,7 @@ def no_attempt_is_spent_for_nothing(evidence: Evidence) -> Iterator[Violation]:
     hooks = {op.marker: str(op.facts.get("hooks")) for op in evidence.operations.values()}
     for job, row in evidence.rows.items():
         runs = evidence.runs_of(job)
-        if row["attempt"] <= 1 and len(runs) <= 1:
+        if row["attempt"] <= 1 and len(runs) <= 1 + row["generation"]:
             continue
         since, until = row["created_at"], row["finished_at"] or float("inf")
         near_crash = any(since - RECOVERY <= at <= until for at in crashes)
@@ -228,23 +238,21 @@ def failures_have_a_cause(evidence: Evidence) -> Iterator[Violation]:
 
 @rule
 def a_cancel_is_an_end(evidence: Evidence) -> Iterator[Violation]:
-    """Who cancels and is told yes is shown an end, and a durable job that was cancelled never succeeds."""
+    """Who cancels and is told yes is shown an end. That it stays so, `terminal_is_final` says."""
     for op in evidence.of_kind("cancel"):
         if op.outcome != "ok":
             continue
-        state, row = op.told["state"], evidence.rows.get(str(op.job))
-        if state not in DEAD_LETTER:
-            yield _violation(a_cancel_is_an_end, f"{op.job} was cancelled and is {state}", op.job)
-        if state == "cancelled" and row and row["durable"] and row["state"] != "cancelled":
-            text = f"{op.job} was told to be cancelled and its row says {row['state']}"
+        if op.told["state"] not in DEAD_LETTER:
+            text = f"{op.job} was cancelled and is {op.told['state']}"
             yield _violation(a_cancel_is_an_end, text, op.job)
 
 
 @rule
 def nothing_begins_after_its_end(evidence: Evidence) -> Iterator[Violation]:
-    """No run begins for a job that somebody was told had ended, except where Redis forgot that."""
+    """No run begins for a job that somebody was told had ended, except where Redis forgot that or it was asked for."""
+    again = {op.job for op in evidence.of_kind("retry") if op.outcome != "refused"}
     for op in evidence.of_kind("cancel", "look"):
-        if op.outcome != "ok" or op.told["state"] not in DEAD_LETTER:
+        if op.outcome != "ok" or op.told["state"] not in DEAD_LETTER or op.job in again:
             continue
         for run in evidence.runs_of(str(op.job)):
             excused = evidence.faults("forgets", op.began, run.began, RECOVERY) or evidence.faults(
@@ -269,9 +277,9 @@ def runs_do_not_overlap(evidence: Evidence) -> Iterator[Violation]:
             yield _violation(runs_do_not_overlap, text, first.job)
 
 
-def overlaps(evidence: Evidence) -> Iterator[tuple[object, object]]:
+def overlaps(evidence: Evidence) -> Iterator[tuple[Run, Run]]:
     """Pairs of runs of one job, the second of which began before the first had ended."""
-    by_job: dict[str, list[object]] = {}
+    by_job: dict[str, list[Run]] = {}
     for run in sorted(evidence.runs.values(), key=lambda run: run.began):
         earlier = by_job.setdefault(run.job, [])
         if earlier:
@@ -336,8 +344,8 @@ def refusals_are_known(evidence: Evidence) -> Iterator[Violation]:
         if op.outcome != "refused":
             continue
         status, code = op.told["status"], op.told["code"]
-        if status == 404 and op.kind in ("look", "cancel"):
-            continue  # judged elsewhere: what is only in Redis may be gone
+        if op.kind in SEEING and (status == 404 or (op.kind == "retry" and status == 409)):
+            continue  # 404 is judged elsewhere: what is only in Redis may be gone
         failing = _asked_to_fail(str(op.facts.get("hooks")))
         if code not in KNOWN_REFUSALS.get(status, ()) and not failing:
             text = f"{op.id}: {status} {code}: {op.told['message']}"

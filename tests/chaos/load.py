@@ -62,7 +62,7 @@ class Client(threading.Thread):
 
     def step(self) -> None:
         kinds: dict[Callable[[], None], int] = {
-            self.submit: 40, self.wait: 16, self.stream: 14, self.keep: 8, self.cancel: 10, self.look: 12,
+            self.submit: 40, self.wait: 16, self.stream: 14, self.keep: 8, self.cancel: 10, self.look: 12, self.retry: 2,
         }  # fmt: skip
         (chosen,) = self.rng.choices(list(kinds), list(kinds.values()))
         chosen()
@@ -187,10 +187,20 @@ class Client(threading.Thread):
         answer = self._ask(op, tenant, "GET", f"/v1/jobs/{job}")
         self._state(op, answer)
 
+    def retry(self) -> None:
+        """Run a failed job again: the one way out of an end."""
+        found = self.known.some(self.rng)
+        if found is None:
+            return
+        tenant, job = found
+        op = self.operations.invoke("retry", job=job, tenant=tenant)
+        answer = self._ask(op, tenant, "POST", f"/v1/jobs/{job}/retry")
+        self._state(op, answer)
+
     def _state(self, op: str, answer: httpx2.Response | None) -> None:
         if answer is None:
             return
-        if answer.status_code != 200:
+        if answer.status_code not in (200, 202):
             self._refused(op, answer)
             return
         job = answer.json()

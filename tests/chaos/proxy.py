@@ -6,7 +6,7 @@ Started as a process: ``python -m tests.chaos.proxy SOCKET CONTROL name ...`` pr
 - ``pass``       everything goes through.
 - ``blackhole``  nothing goes through either way and nobody is told; what was sent arrives when the link passes again.
 - ``deaf``       requests arrive, answers are lost: half open.
-- ``cut``        each connection dies at its next answer, which is lost; new connections pass. Requests were carried out.
+- ``cut``        each connection dies at its next answer, which is lost though its request was carried out; new ones pass.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a person reads after a run: the table of numbers, the broken promises, and the timelines of the jobs concerned."""
+"""What a person reads after a run: the table of numbers, the broken promises, and the timelines of their jobs."""
 
 import statistics
 import time
@@ -20,21 +20,22 @@ def summary(finding: Finding) -> str:
     states = Counter(row["state"] for row in evidence.rows.values() if row["durable"])
     runs = Counter(run.job for run in evidence.runs.values())
     again = sum(count - 1 for count in runs.values())
-    lines = [
-        f"  operations   {', '.join(f'{name} {count}' for name, count in sorted(kinds.items()))}",
-        f"  durable jobs {sum(states.values())}: {', '.join(f'{s} {n}' for s, n in sorted(states.items()))}",
-        f"  runs         {len(evidence.runs)} of {len(runs)} jobs; {again} again ({_share(again, len(runs))}), "
-        f"{len(list(overlaps(evidence)))} while the earlier one went on",
-        f"  Redis        looked at {finding.looks} times, at most {finding.most_waiting} jobs waited",
-        f"  time         up {finding.booted:.1f} s, quiet {finding.quiet:.1f} s after the last heal",
-        "  fault                times  recovery in s: median  longest",
-    ]
-    lines += [f"    {row}" for row in _recoveries(evidence)]
-    return "\n".join(lines)
+    beside = len(list(overlaps(evidence)))
+    share = f"{100 * again / len(runs):.1f} %" if runs else "none"
+    numbers = {
+        "operations": _counted(kinds),
+        "durable jobs": f"{sum(states.values())}: {_counted(states)}",
+        "runs": f"{len(evidence.runs)} of {len(runs)} jobs; {again} again ({share}), {beside} beside the earlier one",
+        "Redis": f"looked at {finding.looks} times; at most {finding.most_waiting} jobs waited",
+        "time": f"up in {finding.booted:.1f} s, quiet {finding.quiet:.1f} s after the last heal",
+    }
+    lines = [f"  {name:12} {text}" for name, text in numbers.items()]
+    lines.append(f"  {'fault':22} times   recovery in s: median  longest")
+    return "\n".join([*lines, *(f"    {row}" for row in _recoveries(evidence))])
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "none"
+def _counted(numbers: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(numbers.items()))
 
 
 def _recoveries(evidence: Evidence) -> Iterator[str]:
@@ -43,8 +44,8 @@ def _recoveries(evidence: Evidence) -> Iterator[str]:
         by_kind[window.kind.name].append(recovery(evidence, window))
     for name, found in sorted(by_kind.items()):
         known = [seconds for seconds in found if seconds is not None]
-        seen = f"{statistics.median(known):14.1f}  {max(known):7.1f}" if known else f"{'not seen':>14}"
-        yield f"{name:18} {len(found):5}  {seen}"
+        seen = f"{statistics.median(known):22.1f}  {max(known):7.1f}" if known else f"{'not seen':>22}"
+        yield f"{name:20} {len(found):5} {seen}"
 
 
 def recovery(evidence: Evidence, window: Window) -> float | None:
@@ -80,22 +81,10 @@ def failure(finding: Finding, seed: str) -> str:
 def timeline(evidence: Evidence, job: str) -> list[str]:
     """All that is known of one job, and the faults meanwhile, in order."""
     row = evidence.rows.get(job)
-    events: list[tuple[float, str]] = []
-    markers = {run.marker for run in evidence.runs_of(job)}
-    for op in evidence.operations.values():
-        if op.job == job or op.marker in markers:
-            shown = {k: v for k, v in op.facts.items() if k in ("model", "hooks", "tenant")}
-            events.append((op.began, f"{op.id} {op.kind} {shown}"))
-            told = {k: v for k, v in op.told.items() if k not in ("at", "actor", "event", "op", "text")}
-            events.append((op.ended, f"{op.id} {op.outcome} {told}"))
-    for run in evidence.runs_of(job):
-        events.append((run.began, f"run {run.id} begins in pid {run.pid}"))
-        if run.ended is not None:
-            events.append((run.ended, f"run {run.id} ends: {run.how}"))
+    events = [*_told(evidence, job), *_runs(evidence, job)]
     if row is not None:
-        for name in ("created_at", "queued_at", "started_at", "finished_at"):
-            if row[name]:
-                events.append((row[name], f"row: {name}"))
+        times = ("created_at", "queued_at", "started_at", "finished_at")
+        events += [(row[name], f"row: {name}") for name in times if row[name]]
     known = [at for at, _ in events if at != float("inf")]
     for window in evidence.windows if known else []:
         if window.touches(min(known), max(known), after=10.0):
@@ -106,6 +95,23 @@ def timeline(evidence: Evidence, job: str) -> list[str]:
         shown = ("state", "generation", "attempt", "replica", "error_code", "error_message", "in_queue")
         lines.append("row " + ", ".join(f"{name} {row[name]}" for name in shown))
     return lines
+
+
+def _told(evidence: Evidence, job: str) -> Iterator[tuple[float, str]]:
+    markers = {run.marker for run in evidence.runs_of(job)}
+    for op in evidence.operations.values():
+        if op.job == job or op.marker in markers:
+            shown = {k: v for k, v in op.facts.items() if k in ("model", "hooks", "tenant")}
+            yield op.began, f"{op.id} {op.kind} {shown}"
+            told = {k: v for k, v in op.told.items() if k not in ("at", "actor", "event", "op", "text")}
+            yield op.ended, f"{op.id} {op.outcome} {told}"
+
+
+def _runs(evidence: Evidence, job: str) -> Iterator[tuple[float, str]]:
+    for run in evidence.runs_of(job):
+        yield run.began, f"run {run.id} begins in pid {run.pid}"
+        if run.ended is not None:
+            yield run.ended, f"run {run.id} ends: {run.how}"
 
 
 def _clock(at: float) -> str:

@@ -1,4 +1,4 @@
-"""One run of the suite: bring a site up, load it, break it, heal it, wait until it is quiet, and gather the evidence."""
+"""One run of the suite: bring a site up, load it, break it, heal it, wait until it is quiet, gather the evidence."""
 
 import shutil
 import sqlite3

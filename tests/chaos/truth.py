@@ -1,4 +1,4 @@
-"""What Redis holds, read in one atomic step: the ready sets and leases themselves, beside what the counters say of them.
+"""What Redis holds, read in one atomic step: ready sets and leases themselves, beside what the counters say of them.
 
 The only module of the suite that knows the keys (their table is at the head of queues/lua/prelude.lua). Scripts are
 atomic, so what they keep in step is in step at every moment, also in the middle of a fault.
