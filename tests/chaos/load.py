@@ -62,7 +62,8 @@ class Client(threading.Thread):
 
     def step(self) -> None:
         kinds: dict[Callable[[], None], int] = {
-            self.submit: 40, self.wait: 16, self.stream: 14, self.keep: 8, self.cancel: 10, self.look: 12, self.retry: 2,
+            self.submit: 40, self.wait: 16, self.stream: 14, self.keep: 8,
+            self.cancel: 10, self.look: 12, self.retry: 2,
         }  # fmt: skip
         (chosen,) = self.rng.choices(list(kinds), list(kinds.values()))
         chosen()

@@ -6,14 +6,16 @@ Started as a process: ``python -m tests.chaos.proxy SOCKET CONTROL name ...`` pr
 - ``pass``       everything goes through.
 - ``blackhole``  nothing goes through either way and nobody is told; what was sent arrives when the link passes again.
 - ``deaf``       requests arrive, answers are lost: half open.
-- ``cut``        each connection dies at its next answer, which is lost though its request was carried out; new ones pass.
+- ``cut``        each connection dies at its next answer, which is lost, its request carried out; new ones pass.
 """
 
 import asyncio
 import json
 import os
+import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 CHUNK = 65536
 MODES = ("pass", "blackhole", "deaf", "cut")
@@ -78,6 +80,14 @@ class Link:
                 if not self._deaf:
                     writer.write(data)
                     await writer.drain()
+
+
+def order(control: Path, link: str, mode: str) -> None:
+    """Change a link of a proxy that runs; returns when it is changed."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(control))
+        connection.sendall(json.dumps({"link": link, "mode": mode}).encode() + b"\n")
+        assert connection.recv(8) == b"ok\n"
 
 
 async def main(target: str, control: str, names: list[str]) -> None:

@@ -3,12 +3,10 @@ and Redis behind a network of the suite's own. Everything is a real process; a s
 """
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
-import socket
 import sqlite3
 import sys
 import threading
@@ -21,7 +19,7 @@ from typing import Any
 import httpx2
 import psutil
 
-from tests.chaos import plugin
+from tests.chaos import plugin, proxy
 from tests.e2e.stack import LEASE, Stack, arguments_of, free_port
 from tests.e2e.waiting import until
 from tests.engines.process import ROOT
@@ -150,10 +148,7 @@ class Site(Stack):
         self._ports = dict(zip(LINKS, self.log("network").split(), strict=True))
 
     def network(self, link: str, mode: str) -> None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._control))
-            connection.sendall(json.dumps({"link": link, "mode": mode}).encode() + b"\n")
-            assert connection.recv(8) == b"ok\n"
+        proxy.order(self._control, link, mode)
 
     # Redis and SQL
 

@@ -36,7 +36,7 @@ def start(armed: str | None) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("armed", [None, "", "nowhere:kill"])
 def test_nothing_happens_where_nothing_is_armed(armed: str | None) -> None:
     out, err = start(armed).communicate(timeout=60)
-    assert (out.split(), err) == ("after 0 after 1 after 2".split(), "")
+    assert (out.split(), err) == (["after", "0", "after", "1", "after", "2"], "")
 
 
 def test_kill_at_the_second_time() -> None:
