@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.faults import FAULTS
+from tests.chaos.points import KINDS, POINTS
 from tests.chaos.session import Finding, Plan, in_folder
 from tests.engines.process import ROOT
 
@@ -15,18 +16,19 @@ from tests.engines.process import ROOT
 def main() -> int:
     arguments = parser().parse_args()
     if arguments.list:
-        for name, kind in FAULTS.items():
-            print(f"{name:18} {(kind.__doc__ or '').strip().splitlines()[0] if kind.__doc__ else ''}")
+        for name, kind in KINDS.items():
+            print(f"{name:20} {(kind.__doc__ or '').partition(chr(10))[0]}")
         return 0
     seed = arguments.seed or str(random.randrange(10**6))
-    names = arguments.faults.split(",") if arguments.faults else list(FAULTS)
-    unknown = set(names) - set(FAULTS)
+    usual = POINTS if arguments.sweep else FAULTS
+    names = arguments.faults.split(",") if arguments.faults else list(usual)
+    unknown = set(names) - set(KINDS)
     if unknown:
-        print(f"error: no fault {', '.join(sorted(unknown))}; known: {', '.join(FAULTS)}", file=sys.stderr)
+        print(f"error: no fault {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     root = Path(arguments.root).resolve()
     print(f"chaos seed {seed}, {arguments.seconds:.0f} s, {root}", flush=True)
-    plan = Plan(seed, arguments.seconds, names, root, arguments.patience)
+    plan = Plan(seed, arguments.seconds, names, root, arguments.patience, arguments.sweep)
 
     def judge(finding: Finding, folder: Path) -> None:
         print(report.summary(finding))
@@ -44,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", help="which faults and which work, in which order; default: a new one")
     found.add_argument("--seconds", type=float, default=90.0, help="how long faults go on")
     found.add_argument("--faults", help="only these, separated by commas; see --list")
+    found.add_argument(
+        "--sweep", action="store_true", help="each fail point once (or each of --faults), instead of a mix"
+    )
     found.add_argument("--list", action="store_true", help="list the kinds of faults")
     found.add_argument("--patience", type=float, default=90.0, help="longest wait for quiet afterwards")
     found.add_argument("--keep", action="store_true", help="keep the folder with logs and journals")

@@ -8,8 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import Fault
 from tests.chaos.history import Event
+from tests.chaos.points import KINDS
 
 DEAD_LETTER = ("succeeded", "failed", "cancelled", "expired")
 SLACK = 1.0
@@ -121,7 +122,7 @@ def gather(events: list[Event]) -> Evidence:
             case {"event": "heal"}:
                 start = injected.pop(event["number"])
                 found.windows.append(
-                    Window(FAULTS[event["fault"]], event["number"], start["at"], event["at"], start["what"])
+                    Window(KINDS[event["fault"]], event["number"], start["at"], event["at"], start["what"])
                 )
             case {"event": "drop"}:
                 found.drops[event["marker"]] = event["at"]

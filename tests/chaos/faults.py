@@ -341,9 +341,10 @@ class TotalLoss(PowerLoss):
 
 
 def kinds(base: type[Fault] = Fault) -> list[type[Fault]]:
+    """All kinds that have a name of their own, in the order of this file."""
     found = [base] if "name" in vars(base) else []
     return found + [kind for sub in base.__subclasses__() for kind in kinds(sub)]
 
 
 FAULTS: dict[str, type[Fault]] = {kind.name: kind for kind in kinds()}
-"""All kinds by name."""
+"""What the nemesis chooses from, by name. A sweep has kinds of its own."""

@@ -25,12 +25,21 @@ class Known:
 
     def __init__(self) -> None:
         self._ids: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
+        self._failing: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
 
-    def add(self, tenant: str, job: str) -> None:
+    def add(self, tenant: str, job: str, *, fails: bool = False) -> None:
         self._ids.append((tenant, job))
+        if fails:
+            self._failing.append((tenant, job))
 
     def some(self, rng: random.Random) -> tuple[str, str] | None:
+        """Often one of the newest, which may still be under way."""
         found = list(self._ids)
+        return rng.choice(found[-10:] if rng.random() < 0.5 else found) if found else None
+
+    def failing(self, rng: random.Random) -> tuple[str, str] | None:
+        """One that was asked to fail."""
+        found = list(self._failing)
         return rng.choice(found) if found else None
 
 
@@ -113,7 +122,7 @@ class Client(threading.Thread):
             if answer is not None:
                 if answer.status_code == 202:
                     job = answer.json()["id"]
-                    self.known.add(tenant, job)
+                    self.known.add(tenant, job, fails="!error" in hooks)
                     self.operations.answer(op, "ok", job=job)
                 else:
                     self._refused(op, answer)
@@ -190,7 +199,7 @@ class Client(threading.Thread):
 
     def retry(self) -> None:
         """Run a failed job again: the one way out of an end."""
-        found = self.known.some(self.rng)
+        found = self.known.failing(self.rng)
         if found is None:
             return
         tenant, job = found

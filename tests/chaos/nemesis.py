@@ -1,13 +1,13 @@
 """Breaks the site as the seed says: one fault after the other, sometimes a second one on top of the first."""
 
 import random
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import Fault
 from tests.chaos.history import Journal
+from tests.chaos.points import KINDS
 from tests.chaos.site import Site
 
 GAP = (1.0, 6.0)
@@ -31,7 +31,7 @@ def plan(seed: str, names: Sequence[str], steps: int) -> list[Planned]:
     waiting: list[str] = []
     while len(found) < steps:
         if not waiting:
-            waiting = sorted(names, key=lambda name: rng.random() ** (1 / FAULTS[name].weight), reverse=True)
+            waiting = sorted(names, key=lambda name: rng.random() ** (1 / KINDS[name].weight), reverse=True)
         chosen = [waiting.pop(0)]
         if waiting and rng.random() < TWO_AT_ONCE and _may_meet(chosen[0], waiting[0]):
             chosen.append(waiting.pop(0))
@@ -40,7 +40,7 @@ def plan(seed: str, names: Sequence[str], steps: int) -> list[Planned]:
 
 
 def _may_meet(one: str, other: str) -> bool:
-    return not (FAULTS[one].moves_redis and FAULTS[other].moves_redis)
+    return not (KINDS[one].moves_redis and KINDS[other].moves_redis)
 
 
 @dataclass(slots=True)
@@ -56,23 +56,29 @@ class Nemesis:
     def __init__(self, site: Site, seed: str, names: Sequence[str]) -> None:
         self.site = site
         self.journal = Journal(site.journals, "nemesis")
+        self._seed, self._names = seed, names
         self._plan = plan(seed, names, 1000)
         self._count = 0
 
-    def rage(self, seconds: float, stopping: threading.Event) -> None:
+    def rage(self, seconds: float) -> None:
         """Break and heal for so long; returns with everything healed."""
         deadline = time.monotonic() + seconds
         for step in self._plan:
-            if time.monotonic() >= deadline or stopping.is_set():
+            if time.monotonic() >= deadline:
                 return
             self.carry_out(step)
-            stopping.wait(min(step.gap, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(step.gap, max(0.0, deadline - time.monotonic())))
+
+    def sweep(self) -> None:
+        """Each kind once, by itself, in the given order."""
+        for name in self._names:
+            self.carry_out(Planned((name,), f"{self._seed}/{name}", 0.0))
 
     def carry_out(self, step: Planned) -> None:
         running: list[_Running] = []
         try:
             for name in step.names:
-                fault = FAULTS[name](self.site, random.Random(f"{step.seed}/{name}"))
+                fault = KINDS[name](self.site, random.Random(f"{step.seed}/{name}"))
                 self._count += 1
                 one = _Running(fault, self._count)
                 running.append(one)

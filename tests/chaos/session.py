@@ -35,6 +35,8 @@ class Plan:
     faults: Sequence[str]
     root: Path
     patience: float = 90.0
+    sweep: bool = False
+    """Each of the faults once, however long that takes, instead of a seeded mix for so many seconds."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,8 @@ def run(plan: Plan, folder: Path) -> Finding:
         clients = start_load(site, plan.seed, stopping)
         auditor.start()
         stopping.wait(WARM_UP)
-        Nemesis(site, plan.seed, plan.faults).rage(plan.seconds, threading.Event())
+        nemesis = Nemesis(site, plan.seed, plan.faults)
+        nemesis.sweep() if plan.sweep else nemesis.rage(plan.seconds)
         healed = time.time()
         stopping.set()
         for client in [*clients, auditor]:
@@ -85,6 +88,7 @@ def run(plan: Plan, folder: Path) -> Finding:
         Violation("clients_end", f"{client.name}: {getattr(client, 'defect', None) or 'still waits'}")
         for client in defects
     ]
+    finding.violations += [Violation("points_are_reached", name) for name in site.unreached]
     return finding
 
 
