@@ -29,7 +29,7 @@ def plan(seed: str, names: Sequence[str], steps: int) -> list[Planned]:
     rng = random.Random(f"{seed}/plan")
     found: list[Planned] = []
     waiting: list[str] = []
-    while len(found) < steps:
+    while names and len(found) < steps:
         if not waiting:
             waiting = sorted(names, key=lambda name: rng.random() ** (1 / KINDS[name].weight), reverse=True)
         chosen = [waiting.pop(0)]
@@ -63,6 +63,8 @@ class Nemesis:
     def rage(self, seconds: float) -> None:
         """Break and heal for so long; returns with everything healed."""
         deadline = time.monotonic() + seconds
+        if not self._names:
+            time.sleep(seconds)
         for step in self._plan:
             if time.monotonic() >= deadline:
                 return

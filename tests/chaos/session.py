@@ -19,6 +19,7 @@ from tests.chaos.history import read
 from tests.chaos.invariants import Violation, check
 from tests.chaos.load import Client, Known
 from tests.chaos.nemesis import Nemesis
+from tests.chaos.probe import Probe
 from tests.chaos.site import Site
 from tests.e2e.waiting import until
 
@@ -73,7 +74,10 @@ def run(plan: Plan, folder: Path) -> Finding:
         for client in [*clients, auditor]:
             client.join(plan.patience)
         unquiet = quiesce(site, plan.patience)
-        finding = Finding(gather(read(site.journals)), began=began, booted=booted, quiet=time.time() - healed)
+        quiet = time.time() - healed
+        probed = [] if unquiet else Probe(site, plan.patience).run()
+        unquiet = unquiet or quiesce(site, plan.patience)
+        finding = Finding(gather(read(site.journals)), began=began, booted=booted, quiet=quiet)
         collect(site, finding.evidence)
         finding.evidence.left |= unquiet | left_behind(site)
         finding.looks, finding.most_waiting = auditor.looks, auditor.most_waiting
@@ -83,7 +87,7 @@ def run(plan: Plan, folder: Path) -> Finding:
         processes = site.down()
     if processes:
         finding.evidence.left["processes"] = processes
-    finding.violations = check(finding.evidence)
+    finding.violations = check(finding.evidence) + probed
     finding.violations += [
         Violation("clients_end", f"{client.name}: {getattr(client, 'defect', None) or 'still waits'}")
         for client in defects
