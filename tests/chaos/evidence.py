@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.faults import Fault
+from tests.chaos.faults import Fault, Poison
 from tests.chaos.history import Event
 from tests.chaos.points import KINDS
 
@@ -64,6 +64,10 @@ class Window:
     ended: float
     what: str
 
+    @property
+    def name(self) -> str:
+        return getattr(self.kind, "name", self.kind.__name__)
+
     def touches(self, since: float, until: float, after: float = SLACK) -> bool:
         return self.began - SLACK <= until and since <= self.ended + after
 
@@ -99,6 +103,15 @@ class Evidence:
 
 
 def gather(events: list[Event]) -> Evidence:
+    found = _ordered(events)
+    poison = {op.marker for op in found.operations.values() if "!crash" in str(op.facts.get("hooks"))}
+    for run in found.runs.values():
+        if run.marker in poison:
+            found.windows.append(Window(Poison, 0, run.began, run.began, f"by {run.job}"))
+    return found
+
+
+def _ordered(events: list[Event]) -> Evidence:
     found = Evidence()
     injected: dict[int, Event] = {}
     for event in events:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import psutil
 
-from tests.chaos.site import APIS, LINKS, SCHEDULERS, SERVICES, Site
+from tests.chaos.site import APIS, LINKS, SCHEDULERS, SERVICES, Site, is_alive
 from tests.e2e.stack import LEASE
 from tests.e2e.waiting import until
 
@@ -50,6 +50,15 @@ class Fault(ABC):
 def kill(site: Site, service: str, number: signal.Signals = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         site.signal(service, number)
+
+
+class Poison(Fault):
+    """A prompt that kills its engine, and with it the other jobs there. The callers inject it, not the nemesis."""
+
+    breaks_runs = True
+
+    def inject(self) -> str:
+        raise NotImplementedError
 
 
 class KillService(Fault):
@@ -324,7 +333,7 @@ class PowerLoss(Fault):
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 psutil.Process(pid).kill()
-        until(lambda: not any(map(psutil.pid_exists, victims)), "everything is dead")
+        until(lambda: not any(map(is_alive, victims)), "everything is dead")
         return "everything"
 
     def heal(self) -> None:

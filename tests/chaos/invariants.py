@@ -31,6 +31,8 @@ KNOWN_REFUSALS = {
 """Error answers that a caller may get while something is broken. 404 and 400 are nobody's fault here."""
 
 
+STOPPING = 6.0
+"""Seconds that an api process may take from SIGTERM to its end."""
 SEEING = ("look", "cancel", "retry")
 """Operations that are told the state of a job."""
 
@@ -198,17 +200,15 @@ def attempts_are_bounded(evidence: Evidence) -> Iterator[Violation]:
 @rule
 def no_attempt_is_spent_for_nothing(evidence: Evidence) -> Iterator[Violation]:
     """Where no fault could cost a lease or an engine, the first attempt of a job is its last."""
-    crashes = [op.began for op in evidence.operations.values() if "!crash" in str(op.facts.get("hooks"))]
     hooks = {op.marker: str(op.facts.get("hooks")) for op in evidence.operations.values()}
     for job, row in evidence.rows.items():
         runs = evidence.runs_of(job)
         if row["attempt"] <= 1 and len(runs) <= 1 + row["generation"]:
             continue
         since, until = row["created_at"], row["finished_at"] or float("inf")
-        near_crash = any(since - RECOVERY <= at <= until for at in crashes)
         broken = evidence.faults("breaks_runs", since, until, RECOVERY)
         asked = runs and _asked_to_fail(hooks.get(runs[0].marker, ""))
-        if not (near_crash or broken or asked):
+        if not (broken or asked):
             text = f"{job}: attempt {row['attempt']}, {len(runs)} runs, and nothing was broken"
             yield _violation(no_attempt_is_spent_for_nothing, text, job)
 
@@ -312,11 +312,16 @@ def each_call_is_answered_once(evidence: Evidence) -> Iterator[Violation]:
             yield _violation(each_call_is_answered_once, text, op.job)
 
 
+def _api_was_broken(op: Operation, evidence: Evidence) -> bool:
+    """A stop takes as long as its drain; a connection is refused until the next process listens."""
+    after = RECOVERY if "ConnectError" in str(op.told.get("why")) else STOPPING
+    return bool(evidence.faults("breaks_calls", op.began, op.ended, after))
+
+
 def _judge_end(op: Operation, evidence: Evidence) -> Iterator[Violation]:
-    until = min(op.ended, op.began + 60)
     if op.outcome == "open":
         yield _violation(each_call_is_answered_once, f"{op.id} was never answered", op.job)
-    elif op.outcome == "unknown" and not evidence.faults("breaks_calls", op.began, until):
+    elif op.outcome == "unknown" and not _api_was_broken(op, evidence):
         text = f"{op.id} lost its connection and no api was broken: {op.told['why']}"
         yield _violation(each_call_is_answered_once, text, op.job)
 
@@ -328,7 +333,7 @@ def streams_end_as_they_should(evidence: Evidence) -> Iterator[Violation]:
         if op.outcome != "ok":
             continue
         words, end = op.told["text"].split(), op.told["end"]
-        if end == "cut" and not evidence.faults("breaks_calls", op.began, op.ended):
+        if end == "cut" and not _api_was_broken(op, evidence):
             text = f"{op.id}: the stream ended without [DONE] or an error"
             yield _violation(streams_end_as_they_should, text, op.job)
         wanted = int(str(op.facts["hooks"]).partition("!tokens=")[2].split()[0])

@@ -72,7 +72,8 @@ MUTANTS = [
         "cancel-ignored-while-running",
         "queues/intake.py",
         "        if job.terminal:\n            return job\n        if job.spec.durable:",
-        "        if job.terminal or job.state is JobState.RUNNING:\n            return job\n        if job.spec.durable:",
+        "        if job.terminal or job.state is JobState.RUNNING:\n            return job\n"
+        "        if job.spec.durable:",
         ("a_cancel_is_an_end",),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""After the storm: what can only be judged when nothing else moves. A slot is blocked, others wait, and all is measured.
+"""After the storm: what can only be judged when nothing else moves. A slot is blocked, others wait, all is measured.
 
 1. The metrics of each api process tell how many jobs wait, lane by lane, as the ready sets do.
 2. A cancel of the job that hangs frees its slot.

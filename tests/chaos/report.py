@@ -40,7 +40,7 @@ def _counted(numbers: Counter[str]) -> str:
 
 def _recoveries(evidence: Evidence) -> Iterator[str]:
     by_kind: dict[str, list[float | None]] = defaultdict(list)
-    for window in evidence.windows:
+    for window in (each for each in evidence.windows if each.number):
         by_kind[window.kind.name].append(recovery(evidence, window))
     for name, found in sorted(by_kind.items()):
         known = [seconds for seconds in found if seconds is not None]
@@ -88,8 +88,8 @@ def timeline(evidence: Evidence, job: str) -> list[str]:
     known = [at for at, _ in events if at != float("inf")]
     for window in evidence.windows if known else []:
         if window.touches(min(known), max(known), after=10.0):
-            events.append((window.began, f"** {window.kind.name} {window.what}"))
-            events.append((window.ended, f"** {window.kind.name} healed"))
+            events.append((window.began, f"** {window.name} {window.what}"))
+            events.append((window.ended, f"** {window.name} healed"))
     lines = [f"{_clock(at)} {text}" for at, text in sorted(events)]
     if row is not None:
         shown = ("state", "generation", "attempt", "replica", "error_code", "error_message", "in_queue")

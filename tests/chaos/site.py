@@ -132,15 +132,10 @@ class Site(Stack):
         dead_since: dict[str, float] = {}
         while not self._ending.wait(0.1):
             for name in SERVICES:
-                if name in self.held or self.is_alive(name):
+                if name in self.held or is_alive(self.pids[name]):
                     dead_since.pop(name, None)
                 elif time.monotonic() - dead_since.setdefault(name, time.monotonic()) >= RESTART_AFTER:
                     self.start(name)
-
-    def is_alive(self, name: str) -> bool:
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.pids[name]).status() != psutil.STATUS_ZOMBIE
-        return False
 
     def all_logs(self) -> list[Path]:
         return [*self.logs.glob("*.log"), *(self.home / "logs").glob("*.log*")]
@@ -240,6 +235,12 @@ class Site(Stack):
 
     def _found(self, chosen: Callable[[list[str]], bool]) -> list[psutil.Process]:
         return [p for p in psutil.process_iter() if chosen(arguments_of(p)) and self._is_ours(p)]
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def one_of(found: list[psutil.Process], rng: random.Random) -> psutil.Process | None:

@@ -72,6 +72,9 @@ def test_an_unknown_outcome_counts_against_nobody() -> None:
     assert broken(history(UNKNOWN, rows=(), runs=())) == set()
 
 
+NOT_FOUND = {"status": 404, "code": "job_not_found"}
+STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
+OTHERS = operation("call", told={"text": "r/0 r/1"}, facts={"marker": "n"})
 FULL = operation("job", outcome="refused", told={"status": 429, "code": "queue_full", "message": "full"})
 ENDED = operation("look", told={"state": "succeeded", "generation": 0}, began=104.0, ended=105.0)
 CANCELLED = operation("cancel", told={"state": "cancelled", "generation": 0})
@@ -91,7 +94,7 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
             "accepted_jobs_can_be_found",
             history(
                 operation("job"),
-                operation("look", began=102.0, ended=103.0, outcome="refused", told={"status": 404, "code": "job_not_found"}),
+                operation("look", began=102.0, ended=103.0, outcome="refused", told=NOT_FOUND),
             ),
         ),
         ("terminal_is_final", history(operation("job"), ENDED, rows=(row(state="failed", attempt=1, max_attempts=1),))),
@@ -120,13 +123,13 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ("no_attempt_is_spent_for_nothing", history(rows=(row(attempt=2),), faults=(fault("cut"),))),
         ("failures_have_a_cause", history(rows=(row(state="failed", error_code="engine_crashed"),))),
         ("failures_have_a_cause", history(rows=(row(state="cancelled"),))),
-        ("a_cancel_is_an_end", history(operation("job"), operation("cancel", told={"state": "running", "generation": 0}))),
+        ("a_cancel_is_an_end", history(operation("job"), STILL_RUNNING)),
         (
             "nothing_begins_after_its_end",
             history(operation("job"), CANCELLED, rows=(row(state="cancelled"),), runs=(run(began=110.0),)),
         ),
         ("runs_do_not_overlap", history(runs=(run(), run("s", began=102.2, ended=103.0)), rows=(row(generation=1),))),
-        ("each_call_is_answered_once", history(operation("job"), operation(**CALL, outcome="ok", facts={"marker": "n"}))),
+        ("each_call_is_answered_once", history(operation("job"), OTHERS)),
         ("each_call_is_answered_once", history(operation(**CALL), runs=(run(how="cancelled", job="x"),), rows=())),
         ("each_call_is_answered_once", history(operation("call", outcome="open", ended=INF), rows=(), runs=())),
         (
@@ -203,7 +206,8 @@ def test_journals_become_evidence() -> None:
             {"at": 1.5, "actor": "nemesis", "event": "inject", "fault": "kill-api", "number": 1, "what": "api-1"},
             {"at": 1.6, "actor": "nemesis", "event": "heal", "fault": "kill-api", "number": 1},
             {"at": 2.0, "actor": "c", "event": "ok", "op": "c-1", "job": "j"},
-            {"at": 2.1, "actor": "sink", "event": "begin", "run": "r", "job": "j", "marker": "m", "pid": 7, "model": ""},
+            {"at": 2.1, "actor": "sink", "event": "begin", "run": "r", "job": "j", "marker": "m", "pid": 7}
+            | {"model": "wide"},
             {"at": 2.2, "actor": "sink", "event": "end", "run": "r", "how": "done"},
             {"at": 3.0, "actor": "c", "event": "invoke", "op": "c-2", "kind": "call", "marker": "n"},
         ]
