@@ -9,6 +9,7 @@ from typing import Any
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
 from queues import records
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
@@ -43,19 +44,21 @@ class JobQueue:
         async with translated():
             await self.redis.ping()
 
-    async def refuse_full(self, model: str, tenant: str) -> None:
+    async def refuse_full(self, model: str, tenant: str, lane: Lane) -> None:
         """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
         async with translated():
-            status, ahead = await self.scripts("full", model, tenant, *self._limits)
-        self._refuse_full(model, status.decode(), float(ahead))
+            status, ahead = await self.scripts("full", model, tenant, lane.value, *self._limits(lane))
+        self._refuse_full(model, lane, status.decode(), float(ahead))
 
     async def reserve(self, spec: JobSpec) -> None:
         """Keep a place for a durable job for 30 s. Raises QueueFull."""
         async with translated():
             status, ahead = await self.scripts(
-                "reserve", spec.id, spec.model, spec.tenant, len(spec.body), *self._limits, RESERVATION
+                "reserve",
+                *(spec.id, spec.model, spec.tenant, spec.lane.value, len(spec.body), RESERVATION),
+                *self._limits(spec.lane),
             )
-        self._refuse_full(spec.model, status.decode(), float(ahead))
+        self._refuse_full(spec.model, spec.lane, status.decode(), float(ahead))
 
     async def accept(
         self,
@@ -74,38 +77,46 @@ class JobQueue:
         async with translated():
             status, position, ahead, bell = await self.scripts(
                 "accept",
-                *(secrets.token_hex(8), mode, *self._limits, weight),
-                *(
-                    spec.id,
-                    spec.model,
-                    spec.tenant,
-                    spec.lane.value,
-                    repr(spec.units),
-                    len(spec.body),
-                    generation,
-                ),
+                *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
+                *(repr(spec.units), len(spec.body), generation),
+                "" if spec.expires_at is None else repr(spec.expires_at),
+                *self._limits(spec.lane),
                 *records.fields_of(spec, reply_to),
             )
         if status in (b"exists", b"tomb"):
             return None
         if status == b"number":
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
-        self._refuse_full(spec.model, status.decode(), float(ahead))
+        self._refuse_full(spec.model, spec.lane, status.decode(), float(ahead))
         return Standing(position + 1, float(ahead), bool(bell))
 
-    @property
-    def _limits(self) -> tuple[int, int, int]:
-        return self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs
+    def _limits(self, lane: Lane) -> tuple[int, int, int, int, int]:
+        """The bounds in the order in which the scripts take them."""
+        bounds = self._bounds
+        return (
+            bounds.max_queue_size,
+            bounds.max_queue_bytes,
+            bounds.max_lane_jobs.get(lane.value, bounds.max_queue_size),
+            bounds.max_tenant_jobs,
+            bounds.max_tenant_bytes or bounds.max_queue_bytes,
+        )
 
-    def _refuse_full(self, model: str, status: str, ahead: float) -> None:
-        reasons = {
-            "jobs": f"{self._bounds.max_queue_size} jobs wait for {model}; that is the bound (max_queue_size)",
-            "bytes": f"{self._bounds.max_queue_bytes} bytes wait for {model}; that is the bound (max_queue_bytes)",
-            "tenant": f"{self._bounds.max_tenant_jobs} jobs of this key wait for {model}; that is the bound "
-            "(max_tenant_jobs)",
-        }
-        if status in reasons:
-            raise errors.QueueFull(reasons[status], retry_after=min(max(ahead / 10, 1.0), 60.0), model=model)
+    def _refuse_full(self, model: str, lane: Lane, status: str, ahead: float) -> None:
+        if status == "ok":
+            return
+        what, name = {
+            "jobs": (f"jobs wait for {model}", "max_queue_size"),
+            "bytes": (f"bytes wait for {model}", "max_queue_bytes"),
+            "lane": (f"jobs of the lane {lane} wait for {model}", "max_lane_jobs"),
+            "tenant": (f"jobs of this key wait for {model}", "max_tenant_jobs"),
+            "tenant_bytes": (f"bytes of this key wait for {model}", "max_tenant_bytes"),
+        }[status]
+        most = dict(zip(("jobs", "bytes", "lane", "tenant", "tenant_bytes"), self._limits(lane), strict=True))
+        raise errors.QueueFull(
+            f"{most[status]} {what}; that is the bound ({name})",
+            retry_after=min(max(ahead / 10, 1.0), 60.0),
+            model=model,
+        )
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
         """The state the job was in.
@@ -117,6 +128,12 @@ class JobQueue:
             state = await self.scripts(
                 "cancel", job_id, generation, failure.code, failure.message, failure.status
             )
+        return str(state.decode())
+
+    async def reorder(self, job_id: str, lane: Lane, *, generation: int = 0) -> str:
+        """Give a job another lane; the state it is in. `unknown` or `stale`: nothing was done."""
+        async with translated():
+            state = await self.scripts("reorder", job_id, generation, lane.value)
         return str(state.decode())
 
     async def get(self, job_id: str) -> Job | None:

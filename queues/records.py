@@ -25,8 +25,6 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
     ):
         if flag:
             fields += [name, "1"]
-    if spec.expires_at is not None:
-        fields += ["expires", repr(spec.expires_at)]
     if spec.metadata:
         fields += ["metadata", orjson.dumps(spec.metadata)]
     if reply_to:
@@ -66,6 +64,7 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         run_timeout=number("run_timeout") or 0.0,
         created_at=number("created") or 0.0,
         metadata=orjson.loads(record["metadata"]) if "metadata" in record else {},
+        due_at=number("due"),
         expires_at=number("expires"),
     )
     return Job(
@@ -82,6 +81,8 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         finished_at=number("finished"),
         replica=word("replica") or None,
         progress=number("progress"),
+        device_seconds=number("used"),
+        served_by=word("served") or None,
     )
 
 

@@ -67,6 +67,12 @@ class Queue(Section):
     """Bytes of waiting request bodies per model."""
     max_tenant_jobs: int = Field(default=10000, ge=1)
     """Waiting jobs per model of one tenant."""
+    max_tenant_bytes: Size | None = Field(default=None, ge=1)
+    """Bytes of waiting request bodies per model of one tenant; unset: max_queue_bytes."""
+    max_tenant_running: int | None = Field(default=None, ge=1)
+    """Jobs of one tenant and one model that run at once; `tenants` may say otherwise for some."""
+    max_lane_jobs: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=1)]] = {}
+    """Waiting jobs per model of a lane; a lane without a bound of its own has that of the model."""
     max_offline_jobs: int = Field(default=1000, ge=0)
     """Durable jobs accepted by SQL alone while Redis is away."""
     priority_levels: tuple[Literal["high", "medium", "low"], ...] = unbuilt(

@@ -7,11 +7,14 @@ local function backlog(model)
   return text(total)
 end
 
-local function over_bound(model, tenant, size, max_jobs, max_bytes, max_tenant)
-  local known = redis.call('HMGET', order_key(model), 'jobs', 'bytes', 'q:' .. tenant)
+-- `most`: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant. The bound that is reached, or 'ok'.
+local function over_bound(model, tenant, lane, size, most)
+  local known = redis.call('HMGET', order_key(model), 'jobs', 'bytes', 'n:' .. lane, 'q:' .. tenant, 'qb:' .. tenant)
   local held = redis.call('ZCOUNT', P .. 'held:' .. model, '(' .. text(now()), '+inf')
-  if num(known[1]) + held >= max_jobs then return 'jobs' end
-  if num(known[2]) + size > max_bytes then return 'bytes' end
-  if num(known[3]) >= max_tenant then return 'tenant' end
+  if num(known[1]) + held >= num(most[1]) then return 'jobs' end
+  if num(known[2]) + size > num(most[2]) then return 'bytes' end
+  if num(known[3]) >= num(most[3]) then return 'lane' end
+  if num(known[4]) >= num(most[4]) then return 'tenant' end
+  if num(known[5]) + size > num(most[5]) then return 'tenant_bytes' end
   return 'ok'
 end

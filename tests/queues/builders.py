@@ -48,8 +48,8 @@ class Bench:
         self.queue = JobQueue(client, settings)
         self.scripts = Scripts(client, settings.queue)
 
-    def replica(self, name: str = "replica", model: str = MODEL) -> Attempts:
-        return Attempts(self.redis, self.settings, model, name)
+    def replica(self, name: str = "replica", model: str = MODEL, node: str = "") -> Attempts:
+        return Attempts(self.redis, self.settings, model, name, node)
 
     async def accepted(self, **changes: Any) -> JobSpec:
         """A job that waits."""
@@ -89,6 +89,22 @@ class Bench:
         """Job and the state it got."""
         flat = [word.decode() for word in await self.scripts("reap", 100)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def due(self) -> dict[str, str]:
+        """What the clock asks for: job and the state it got."""
+        flat = [word.decode() if isinstance(word, bytes) else word for word in await self.scripts("due", 100)]
+        return dict(zip(flat[::4], flat[1::4], strict=True))
+
+    async def pauses_end(self) -> None:
+        """The pauses before another attempt are over now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}later", 0, -1):
+            await self.redis.zadd(f"{PREFIX}later", {job_id: 1})
+
+    async def deadlines_pass(self) -> None:
+        """All deadlines are now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}expiry", 0, -1):
+            await self.redis.zadd(f"{PREFIX}expiry", {job_id: 1})
+            await self.redis.hset(f"{PREFIX}job:{job_id.decode()}", "expires", 1)
 
     async def finished(self) -> list[tuple[str, str, str]]:
         """(job, generation, state) of all entries of the finish stream."""
