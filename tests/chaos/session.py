@@ -149,7 +149,7 @@ def busy(site: Site) -> list[str]:
 
 def inbox(site: Site) -> list[Path]:
     folders = site.home / "llm_generated"
-    return [*folders.joinpath("raw").glob("*.json"), *folders.joinpath("temp").glob("*")]
+    return [*folders.joinpath("raw").glob("*.json"), *folders.joinpath("temp").glob("*.json")]
 
 
 def collect(site: Site, evidence: Evidence) -> None:

@@ -74,11 +74,13 @@ def client(redis_url: str) -> Iterator["redis.Redis"]:
     """A Redis with one job that waits and one that runs."""
     with redis.Redis.from_url(redis_url) as made:
         made.sadd("inferq:models", "m")
-        made.zadd("inferq:ready:m:t", {"hone": 1})
+        made.zadd("inferq:ready:m:t:h", {"one": 1})
         made.zadd("inferq:tenants:m", {"t": 1})
-        made.hset(ORDER, mapping={"jobs": 1, "n:high": 1, "bytes": 5})
-        made.hset("inferq:job:one", "state", "queued")
-        made.hset("inferq:job:two", "state", "running")
+        made.hset(
+            ORDER, mapping={"jobs": 1, "n:high": 1, "q:t": 1, "bytes": 5, "run": 1, "rl:low": 1, "rt:u": 1}
+        )
+        made.hset("inferq:job:one", mapping={"state": "queued", "model": "m", "lane": "high", "tenant": "t"})
+        made.hset("inferq:job:two", mapping={"state": "running", "model": "m", "lane": "low", "tenant": "u"})
         made.zadd("inferq:leases", {"two": 9e9})
         yield made
 
@@ -100,12 +102,16 @@ def test_an_empty_redis_is_idle(redis_url: str) -> None:
     [
         (("HSET", ORDER, "n:high", "2"), "n:high says 2"),
         (("HSET", ORDER, "jobs", "0"), "jobs says 0"),
-        (("DEL", "inferq:leases"), "two is running without a lease"),
-        (("HSET", "inferq:job:two", "state", "succeeded"), "two is succeeded and has a lease"),
+        (("HSET", ORDER, "q:t", "2"), "q:t says 2"),
+        (("HSET", ORDER, "run", "2"), "run says 2, and it is 1"),
+        (("HINCRBY", ORDER, "rt:t", "1"), "rt:t says 1, and it is 0"),
+        (("DEL", "inferq:leases"), "two is running and not in the leases"),
+        (("HSET", "inferq:job:two", "state", "succeeded"), "two is succeeded and stands in the leases"),
+        (("HSET", "inferq:job:two", "state", "scheduled"), "two is scheduled and not in the jobs for later"),
         (("HSET", "inferq:job:one", "state", "cancelled"), "one is cancelled and stands in a ready set"),
-        (("HSET", "inferq:job:three", "state", "queued"), "three is queued and stands in no ready set"),
+        (("HSET", "inferq:job:three", "state", "queued"), "three is queued and not in a ready set"),
         (("DEL", "inferq:job:one"), "one is gone and stands in a ready set"),
-        (("ZADD", "inferq:tenants:m", "2", "u"), "have a turn"),
+        (("ZADD", "inferq:tenants:m", "2", "u"), "u have a turn and no jobs"),
     ],
 )
 def test_what_does_not(client: "redis.Redis", command: tuple[str, ...], wrong: str) -> None:
