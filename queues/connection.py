@@ -10,8 +10,8 @@ from typing import Any
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from inferq import errors
 from inferq.config import Settings
@@ -26,7 +26,11 @@ BLOCK_MS = 2000
 
 
 def connect(settings: Settings, *, connections: int = 32) -> Client:
-    """A client whose commands wait for a free connection (5 s) and are tried twice; mutating calls bear a repeat."""
+    """A client whose commands wait for a free connection (5 s) and are tried again, once, when their connection breaks.
+
+    After an outage each connection of the pool may be such a one. Mutating calls bear a repeat. A time-out is not
+    tried again: whoever waits has waited long enough.
+    """
     pool = BlockingConnectionPool.from_url(
         settings.redis_url,
         max_connections=connections,
@@ -34,7 +38,8 @@ def connect(settings: Settings, *, connections: int = 32) -> Client:
         socket_timeout=SOCKET_TIMEOUT,
         socket_connect_timeout=3,
         health_check_interval=0,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+        # Of redis.asyncio: redis-py's other Retry is taken without a word, and awaits nothing that it could retry.
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1, (redis.exceptions.ConnectionError,)),
         client_name="inferq",
     )
     return Redis.from_pool(pool)

@@ -18,6 +18,8 @@ from tests.chaos.site import APIS, NARROW, TENANTS, WIDE, Site
 CHAT = "/v1/chat/completions"
 LANES = ("high", "medium", "low")
 REMEMBERED = 400
+PAUSE = 0.5
+"""Seconds that a caller waits after a connection that broke."""
 
 
 class Known:
@@ -175,7 +177,7 @@ class Client(threading.Thread):
                         end = "left"
                         break
         except httpx2.TransportError as error:
-            self.operations.answer(op, "unknown", why=_why(error), job=job, text=" ".join(words))
+            self._no_answer(op, error, job=job, text=" ".join(words))
             return
         self.operations.answer(op, "ok", job=job, text=" ".join(words), end=end)
 
@@ -222,8 +224,12 @@ class Client(threading.Thread):
         try:
             return self.http(tenant).request(method, path, **more)
         except httpx2.TransportError as error:
-            self.operations.answer(op, "unknown", why=_why(error))
+            self._no_answer(op, error)
             return None
+
+    def _no_answer(self, op: str, error: Exception, **facts: Any) -> None:
+        self.operations.answer(op, "unknown", why=f"{type(error).__name__}: {error}", **facts)
+        self.stopping.wait(PAUSE)
 
     def _refused(self, op: str, answer: httpx2.Response) -> None:
         try:
@@ -255,7 +261,3 @@ def _take(line: str, words: list[str]) -> str | None:
         return f"error {event['error'].get('code')}"
     words.extend((event["choices"][0]["delta"].get("content") or "").split())
     return None
-
-
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -99,8 +99,8 @@ MUTANTS = [
     Mutant(
         "no-lease",
         "queues/lua/prelude.lua",
-        "redis.call('ZADD', P .. 'leases', text(time + lease), id)",
-        "",
+        "if sign > 0 then redis.call('ZADD', P .. 'leases', text(ends), id)",
+        "if sign > 0 then ends = nil",
         ("redis_fits_together",),
     ),
     Mutant(
@@ -114,9 +114,9 @@ MUTANTS = [
     ),
     Mutant(
         "no-virtual-time",
-        "queues/lua/prelude.lua",
-        "        charge(model, tenant, num(job.est))\n        local time",
-        "        local time",
+        "queues/lua/claiming.lua",
+        "text(num(known[3]) + est / (w > 0 and w or 1))",
+        "text(num(known[3]))",
         ("nobody_stands_in_front",),
     ),
 ]

@@ -25,6 +25,8 @@ from tests.e2e.waiting import until
 
 CLIENTS = 6
 WARM_UP = 3.0
+AFTERWARDS = 6.0
+"""Seconds of load after the last heal, which show how long its fault was felt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def run(plan: Plan, folder: Path) -> Finding:
         nemesis = Nemesis(site, plan.seed, plan.faults)
         nemesis.sweep() if plan.sweep else nemesis.rage(plan.seconds)
         healed = time.time()
+        stopping.wait(AFTERWARDS)
         stopping.set()
         for client in [*clients, auditor]:
             client.join(plan.patience)

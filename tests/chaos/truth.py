@@ -13,8 +13,9 @@ import redis
 
 PREFIX = "inferq:"
 LASTING = (
-    "cache", "control", "desired:", "expiry", "finish", "later", "layout", "learnt:", "models", "order:", "ctl:", "nodes", "replicas", "apis",
-    "leases", "held:", "tenants:", "ready:", "linger:", "bell.", "_kombu", "unacked", "celeryev", "requests",
+    "apis", "bell.", "cache", "celeryev", "control", "ctl:", "desired:", "expiry", "finish", "held:", "later", "layout",
+    "learnt:", "leases", "linger:", "models", "nodes", "order:", "ready:", "replicas", "requests", "tenants:",
+    "unacked", "_kombu",
 )  # fmt: skip
 """Beginnings of keys that may live for ever."""
 
