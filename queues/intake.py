@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
@@ -96,7 +96,10 @@ class Intake:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
             bound, reserved = self._bounds.max_offline_jobs, False
+        if reserved:
+            failpoints.reach("intake.reserved")
         created = await self._ledger.accept(spec, bound=bound, claim=claim)
+        failpoints.reach("intake.committed")
         other = None if created else await self._owner(spec, claim)
         if other:
             return other
@@ -187,6 +190,7 @@ class Intake:
             return job
         if job.spec.durable:
             job = await self._ledger.cancel(job_id) or job
+            failpoints.reach("intake.cancelled")
         try:
             if await self._queue.cancel(job_id, failure, generation=job.generation) in _LIVE:
                 self._signals.ended(job_id, "cancelled")

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.errors import LeaseLost
 from inferq.hooks import Hooks
 from inferq.streams import fold
@@ -107,6 +107,7 @@ class Runner:
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
+        failpoints.reach("runner.claimed")
         self._signals.started(attempt.job)
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
         task = asyncio.create_task(self._answer(attempt))
@@ -115,8 +116,10 @@ class Runner:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=running.charge.end())
             # Whoever waits is told at once; the slot's next job waits for the engine.
+            failpoints.reach("runner.answered")
             go_on = _no if running.asked else may_claim
             state, following = await self._finish(attempt, finish, go_on, slot)
+            failpoints.reach("runner.finished")
             self._note_end(running, finish, state)
             if running.asked:
                 await self._released(attempt.id)
@@ -296,6 +299,7 @@ class Runner:
         if len(data) <= self._inline and not self._files.answers_files(attempt.job.spec):
             return replace(finish, result=data, result_type=media_type)
         artifact = await self._patiently(attempt, lambda: self._artifacts.put(data, media_type))
+        failpoints.reach("runner.stored")
         return replace(finish, artifact=artifact.sha256, result_type=media_type)
 
     async def _finish(
