@@ -11,6 +11,7 @@ from api.proxy import ProxyMode
 from api.routers import (
     artifacts,
     audio,
+    groups,
     health,
     images,
     jobs,
@@ -18,6 +19,7 @@ from api.routers import (
     models,
     nodes,
     pages,
+    schedules,
     text,
     vectors,
     video,
@@ -27,7 +29,16 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, artifacts.routes, models.routes, nodes.routes, keys.routes, webhooks.routes),
+    *(
+        jobs.routes,
+        groups.routes,
+        schedules.routes,
+        artifacts.routes,
+        models.routes,
+        nodes.routes,
+        keys.routes,
+        webhooks.routes,
+    ),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

@@ -127,8 +127,8 @@ async def accepted_job(request: Request, make: Make) -> Job:
             spec = replace(spec, id=turn.claim.job_id)
         accepted = await submit(context, spec, weight=caller_of(request).weight, claim=turn.claim)
         repeats = accepted.owner is not None
-        if accepted.owner is not None:
-            job = await context.gateway.intake.find(accepted.owner)
+        if accepted.owner is not None or accepted.scheduled:
+            job = await context.gateway.intake.find(accepted.owner or spec.id)
         else:
             job = Job(
                 spec=spec,

@@ -95,6 +95,19 @@ def parameter(
     }
 
 
+def page(name: str) -> dict[str, Any]:
+    """One page of a list of these."""
+    return {
+        "type": "object",
+        "properties": {
+            "object": {"type": "string", "const": "list"},
+            "data": {"type": "array", "items": ref(name)},
+            "has_more": {"type": "boolean"},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
 def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 

@@ -42,6 +42,10 @@ class JobJson(TypedDict):
     attempt: int
     max_attempts: int
     created_at: float | None
+    due_at: NotRequired[float | None]
+    expires_at: NotRequired[float | None]
+    depends_on: NotRequired[list[str]]
+    group: NotRequired[str | None]
     queued_at: float | None
     started_at: float | None
     finished_at: float | None
@@ -101,7 +105,7 @@ class Client:
     # Jobs
 
     def submit(self, job: Mapping[str, Any]) -> JobJson:
-        """Accept a durable job: `{endpoint?, model, body, priority?, metadata?}`, or a body itself."""
+        """Accept a durable job: `{endpoint?, model, body, priority?, run_at?, ...}`, or a body itself."""
         accepted: JobJson = self._json("POST", "/v1/jobs", job)
         return accepted
 
@@ -171,6 +175,32 @@ class Client:
             else:
                 # The server ended the stream early (a restart): ask again, but never in a tight loop.
                 time.sleep(next(pauses, _RECONNECT_SECONDS[-1]))
+
+    # Groups and schedules
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/groups/{quote(group_id)}"))
+
+    def groups(self, *, limit: int = 50, cursor: str = "") -> dict[str, Any]:
+        """One page, newest first."""
+        wanted = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        return dict(self._json("GET", "/v1/groups", params=wanted))
+
+    def cancel_group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/groups/{quote(group_id)}/cancel"))
+
+    def schedules(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/schedules")["data"])
+
+    def create_schedule(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a job come again: `{name, cron, timezone?, job, enabled?}`."""
+        return dict(self._json("POST", "/v1/schedules", wanted))
+
+    def change_schedule(self, schedule: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self._json("PATCH", f"/v1/schedules/{quote(schedule)}", changes))
+
+    def delete_schedule(self, schedule: str) -> None:
+        self._send("DELETE", f"/v1/schedules/{quote(schedule)}")
 
     # Interactive calls
 

@@ -1,4 +1,4 @@
-"""Results of other jobs as parts of a request: the notation, where a body has it, and what stands there in the end. Pure.
+"""Results of other jobs as parts of a request: the notation, where a body has it, and what stands there then. Pure.
 
 A text that is nothing but ``{{jobs.WHICH}}`` or ``{{jobs.WHICH.PATH}}`` stands for a result. WHICH is a job's id, or
 its place in the job's `depends_on`, from 0. PATH is names and list indexes with dots between them, such as

@@ -4,6 +4,8 @@ Durable jobs: a place in Redis, then the commit in SQL (which is what "accepted"
 between two steps is mended by the reconciler. Interactive jobs: one call to Redis.
 """
 
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,13 +27,15 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds. `created` is False when
-    the job was there before; `owner` is the job that the call's key stands for, when that is another one.
+    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds.
+    `created` is False when the job was there before; `owner` is the job that the call's key stands for, when that is
+    another one.
     """
 
     position: int | None
     eta: float | None
     queued: bool = True
+    scheduled: bool = False
     created: bool = True
     owner: str | None = None
 
@@ -49,8 +53,9 @@ class Intake:
         self._queue = queue
         self._ledger = storage.ledger
         self._claims = storage.claims
+        self._groups = storage.groups
         self._signals = signals
-        self._max_offline = settings.queue.max_offline_jobs
+        self._bounds = settings.queue
 
     async def submit(
         self,
@@ -63,7 +68,8 @@ class Intake:
         """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
         call was first to make: `owner` names that call's job.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only).
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
+        and for `depends_on` JobNotFound and InvalidRequest.
         """
         accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
         if self._hooks and accepted.created:
@@ -73,6 +79,11 @@ class Intake:
     async def _submit(
         self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
     ) -> Accepted:
+        if spec.waits:
+            most = self._bounds.max_scheduled_jobs
+            made = await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most, claim=claim)
+            owner = None if made else await self._owner(spec, claim)
+            return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
         if not spec.durable:
             standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
             return self._announce(spec, standing)
@@ -80,18 +91,21 @@ class Intake:
         try:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            bound, reserved = self._max_offline, False
+            bound, reserved = self._bounds.max_offline_jobs, False
         created = await self._ledger.accept(spec, bound=bound, claim=claim)
-        if claim is not None and not created:
-            held = await self._claims.find(claim)
-            if held is not None and held.job_id != spec.id:
-                return Accepted(None, None, created=False, owner=held.job_id)
+        if not created and (owner := await self._owner(spec, claim)):
+            return Accepted(None, None, created=False, owner=owner)
         if not reserved:
             return Accepted(None, None, queued=False)
         try:
             return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False)
+
+    async def _owner(self, spec: JobSpec, claim: Claim | None) -> str | None:
+        """The job that another call has made under the same key."""
+        held = await self._claims.find(claim) if claim is not None else None
+        return held.job_id if held is not None and held.job_id != spec.id else None
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -153,6 +167,16 @@ class Intake:
                 raise
         return await self.find(job_id)
 
+    async def cancel_group(self, group_id: str) -> None:
+        """Cancel all jobs of a group that have not ended. Raises StoreUnavailable.
+
+        What Redis does not hear of is taken out of it by the reconciler.
+        """
+        with contextlib.suppress(errors.QueueUnavailable):
+            for job_id, generation in await self._groups.cancel(group_id):
+                if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
+                    self._signals.ended(job_id, "cancelled")
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
@@ -167,7 +191,10 @@ class Intake:
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
-        job = await self._ledger.requeue(job_id, claim=claim, **dict(edits or {}))
+        expiry = self._bounds.expiry(time.time())
+        job = await self._ledger.requeue(job_id, claim=claim, **{"expires_at": expiry, **dict(edits or {})})
+        if job.state is not JobState.QUEUED:
+            return job
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)

@@ -27,6 +27,12 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
             fields += [name, "1"]
     if spec.expires_at is not None:
         fields += ["expires", repr(spec.expires_at)]
+    if spec.due_at is not None:
+        fields += ["due", repr(spec.due_at)]
+    if spec.depends_on:
+        fields += ["needs", orjson.dumps(spec.depends_on)]
+    if spec.group:
+        fields += ["group", spec.group]
     if spec.metadata:
         fields += ["metadata", orjson.dumps(spec.metadata)]
     if reply_to:
@@ -67,6 +73,9 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         created_at=number("created") or 0.0,
         metadata=orjson.loads(record["metadata"]) if "metadata" in record else {},
         expires_at=number("expires"),
+        due_at=number("due"),
+        depends_on=tuple(orjson.loads(record["needs"])) if "needs" in record else (),
+        group=word("group") or None,
     )
     return Job(
         spec=spec,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from inferq import errors, process
+from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from queues import remote
@@ -17,11 +18,14 @@ from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
+from queues.door import Door
 from queues.intake import Intake
 from queues.leader import Leadership
 from queues.queue import JobQueue
 from queues.reconciler import Reconciler
 from queues.recorder import GATHER, Recorder
+from queues.recurring import Recurring
+from queues.releaser import Releaser
 from queues.scripts import Scripts
 from queues.signals import Signals
 from storage import Storage
@@ -48,6 +52,9 @@ class Scheduler:
         self._artifacts = storage.artifacts
         self._storage = storage
         self._deliverer = Deliverer(storage.deliveries, settings)
+        catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
+        self._recurring = Recurring(storage, settings, catalog, door)
+        self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
@@ -63,6 +70,8 @@ class Scheduler:
             asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+            asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
+            asyncio.create_task(self._forever("recurring", 1.0, self._recurring.run_once)),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
             asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
@@ -71,6 +80,8 @@ class Scheduler:
         await stopping.wait()
         await process.end_tasks(tasks)
         await self._deliverer.stop()
+        await self._releaser.errands.stop()
+        await self._recurring.errands.stop()
         with contextlib.suppress(errors.QueueUnavailable):
             await self._leadership.release()
         self._signals.stop()

@@ -47,7 +47,8 @@ _FAIL = (
 def begin(connection: Connection, specs: Sequence[JobSpec]) -> list[str]:
     """These new scheduled jobs begin to wait for those that they name. Which of them failed at once, on that account.
 
-    Raises JobNotFound for a job that is not there or another tenant's, Conflict for one that cannot be waited for.
+    Raises JobNotFound for a job that is not there or is another tenant's, InvalidRequest for one that cannot be waited
+    for.
     """
     waiting = [spec for spec in specs if spec.depends_on]
     if not waiting:
@@ -116,7 +117,7 @@ def _refuse_unfit(spec: JobSpec, need: str, row: Mapping[str, Any] | None) -> No
             f"There is no job {need} of yours, which 'depends_on' names.", param="depends_on"
         )
     if row["rank"] < FINAL and not row["durable"]:
-        raise errors.Conflict(
+        raise errors.InvalidRequest(
             f"Job {need} is an interactive call that has not ended; only durable jobs can be waited for.",
             param="depends_on",
         )

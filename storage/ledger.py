@@ -140,6 +140,7 @@ class Ledger:
         source: str | None = None,
         endpoint: str | None = None,
         durable: bool | None = None,
+        group: str | None = None,
         ids: Sequence[str] | None = None,
         cursor: str | None = None,
         limit: int = 50,
@@ -149,7 +150,7 @@ class Ledger:
         """
         filters = {
             "state": state, "model": model, "lane": lane, "tenant": tenant, "source": source,
-            "endpoint": endpoint, "durable": durable,
+            "endpoint": endpoint, "durable": durable, "group_id": group,
         }  # fmt: skip
         found = await self._jobs(statements.select_page(filters, ids, cursor, limit))
         more = len(found) > limit

@@ -7,10 +7,12 @@ from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
 from storage.deliveries import Deliveries
+from storage.groups import GroupStore
 from storage.idempotency import Claims
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
+from storage.schedules import ScheduleStore
 from storage.waiting import Waiting
 
 
@@ -37,6 +39,16 @@ class Storage:
     def waiting(self) -> Waiting:
         """The scheduled jobs of the ledger."""
         return Waiting(self.ledger.database)
+
+    @property
+    def groups(self) -> GroupStore:
+        """Jobs that were accepted together."""
+        return GroupStore(self.ledger.database)
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        """Jobs that come again."""
+        return ScheduleStore(self.ledger.database)
 
     async def close(self) -> None:
         await self.media.close()

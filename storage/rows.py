@@ -90,6 +90,19 @@ def accepted_values(spec: JobSpec, state: JobState, error: Failure | None) -> di
     return {**standing_values(job), "delivered": False}
 
 
+def end_values(state: JobState, failure: Failure | None) -> dict[str, Any]:
+    """The standing of a job that ends now without a run."""
+    return {
+        "state": state.value,
+        "rank": RANK[state],
+        "finished_at": time.time(),
+        "error_code": failure.code if failure else None,
+        "error_message": clean(failure.message) if failure else None,
+        "error_status": failure.status if failure else None,
+        "error_param": clean_or_none(failure.param) if failure else None,
+    }
+
+
 def requeued_values(generation: int, *, waits: bool = False) -> dict[str, Any]:
     """The standing of a job whose next generation begins now; `waits`: it is scheduled first.
 

@@ -4,17 +4,17 @@
 schedulers at once do each thing once: every change asks that the row is still scheduled. It must not know Redis.
 """
 
-import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Update, func, literal_column, select, update
+from sqlalchemy import Connection, Select, Update, func, literal_column, select, update
 
 from inferq import errors
 from inferq.job import RANK, Failure, Job, JobSpec, JobState
 from storage import dependents, endings
 from storage.database import Database, exclusive
-from storage.dependents import FINAL, INPUTS
-from storage.rows import WHOLE, job_of
+from storage.dependents import INPUTS
+from storage.rows import WHOLE, end_values, job_of
 from storage.tables import dependencies, jobs
 
 EXPIRED = Failure(
@@ -29,8 +29,8 @@ _AWAITING = _HELD.where(dependencies.c.needs != INPUTS)
 def begin(connection: Connection, specs: Sequence[JobSpec], *, at_most: int | None = None) -> None:
     """New scheduled jobs of one tenant, whose rows are there, begin to wait.
 
-    Raises QueueFull when the tenant then has more than `at_most` scheduled jobs, and JobNotFound and Conflict for a
-    job in `depends_on` that is none of the tenant's, or that cannot be waited for.
+    Raises QueueFull when the tenant then has more than `at_most` scheduled jobs, JobNotFound for a job in `depends_on`
+    that is none of the tenant's, and InvalidRequest for one that cannot be waited for.
     """
     if at_most is not None:
         _refuse_full(connection, specs[0].tenant, at_most)
@@ -41,8 +41,9 @@ def begin(connection: Connection, specs: Sequence[JobSpec], *, at_most: int | No
 
 def _refuse_full(connection: Connection, tenant: str, at_most: int) -> None:
     exclusive(connection, f"scheduled:{tenant}")
-    some = select(literal_column("1")).select_from(jobs).where(jobs.c.rank == 0, jobs.c.tenant == tenant)
-    count = connection.scalar(select(func.count()).select_from(some.limit(at_most + 1).subquery())) or 0
+    own: Select[Any] = select(literal_column("1").label("one")).select_from(jobs)
+    some = own.where(jobs.c.rank == 0, jobs.c.tenant == tenant).limit(at_most + 1).subquery()
+    count = connection.scalar(select(func.count()).select_from(some)) or 0
     if count > at_most:
         raise errors.QueueFull(
             f"This key has {at_most} scheduled jobs; that is the bound (queue.max_scheduled_jobs).",
@@ -63,7 +64,7 @@ class Waiting:
         """
         due = select(jobs.c.id).where(jobs.c.rank == 0, jobs.c.due_at <= now, ~_HELD.exists())
         ids = due.order_by(jobs.c.due_at, jobs.c.id).limit(limit).scalar_subquery()
-        queued = {
+        queued: dict[str, Any] = {
             "state": JobState.QUEUED.value,
             "rank": RANK[JobState.QUEUED],
             "queued_at": now,
@@ -85,7 +86,7 @@ class Waiting:
         statement = (
             update(jobs)
             .where(jobs.c.id.in_(late.scalar_subquery()), jobs.c.rank == 0)
-            .values(**_end(JobState.EXPIRED, EXPIRED))
+            .values(**end_values(JobState.EXPIRED, EXPIRED))
             .returning(jobs.c.id)
         )
 
@@ -131,7 +132,7 @@ class Waiting:
 
     async def fail(self, job: Job, failure: Failure) -> bool:
         """End a scheduled job; False when it is not as `job` says any more."""
-        changed = _same(job).values(**_end(JobState.FAILED, failure))
+        changed = _same(job).values(**end_values(JobState.FAILED, failure))
 
         def work(connection: Connection) -> bool:
             if not connection.execute(changed).rowcount:
@@ -144,15 +145,3 @@ class Waiting:
 
 def _same(job: Job) -> Update:
     return update(jobs).where(jobs.c.id == job.id, jobs.c.generation == job.generation, jobs.c.rank == 0)
-
-
-def _end(state: JobState, failure: Failure) -> dict[str, object]:
-    return {
-        "state": state.value,
-        "rank": FINAL,
-        "finished_at": time.time(),
-        "error_code": failure.code,
-        "error_message": failure.message,
-        "error_status": failure.status,
-        "error_param": failure.param,
-    }

@@ -23,6 +23,7 @@ from api.routes import Routes
 from api.schemas.jobs import REQUEUE
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, fields
+from inferq.inputs import asks_for_results
 from inferq.job import Job
 from inferq.lanes import parse_lane
 from inferq.request import ENVELOPE
@@ -65,18 +66,7 @@ async def create_job(request: Request) -> ASGIApp:
     summary="List jobs",
     parameters=PARAMETERS,
     responses={
-        "200": operations.answer(
-            "One page, newest first, without results.",
-            {
-                "type": "object",
-                "properties": {
-                    "object": {"type": "string", "const": "list"},
-                    "data": {"type": "array", "items": operations.ref("Job")},
-                    "has_more": {"type": "boolean"},
-                    "next_cursor": {"type": ["string", "null"]},
-                },
-            },
-        ),
+        "200": operations.answer("One page, newest first, without results.", operations.page("Job")),
         **operations.failures(400, 401, 403, 503),
     },
 )
@@ -232,6 +222,8 @@ async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str
     edits: dict[str, Any] = {}
     body = wanted.get("body")
     if body is None and name != job.spec.model and job.spec.body:
+        if job.spec.depends_on and asks_for_results(job.spec.body):
+            raise errors.Conflict(f"Job {job.id} was never filled with other jobs' results; give a body too.")
         body = orjson.loads(job.spec.body)
     if body is not None:
         edits = await submission.edited(request, job, name, body)

@@ -34,6 +34,17 @@ JOB_SCHEMA: dict[str, Any] = {
         "attempt": {"type": "integer"},
         "max_attempts": {"type": "integer"},
         "created_at": _TIME,
+        "due_at": {
+            **_TIME,
+            "description": "Unix seconds; not queued before. Null: at once, or after other jobs.",
+        },
+        "expires_at": {**_TIME, "description": "Unix seconds; given up when it has not started by then."},
+        "depends_on": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The jobs that it waits for.",
+        },
+        "group": {"type": ["string", "null"], "description": "The group it was accepted in."},
         "queued_at": _TIME,
         "started_at": _TIME,
         "finished_at": _TIME,

@@ -17,6 +17,8 @@ class Commands(LazyGroup):
         "up": ("inferq.cli.up", "Start everything on this machine and keep it running."),
         "submit": ("inferq.cli.submit", "Send a prompt or a job file, and wait for the answer."),
         "jobs": ("inferq.cli.jobs", "List, show, watch, cancel and retry jobs."),
+        "groups": ("inferq.cli.groups", "List, show and cancel groups of jobs."),
+        "schedules": ("inferq.cli.schedules", "Jobs that come again: list, create, pause, resume, delete."),
         "models": ("inferq.cli.catalogue", "The models: list, show, find those that lie here, pull more."),
         "status": ("inferq.cli.status", "Replicas, nodes, queues and the stores behind them."),
         "keys": ("inferq.cli.keys", "Create, list and revoke API keys."),

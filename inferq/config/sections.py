@@ -76,10 +76,16 @@ class Queue(Section):
     """The lanes."""
     head_start: dict[Literal["high", "medium", "low"], float] = {"high": 300.0, "medium": 60.0, "low": 0.0}
     """Head start of each lane in device seconds."""
-    queue_timeout: Duration = unbuilt(0.0, f"queue_timeout {_LATER}")
-    """Longest wait in the queue."""
+    max_scheduled_jobs: int = Field(default=10000, ge=1)
+    """Jobs of one tenant that wait for their time or for other jobs; one more is refused with 429."""
+    queue_timeout: Duration = Field(default=0.0, ge=0)
+    """Longest wait in the queue of a job that states no `expires_at`; 0 for no end."""
     lease: Duration = Field(default=15.0, ge=1.0)
     """How long an attempt is trusted without a renewal."""
+
+    def expiry(self, now: float) -> float | None:
+        """When a job is given up that begins to wait now and states no end itself."""
+        return now + self.queue_timeout if self.queue_timeout else None
 
 
 class Api(Section):

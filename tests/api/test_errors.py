@@ -106,7 +106,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("jobs", {"model": "demo-chat", "body": {}}, "messages"),
     ("jobs", {"model": "demo-chat", "body": CHAT, "endpoint": "images"}, "endpoint"),
     ("jobs", {"model": "demo-chat", "body": CHAT, "colour": 1}, "colour"),
-    ("jobs", {"model": "demo-chat", "body": CHAT, "run_at": 5}, "run_at"),
+    ("jobs", {"model": "demo-chat", "body": CHAT, "run_at": "5"}, "run_at"),
     ("jobs", {"model": "demo-chat", "body": {**CHAT, "model": "gpt-4o-mini"}}, "body.model"),
     ("jobs", {"body": {"messages": [MESSAGE]}}, "model"),
     ("jobs", {**CHAT, "webhook": "http://x.example/"}, "webhook"),

@@ -14,6 +14,8 @@ COMMANDS = (
     "up",
     "submit",
     "jobs",
+    "groups",
+    "schedules",
     "models",
     "status",
     "keys",

@@ -190,7 +190,7 @@ async def test_only_own_jobs_that_are_there_can_be_waited_for(ledger: Ledger):
 async def test_a_call_that_goes_on_cannot_be_waited_for(ledger: Ledger):
     call = spec(durable=False)
     await end(ledger, call, JobState.RUNNING)
-    with pytest.raises(errors.Conflict, match="interactive"):
+    with pytest.raises(errors.InvalidRequest, match="interactive"):
         await ledger.accept(spec(depends_on=(call.id,)), state=SCHEDULED)
 
 

@@ -99,7 +99,12 @@ def test_endpoint_and_size(fields: dict[str, Any], endpoint: str, size: float) -
         ),
         ({"model": "demo-chat", "endpoint": "images"}, errors.InvalidRequest, "endpoint", "Legal values"),
         ({"model": "demo-image", "prompt": 1}, errors.InvalidRequest, "prompt", "a string"),
-        ({"model": "demo-chat", "messages": TALK, "run_at": "2030"}, errors.NotReady, "run_at", "not built"),
+        (
+            {"model": "demo-chat", "messages": TALK, "run_at": "2030"},
+            errors.InvalidRequest,
+            "run_at",
+            "no time",
+        ),
         ({"model": "demo-chat", "body": {}, "webhook": "ftp://x"}, errors.InvalidRequest, "webhook", "https"),
         ({"model": "demo-chat", "body": [], "x": 1}, errors.InvalidRequest, "x", "Legal here"),
         ({"model": "demo-chat", "body": []}, errors.InvalidRequest, "body", "an object"),
