@@ -25,8 +25,8 @@ class ModelQueue:
     """One model's jobs. `device_seconds` is the work that waits, `bytes` its request bodies."""
 
     model: str
-    waiting: dict[Lane, int]
-    running: dict[Lane, int]
+    waiting: dict[str, int]
+    running: dict[str, int]
     bytes: int
     device_seconds: float
     tenants: list[TenantCount] = field(default_factory=list)
@@ -83,8 +83,8 @@ def _queue_of(model: str, record: dict[bytes, bytes]) -> ModelQueue:
     ]
     return ModelQueue(
         model=model,
-        waiting={lane: number(f"n:{lane}") for lane in Lane},
-        running={lane: number(f"rl:{lane}") for lane in Lane},
+        waiting={lane.value: number(f"n:{lane}") for lane in Lane},
+        running={lane.value: number(f"rl:{lane}") for lane in Lane},
         bytes=number("bytes"),
         device_seconds=sum(tenant.device_seconds for tenant in tenants),
         tenants=tenants,

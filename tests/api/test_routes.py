@@ -63,6 +63,10 @@ NEEDS = {
     "GET /running_models": Access.READONLY,
     "GET /nodes": Access.READONLY,
     "GET /profiler": Access.READONLY,
+    "PATCH /jobs/{job_id}": Access.USER,
+    "GET /queues": Access.READONLY,
+    "POST /queues/pauses": Access.ADMIN,
+    "DELETE /queues/pauses/{kind}/{name:path}": Access.ADMIN,
     "POST /keys": Access.ADMIN,
     "GET /keys": Access.ADMIN,
     "DELETE /keys/{key}": Access.ADMIN,
@@ -83,6 +87,8 @@ VALUES = {
     "key": "none",
     "group_id": new_job_id(),
     "schedule": "none",
+    "kind": "lane",
+    "name:path": "none",
     "asset": "none",
 }
 
