@@ -19,6 +19,7 @@ from api.routers import (
     models,
     nodes,
     pages,
+    queues,
     schedules,
     text,
     vectors,
@@ -29,16 +30,8 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(
-        jobs.routes,
-        groups.routes,
-        schedules.routes,
-        artifacts.routes,
-        models.routes,
-        nodes.routes,
-        keys.routes,
-        webhooks.routes,
-    ),
+    *(jobs.routes, groups.routes, schedules.routes, artifacts.routes, models.routes, nodes.routes),
+    *(queues.routes, keys.routes, webhooks.routes),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

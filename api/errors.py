@@ -41,6 +41,8 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.LeaseLost: 409,
     errors.AtCapacity: 429,
     errors.QueueFull: 429,
+    errors.RateLimited: 429,
+    errors.BudgetSpent: 429,
     errors.EngineError: 500,
     errors.EngineLoadFailed: 503,
     errors.EngineCrashed: 502,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
 from api.context import Context
 from api.fleet import PATIENCE, Fleet, Part, read_fleet, read_parts
@@ -67,7 +67,14 @@ def _queues(fleet: Fleet) -> Iterator[Metric]:
                 size.add_metric([model], count)
             else:
                 waiting.add_metric([model, lane], count)
-    yield from (waiting, size)
+    ratio = HistogramMetricFamily(
+        "inferq_eta_ratio",
+        "Waits as they came out, divided by what was promised at first.",
+        labels=("model",),
+    )
+    for model, promised in (fleet.promises or {}).items():
+        ratio.add_metric([model], list(promised.ratios.items()), promised.sum)
+    yield from (waiting, size, ratio)
 
 
 def _jobs(counts: Counts) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ from inferq import errors, request, webhooks
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
+from inferq.lanes import bounded
 from inferq.request import NOW, Request
 from inferq.terms import Terms, terms_of
 
@@ -75,6 +76,7 @@ async def checked_request(
     large = _large(http)
     checked = await asyncio.to_thread(work) if large else work()
     checked.large = large
+    checked.lane = bounded(checked.lane, caller_of(http).lane)
     await _admit(http, checked, caller_of(http).tenant, unattended=unattended)
     return checked
 

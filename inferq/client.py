@@ -249,22 +249,44 @@ class Client:
         except httpx2.HTTPError:
             return False
 
+    def queues(self) -> dict[str, Any]:
+        """What waits and runs by model, lane and tenant, and what is paused or drained."""
+        return dict(self._json("GET", "/v1/queues"))
+
+    def pause(self, kind: str, name: str, reason: str = "") -> dict[str, Any]:
+        """Pause a model, tenant or lane; drain a replica or node."""
+        return dict(
+            self._json("POST", "/v1/queues/pauses", {"kind": kind, "name": name, "reason": reason or None})
+        )
+
+    def resume(self, kind: str, name: str) -> dict[str, Any]:
+        return dict(self._json("DELETE", f"/v1/queues/pauses/{kind}/{quote(name)}"))
+
+    def reprioritise(self, job_id: str, priority: str) -> JobJson:
+        """Give a job that has not ended another lane."""
+        changed: JobJson = self._json("PATCH", f"/v1/jobs/{job_id}", {"priority": priority})
+        return changed
+
     def keys(self) -> list[dict[str, Any]]:
         return list(self._json("GET", "/v1/keys")["data"])
 
     def create_key(
-        self, name: str, role: str, *, tenant: str | None = None, weight: float | None = None
+        self,
+        name: str,
+        role: str,
+        *,
+        tenant: str | None = None,
+        weight: float | None = None,
+        lane: str | None = None,
     ) -> dict[str, Any]:
-        wanted = {"name": name, "role": role, "tenant": tenant, "weight": weight}
+        wanted = {"name": name, "role": role, "tenant": tenant, "weight": weight, "lane": lane}
         return dict(self._json("POST", "/v1/keys", {k: v for k, v in wanted.items() if v is not None}))
 
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
 
-    # Webhooks
-
     def deliveries(self, **filters: str | None) -> dict[str, Any]:
-        """One page of webhook messages, newest first. `filters`: job, state, limit, cursor."""
+        """One page, newest first. `filters`: job, state, limit, cursor."""
         wanted = {name: value for name, value in filters.items() if value}
         return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
 
@@ -272,11 +294,9 @@ class Client:
         return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
 
     def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
-        """Send a webhook message again, at once."""
         return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
 
     def test_webhook(self, url: str) -> dict[str, Any]:
-        """Send a test message; the delivery, whose way `delivery` tells."""
         return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
 
     def webhook_secret(self) -> str:

@@ -20,7 +20,9 @@
     ├── Conflict                    the job's state forbids the action
     │   └── LeaseLost               the attempt is no longer trusted
     ├── AtCapacity                  a stated bound is reached; come back later
-    │   └── QueueFull
+    │   ├── QueueFull
+    │   ├── RateLimited             requests or tokens per minute
+    │   └── BudgetSpent             device seconds per day or month
     ├── EngineError                 the engine failed while it ran the job
     │   ├── EngineLoadFailed
     │   ├── EngineCrashed
@@ -176,6 +178,18 @@ class QueueFull(AtCapacity):
     """The queue is full."""
 
     code = "queue_full"
+
+
+class RateLimited(AtCapacity):
+    """Too many requests, or tokens, in a minute."""
+
+    code = "rate_limit_exceeded"
+
+
+class BudgetSpent(AtCapacity):
+    """The device time of the day or month is used."""
+
+    code = "insufficient_quota"
 
 
 class EngineError(InferqError):

@@ -48,10 +48,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """The end of an attempt. `seconds` is its share of device time; `frame` goes to the caller when this is final."""
+    """The end of an attempt. `seconds` is its share of device time; `frame` goes to the caller when this is final;
+    `delay` is the pause before another attempt, in seconds.
+    """
 
     outcome: Outcome
     seconds: float = 0.0
+    delay: float = 0.0
     frame: bytes = b""
     result: bytes | None = None
     result_type: str = "application/json"
@@ -80,12 +83,13 @@ class Operation:
 class Attempts:
     """Leases of one replica of one model. Methods raise QueueUnavailable when Redis is away."""
 
-    def __init__(self, redis: Client, settings: Settings, model: str, replica: str):
+    def __init__(self, redis: Client, settings: Settings, model: str, replica: str, node: str = ""):
         self._scripts = Scripts(redis, settings.queue)
         self._redis = redis
         self._prefix = settings.queue.prefix
         self._model = model
         self._replica = replica
+        self._node = node
         self.lease = settings.queue.lease
 
     async def claim(self, slot: str = "") -> Attempt | None:
@@ -97,7 +101,9 @@ class Attempts:
         while flat == [b"again"]:
             async with translated():
                 flat = await self._scripts(
-                    "claim", _token(), self._model, self._replica, _token(), self.lease, slot, LINGER
+                    "claim",
+                    *(_token(), self._model, self._replica, self._node, _token()),
+                    *(self.lease, slot, LINGER),
                 )
         return _attempt(flat)
 
@@ -137,10 +143,11 @@ class Attempts:
                     attempt.token,
                     finish.outcome.value,
                     repr(finish.seconds),
+                    repr(finish.delay),
                     finish.frame,
                 ),
-                *("1" if claim_next else "0", self._model, self._replica, operation.next_token, self.lease),
-                *(slot, LINGER),
+                *("1" if claim_next else "0", self._model, self._replica, self._node),
+                *(operation.next_token, self.lease, slot, LINGER),
                 *finish.fields(),
             )
         return state.decode(), _attempt(flat)

@@ -66,4 +66,4 @@ class Door:
     async def _refuse_full(self, request: Request, tenant: str) -> None:
         # What is to be done without Redis is for the submission to say.
         with contextlib.suppress(errors.QueueUnavailable):
-            await self._queue.refuse_full(request.model, tenant)
+            await self._queue.refuse_full(request.model, tenant, request.lane)

@@ -6,9 +6,11 @@ import logging
 from inferq import errors, process
 from inferq.config import Settings
 from inferq.hooks import Hooks
+from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
 from queues.connection import Client, connect
+from queues.controls import Controls
 from queues.intake import Intake
 from queues.queue import JobQueue
 from queues.replies import ReplyReader
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue`, `replies`, `cache` and `hooks` of one process. Starts with Redis away."""
+    """`intake`, `queue`, `controls`, `replies`, `cache` and `hooks` of one process. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
@@ -29,16 +31,23 @@ class Gateway:
         self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
+        self.controls = Controls(self._redis, settings, storage.pauses)
+        self._prefix = settings.queue.prefix
+        self._watching: asyncio.Task[None] | None = None
         self._filing: asyncio.Task[None] | None = None
 
     async def start(self, *, replies: bool = True) -> None:
-        """Begin; `replies=False` for a process that awaits no answers."""
+        """Begin; `replies=False` for a process that awaits no answers. Raises ConfigError: keys of another release."""
+        await layout.check_at_start(self._redis, self._prefix)
+        self._watching = asyncio.create_task(layout.watch(self._redis, self._prefix))
         self._signals.start()
         if replies:
             self.replies.start()
             self._filing = asyncio.create_task(self._file_lost())
 
     async def stop(self) -> None:
+        if self._watching:
+            await process.end_tasks([self._watching])
         if self._filing:
             await process.end_tasks([self._filing])
             await self.replies.stop()

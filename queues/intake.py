@@ -6,7 +6,7 @@ between two steps is mended by the reconciler. Interactive jobs: one call to Red
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,13 @@ from inferq import errors
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
+from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.groups import Group
 from storage.idempotency import Claim
 from storage.ledger import Page
 
@@ -56,6 +59,7 @@ class Intake:
         self._groups = storage.groups
         self._signals = signals
         self._bounds = settings.queue
+        self._capacities = Capacities(queue, settings)
 
     async def submit(
         self,
@@ -80,12 +84,16 @@ class Intake:
         self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
     ) -> Accepted:
         if spec.waits:
+            await self._charge([spec])
             most = self._bounds.max_scheduled_jobs
             made = await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most, claim=claim)
             owner = None if made else await self._owner(spec, claim)
             return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
+        capacity = await self._capacities.of(spec.model)
         if not spec.durable:
-            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
+            standing = await self._queue.accept(
+                spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
+            )
             return self._announce(spec, standing)
         bound, reserved = None, True
         try:
@@ -98,7 +106,9 @@ class Intake:
         if not reserved:
             return Accepted(None, None, queued=False)
         try:
-            return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
+            return self._announce(
+                spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            )
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False)
 
@@ -106,6 +116,25 @@ class Intake:
         """The job that another call has made under the same key."""
         held = await self._claims.find(claim) if claim is not None else None
         return held.job_id if held is not None and held.job_id != spec.id else None
+
+    async def submit_group(
+        self, group: Group, specs: Sequence[JobSpec], *, claim: Claim | None = None
+    ) -> str:
+        """Accept a group of jobs, all or none; they are scheduled first. Its id, or that of the group for which the
+        key of `claim` stands. Raises as `submit`.
+        """
+        await self._charge(specs)
+        most = self._bounds.max_scheduled_jobs
+        owner = await self._groups.accept(group, specs, most_scheduled=most, claim=claim)
+        if self._hooks and owner == group.id:
+            for spec in specs:
+                self._hooks.after_accept(spec)
+        return owner
+
+    async def _charge(self, specs: Sequence[JobSpec]) -> None:
+        # Without Redis nobody counts; what SQL holds is bounded.
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._queue.charge(specs)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -177,6 +206,21 @@ class Intake:
                 if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
                     self._signals.ended(job_id, "cancelled")
 
+    async def reprioritise(self, job_id: str, lane: Lane) -> Job:
+        """Give a waiting job another lane. Raises JobNotFound, Conflict when it does not wait, StoreUnavailable,
+        QueueUnavailable.
+        """
+        job = await self.find(job_id)
+        # The order lives in Redis; a death before SQL hears of it costs the new lane only if Redis is lost as well.
+        state = await self._queue.reorder(job_id, lane, generation=job.generation)
+        if state == "unknown" and job.state is JobState.SCHEDULED:
+            state = job.state
+        if state not in (JobState.QUEUED, JobState.SCHEDULED):
+            raise errors.Conflict(f"job {job_id} is {job.state if job.terminal else state} and waits no more")
+        if job.spec.durable:
+            await self._ledger.set_lane(job_id, lane)
+        return await self.find(job_id)
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
@@ -212,13 +256,9 @@ class Intake:
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, None)
+        return Accepted(standing.position, standing.eta)
 
     async def _with_standing(self, job: Job) -> Job:
-        """A waiting job with its position, and an estimate when replicas of its model are ready to work."""
-        standing = await self._queue.standing(job.id)
-        if standing is None:
-            return job
-        ready = [r for r in await self._queue.replicas() if r.model == job.spec.model and r.state == "ready"]
-        eta = standing.ahead / len(ready) if ready else None
-        return replace(job, position=standing.position, eta=eta)
+        """A waiting job with its position, and an estimate when its model is served."""
+        standing = await self._queue.standing(job.id, await self._capacities.of(job.spec.model))
+        return replace(job, position=standing.position, eta=standing.eta) if standing else job

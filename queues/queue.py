@@ -2,14 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
 from queues import records
+from queues.bounds import Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
@@ -20,13 +22,28 @@ RESERVATION = 30.0
 """Seconds that a place is kept between the bound check and the commit of a durable job."""
 
 
+class Capacity(NamedTuple):
+    """Who serves a model: so many replicas, the first of them in `delay` seconds."""
+
+    replicas: int
+    delay: float
+
+
+NOBODY = Capacity(0, 0.0)
+NO_RATES = Rates()
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it."""
+    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it, `eta` the seconds
+    until it is expected to start, None while nobody serves its model.
+    """
 
     position: int
     ahead: float
+    eta: float | None = None
     bell_wanted: bool = False
+    rates: Rates = NO_RATES
 
 
 class JobQueue:
@@ -36,26 +53,45 @@ class JobQueue:
         self.redis = redis
         self.prefix = settings.queue.prefix
         self.scripts = Scripts(redis, settings.queue)
-        self._bounds = settings.queue
+        self._bounds = Bounds(settings)
         self._presence = Presence(redis, settings.queue.prefix)
 
     async def ping(self) -> None:
         async with translated():
             await self.redis.ping()
 
-    async def refuse_full(self, model: str, tenant: str) -> None:
+    async def refuse_full(self, model: str, tenant: str, lane: Lane) -> None:
         """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
         async with translated():
-            status, ahead = await self.scripts("full", model, tenant, *self._limits)
-        self._refuse_full(model, status.decode(), float(ahead))
-
-    async def reserve(self, spec: JobSpec) -> None:
-        """Keep a place for a durable job for 30 s. Raises QueueFull."""
-        async with translated():
             status, ahead = await self.scripts(
-                "reserve", spec.id, spec.model, spec.tenant, len(spec.body), *self._limits, RESERVATION
+                "full", model, tenant, lane.value, *self._bounds.of_queue(tenant, lane)
             )
-        self._refuse_full(spec.model, status.decode(), float(ahead))
+        self._bounds.refuse(model, tenant, lane, status.decode(), float(ahead), [])
+
+    async def reserve(self, spec: JobSpec) -> Rates:
+        """Keep a place for a durable job for 30 s. Raises QueueFull, RateLimited, BudgetSpent."""
+        async with translated():
+            status, ahead, told = await self.scripts(
+                "reserve",
+                *(spec.id, spec.model, spec.tenant, spec.lane.value, len(spec.body), RESERVATION),
+                *self._bounds.of_job(spec),
+            )
+        self._refuse(spec, status, ahead, told)
+        return self._bounds.rates(spec.tenant, told)
+
+    async def charge(self, specs: Sequence[JobSpec]) -> None:
+        """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
+
+        Raises RateLimited, BudgetSpent.
+        """
+        first = specs[0]
+        async with translated():
+            status, ahead, told = await self.scripts(
+                "reserve",
+                *(first.id, first.model, first.tenant, first.lane.value, 0, 0),
+                *self._bounds.of_scheduled(specs),
+            )
+        self._refuse(first, status, ahead, told)
 
     async def accept(
         self,
@@ -65,47 +101,34 @@ class JobQueue:
         generation: int = 0,
         weight: float = 0.0,
         reply_to: str | None = None,
+        capacity: Capacity = NOBODY,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
         `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
-        job, or a cancel came first. Raises QueueFull, and InvalidRequest when a number of it is not finite.
+        job, or a cancel came first. Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a number of it
+        is not finite.
         """
         async with translated():
-            status, position, ahead, bell = await self.scripts(
+            status, position, ahead, bell, eta, told = await self.scripts(
                 "accept",
-                *(secrets.token_hex(8), mode, *self._limits, weight),
-                *(
-                    spec.id,
-                    spec.model,
-                    spec.tenant,
-                    spec.lane.value,
-                    repr(spec.units),
-                    len(spec.body),
-                    generation,
-                ),
+                *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
+                *(repr(spec.units), len(spec.body), generation),
+                "" if spec.expires_at is None else repr(spec.expires_at),
+                *capacity,
+                *self._bounds.of_job(spec),
                 *records.fields_of(spec, reply_to),
             )
         if status in (b"exists", b"tomb"):
             return None
         if status == b"number":
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
-        self._refuse_full(spec.model, status.decode(), float(ahead))
-        return Standing(position + 1, float(ahead), bool(bell))
+        self._refuse(spec, status, ahead, told)
+        rates = self._bounds.rates(spec.tenant, told)
+        return Standing(position + 1, float(ahead), float(eta) if eta else None, bool(bell), rates)
 
-    @property
-    def _limits(self) -> tuple[int, int, int]:
-        return self._bounds.max_queue_size, self._bounds.max_queue_bytes, self._bounds.max_tenant_jobs
-
-    def _refuse_full(self, model: str, status: str, ahead: float) -> None:
-        reasons = {
-            "jobs": f"{self._bounds.max_queue_size} jobs wait for {model}; that is the bound (max_queue_size)",
-            "bytes": f"{self._bounds.max_queue_bytes} bytes wait for {model}; that is the bound (max_queue_bytes)",
-            "tenant": f"{self._bounds.max_tenant_jobs} jobs of this key wait for {model}; that is the bound "
-            "(max_tenant_jobs)",
-        }
-        if status in reasons:
-            raise errors.QueueFull(reasons[status], retry_after=min(max(ahead / 10, 1.0), 60.0), model=model)
+    def _refuse(self, spec: JobSpec, status: bytes, ahead: bytes, told: list[bytes]) -> None:
+        self._bounds.refuse(spec.model, spec.tenant, spec.lane, status.decode(), float(ahead), told)
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
         """The state the job was in.
@@ -117,6 +140,12 @@ class JobQueue:
             state = await self.scripts(
                 "cancel", job_id, generation, failure.code, failure.message, failure.status
             )
+        return str(state.decode())
+
+    async def reorder(self, job_id: str, lane: Lane, *, generation: int = 0) -> str:
+        """Give a job another lane; the state it is in. `unknown` or `stale`: nothing was done."""
+        async with translated():
+            state = await self.scripts("reorder", job_id, generation, lane.value)
         return str(state.decode())
 
     async def get(self, job_id: str) -> Job | None:
@@ -158,11 +187,11 @@ class JobQueue:
         async with translated():
             return [member.decode() for member in await self.redis.zrange(f"{self.prefix}leases", 0, -1)]
 
-    async def standing(self, job_id: str) -> Standing | None:
+    async def standing(self, job_id: str, capacity: Capacity = NOBODY) -> Standing | None:
         """Where a waiting job stands; None when it does not wait."""
         async with translated():
-            position, ahead = await self.scripts("standing", job_id)
-        return None if position < 0 else Standing(position + 1, float(ahead))
+            position, ahead, eta = await self.scripts("standing", job_id, *capacity)
+        return None if position < 0 else Standing(position + 1, float(ahead), float(eta) if eta else None)
 
     async def models(self) -> list[str]:
         """Models that have had a job."""

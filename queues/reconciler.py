@@ -10,6 +10,7 @@ import logging
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
+from inferq.lanes import Lane
 from queues.connection import Client, translated
 from queues.intake import CANCELLED
 from queues.queue import JobQueue
@@ -84,10 +85,19 @@ class Reconciler:
         """Ids of all jobs that wait or run in Redis."""
         ids = await self._queue.running()
         async with translated():
+            ids += [member.decode() for member in await self._redis.zrange(f"{self._prefix}later", 0, -1)]
             for model in await self._queue.models():
-                for tenant in await self._redis.zrange(f"{self._prefix}tenants:{model}", 0, -1):
-                    key = f"{self._prefix}ready:{model}:{tenant.decode()}"
-                    ids += [member.decode()[1:] for member in await self._redis.zrange(key, 0, -1)]
+                # A tenant that is paused has jobs, but no place among those that are served.
+                for field in await self._redis.hkeys(f"{self._prefix}order:{model}"):
+                    if field.startswith(b"q:"):
+                        ids += await self._ready(model, field[2:].decode())
+        return ids
+
+    async def _ready(self, model: str, tenant: str) -> list[str]:
+        ids: list[str] = []
+        for lane in Lane:
+            key = f"{self._prefix}ready:{model}:{tenant}:{lane[0]}"
+            ids += [member.decode() for member in await self._redis.zrange(key, 0, -1)]
         return ids
 
 

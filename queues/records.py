@@ -25,10 +25,8 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
     ):
         if flag:
             fields += [name, "1"]
-    if spec.expires_at is not None:
-        fields += ["expires", repr(spec.expires_at)]
     if spec.due_at is not None:
-        fields += ["due", repr(spec.due_at)]
+        fields += ["run_at", repr(spec.due_at)]
     if spec.depends_on:
         fields += ["needs", orjson.dumps(spec.depends_on)]
     if spec.group:
@@ -72,8 +70,9 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         run_timeout=number("run_timeout") or 0.0,
         created_at=number("created") or 0.0,
         metadata=orjson.loads(record["metadata"]) if "metadata" in record else {},
+        # The end of a pause before another attempt, else the time that it was scheduled for.
+        due_at=number("due") or number("run_at"),
         expires_at=number("expires"),
-        due_at=number("due"),
         depends_on=tuple(orjson.loads(record["needs"])) if "needs" in record else (),
         group=word("group") or None,
     )
@@ -91,6 +90,8 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         finished_at=number("finished"),
         replica=word("replica") or None,
         progress=number("progress"),
+        device_seconds=number("used"),
+        served_by=word("served") or None,
     )
 
 

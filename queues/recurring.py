@@ -18,6 +18,7 @@ from inferq.recurrence import Recurrence
 from inferq.terms import terms_of
 from queues.door import Door
 from queues.errands import Errands
+from queues.queue import JobQueue
 from storage import Storage
 from storage.schedules import Schedule
 
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Recurring:
-    def __init__(self, storage: Storage, settings: Settings, catalog: Catalog, door: Door) -> None:
+    def __init__(
+        self, queue: JobQueue, storage: Storage, settings: Settings, catalog: Catalog, door: Door
+    ) -> None:
+        self._queue = queue
         self._schedules = storage.schedules
         self._settings = settings
         self._catalog = catalog
@@ -47,7 +51,9 @@ class Recurring:
         """Raises Unavailable when it may go better in a second; the schedule then stays due."""
         next_at = _next(schedule)
         try:
-            await self._note(schedule, await self._spec(schedule), next_at, None)
+            spec = await self._spec(schedule)
+            await self._queue.charge([spec])
+            await self._note(schedule, spec, next_at, None)
         except errors.Unavailable:
             raise
         except errors.InferqError as error:

@@ -11,6 +11,7 @@ from inferq import errors
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import Job
+from queues.capacity import Capacities
 from queues.door import Door
 from queues.errands import Errands
 from queues.filling import Filling
@@ -37,6 +38,7 @@ class Releaser:
         self._ledger = storage.ledger
         self._waiting = storage.waiting
         self._signals = signals
+        self._capacities = Capacities(queue, settings)
         self._patience = settings.queue.queue_timeout
         self._filling = Filling(storage, settings, catalog, door)
         self.errands = Errands("filling a request")
@@ -57,7 +59,10 @@ class Releaser:
     async def _enter(self, jobs: list[Job]) -> None:
         for job in jobs:
             try:
-                standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
+                capacity = await self._capacities.of(job.spec.model)
+                standing = await self._queue.accept(
+                    job.spec, "restore", generation=job.generation, capacity=capacity
+                )
             except errors.InvalidRequest as error:
                 # One job must not keep the others out.
                 log.warning("job %s cannot be queued: %s", job.id, error.message)

@@ -13,9 +13,10 @@ from inferq import errors, process
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.hooks import Hooks
-from queues import remote
+from queues import layout, remote
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
+from queues.controls import Controls
 from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
 from queues.door import Door
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 RECONCILE_EVERY = 30.0
 REAP_LIMIT = 500
+DUE_EVERY = 0.2
+DUE_LIMIT = 500
 SWEEP_EVERY = 3600.0
 
 
@@ -53,8 +56,9 @@ class Scheduler:
         self._storage = storage
         self._deliverer = Deliverer(storage.deliveries, settings)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
-        self._recurring = Recurring(storage, settings, catalog, door)
+        self._recurring = Recurring(self._queue, storage, settings, catalog, door)
         self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
+        self._controls = Controls(self._redis, settings, storage.pauses)
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
@@ -62,12 +66,15 @@ class Scheduler:
         self._trusted_at = time.monotonic() + settings.queue.lease
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping`, then give the lock back and close."""
+        """Work until `stopping`, then give the lock back and close. Raises ConfigError for keys of another release."""
+        await layout.check_at_start(self._redis, self._settings.queue.prefix)
         self._signals.start()
         tasks = [
             asyncio.create_task(self._lead()),
+            asyncio.create_task(layout.watch(self._redis, self._settings.queue.prefix)),
             asyncio.create_task(self._forever("recorder", GATHER, self._record)),
             asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
+            asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
             asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
@@ -106,10 +113,10 @@ class Scheduler:
             await asyncio.sleep(1.0)
 
     async def _watch_redis(self) -> None:
-        """See whether Redis was away, is another one, or has forgotten the mark that is set here."""
+        """See whether Redis was away, is another one, or has forgotten the version that is written here."""
+        forgot = await layout.claim(self._redis, self._settings.queue.prefix)
         async with translated():
             info = {**await self._redis.info("server"), **await self._redis.info("replication")}
-            forgot = await self._redis.set(f"{self._settings.queue.prefix}mark", "1", nx=True)
         run_id = f"{info['run_id']}/{info.get('master_replid', '')}"
         if run_id == self._run_id and not forgot and not self._away:
             return
@@ -120,6 +127,7 @@ class Scheduler:
         else:
             self._trusted_at = time.monotonic()
         await self._recorder.align()
+        await self._controls.copy()
         self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 
@@ -150,6 +158,16 @@ class Scheduler:
                 log.warning("job %s lost its replica: %s", job_id.decode(), state.decode())
                 self._signals.ended(job_id.decode(), state.decode(), message="the replica was lost")
 
+    async def _due(self) -> None:
+        """Pauses before another attempt that are over, and deadlines that have passed."""
+        async with translated():
+            flat = await self._scripts("due", DUE_LIMIT)
+        for job_id, state, model, bell in zip(*[iter(flat)] * 4, strict=True):
+            if state == b"expired":
+                self._signals.ended(job_id.decode(), "expired")
+            elif bell:
+                self._signals.ring(model.decode())
+
     async def _carry_out(self) -> None:
         """Cancels that were asked for in Flower. A job requeued since is left alone."""
         for request in await remote.requests(self._redis, self._settings.queue.prefix):
@@ -173,6 +191,7 @@ class Scheduler:
     async def _reconcile(self) -> None:
         self._reconcile_now.clear()
         await self._reconciler.run_once()
+        await self._controls.copy()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECONCILE_EVERY):
                 await self._reconcile_now.wait()

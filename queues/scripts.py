@@ -17,17 +17,26 @@ NAMES = (
     "cache_put",
     "cancel",
     "claim",
+    "control",
+    "due",
     "fail_waiting",
     "finish",
     "first_byte",
     "full",
     "reap",
     "renew",
+    "reorder",
     "reserve",
     "settle",
     "standing",
 )
-_BOUNDED = {"accept", "full", "reserve"}
+LAYOUT = "1"
+"""Version of the keys. It changes when a process of the version before could not work with them any more."""
+_SHARED = {
+    "bounds": {"accept", "full", "reserve"},
+    "claiming": {"claim", "finish"},
+}
+"""What several scripts share beside the prelude."""
 
 
 class Scripts:
@@ -45,10 +54,9 @@ class Scripts:
 def source(name: str, queue: Queue) -> str:
     """Full text of a script: constants, prelude, what it shares, itself."""
     starts = ", ".join(f"{lane[0]} = {seconds:.17g}" for lane, seconds in sorted(queue.head_start.items()))
-    parts = [f"local P = '{queue.prefix}'\nlocal H = {{{starts}}}", _read("prelude")]
-    if name in _BOUNDED:
-        parts.append(_read("bounds"))
-    return "\n".join([*parts, _read(name)])
+    constants = f"local P = '{queue.prefix}'\nlocal H = {{{starts}}}\nlocal LAYOUT = '{LAYOUT}'"
+    shared = [part for part, users in _SHARED.items() if name in users]
+    return "\n".join([constants, *map(_read, ["prelude", *shared, name])])
 
 
 def _read(name: str) -> str:

@@ -171,6 +171,11 @@ class Ledger:
 
         return await self.database.write(work)
 
+    async def set_lane(self, job_id: str, lane: Lane) -> None:
+        """Give a job that has not ended another lane."""
+        statement = update(jobs).where(jobs.c.id == job_id, jobs.c.rank < FINAL).values(lane=lane.value)
+        await self.database.write(lambda connection: connection.execute(statement))
+
     async def requeue(
         self,
         job_id: str,

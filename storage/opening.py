@@ -12,18 +12,20 @@ from storage.idempotency import Claims
 from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
+from storage.pauses import PauseStore
 from storage.schedules import ScheduleStore
 from storage.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The stores of one process. `ledger` and `keys` share one database."""
+    """The stores of one process. `ledger`, `keys` and `pauses` share one database."""
 
     ledger: Ledger
     keys: KeyStore
     artifacts: ArtifactStore
     media: MediaStore
+    pauses: PauseStore
 
     @property
     def claims(self) -> Claims:
@@ -62,7 +64,7 @@ async def open_storage(settings: Settings) -> Storage:
     artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
     ledger = await Ledger.open(url, settings.home)
     media = MediaStore(artifacts, settings.media, ours=_places(settings))
-    return Storage(ledger, KeyStore(ledger.database), artifacts, media)
+    return Storage(ledger, KeyStore(ledger.database), artifacts, media, PauseStore(ledger.database))
 
 
 def _places(settings: Settings) -> set[str]:

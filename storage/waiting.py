@@ -17,9 +17,8 @@ from storage.dependents import INPUTS
 from storage.rows import WHOLE, end_values, job_of
 from storage.tables import dependencies, jobs
 
-EXPIRED = Failure(
-    code="expired", message="The job was given up: it had not started by its `expires_at`.", status=504
-)
+EXPIRED = Failure(code="expired", message="the job had not started when its deadline passed", status=504)
+"""As `queues/lua` says it of a job that waits in the queue."""
 
 _HELD = select(dependencies.c.job_id).where(dependencies.c.job_id == jobs.c.id)
 _UNFILLED = _HELD.where(dependencies.c.needs == INPUTS)

@@ -83,7 +83,7 @@ async def _refuse_waiting(settings: Settings, place: Place, why: str) -> None:
     """No replica of this model can start here: tell those who wait, as when an engine cannot load its model."""
     redis = connect(settings)
     try:
-        attempts = Attempts(redis, settings, place.model, place.name)
+        attempts = Attempts(redis, settings, place.model, place.name, place.node)
         await fail_waiting(attempts, Presence(redis, settings.queue.prefix), place, why)
     finally:
         await redis.aclose()

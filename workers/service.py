@@ -20,6 +20,7 @@ from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Failure
 from inferq.scheduling.placement import Place
+from queues import layout
 from queues.attempts import LINGER, Attempts, Outcome
 from queues.connection import BLOCK_MS, Client, connect, translated
 from queues.presence import Learnt, Presence, ReplicaInfo, loaded_as
@@ -85,7 +86,7 @@ class ReplicaService:
         self._redis: Client = connect(settings, connections=64)
         self._presence = Presence(self._redis, self._prefix)
         self._signals = signals
-        self._attempts = Attempts(self._redis, settings, place.model, place.name)
+        self._attempts = Attempts(self._redis, settings, place.model, place.name, place.node)
         self._writer = ReplyWriter(self._redis, self._attempts, self._prefix)
         self._engine = make_engine(self._on_ready, self._on_failed)
         self._slots = settings.served[place.model].slots
@@ -115,6 +116,7 @@ class ReplicaService:
 
     async def run(self) -> None:
         """Host the engine and serve until drained; then stop the engine."""
+        watching = asyncio.create_task(layout.watch(self._redis, self._prefix))
         engine = asyncio.create_task(self._engine.run())
         loops = [
             asyncio.create_task(self._forever(pause, step))
@@ -130,7 +132,7 @@ class ReplicaService:
         await self._drained.wait()
         self._engine.stop()
         await engine
-        await process.end_tasks(loops)
+        await process.end_tasks([*loops, watching])
         try:
             async with translated():
                 await self._presence.hide("replica", self._place.name)

@@ -77,8 +77,7 @@ async def create_group(request: Request) -> ASGIApp:
         metadata=wanted.get("metadata") or {},
         webhook=_webhook(request, wanted),
     )
-    most = context.settings.queue.max_scheduled_jobs
-    owner = await context.storage.groups.accept(group, specs, most_scheduled=most, claim=claim)
+    owner = await context.gateway.intake.submit_group(group, specs, claim=claim)
     if owner != group_id:
         return await _accepted(request, owner, replayed=True)
     for spec in specs:
@@ -185,7 +184,8 @@ def _webhook(request: Request, wanted: dict[str, Any]) -> str | None:
 
 async def _specs(request: Request, group_id: str, envelopes: list[dict[str, Any]]) -> list[JobSpec]:
     """The jobs. Raises what a job alone does, naming which it is."""
-    ids = [new_job_id() for _ in envelopes]
+    # Ids of one millisecond are in no order; those of a group are queued in that of its jobs.
+    ids = sorted(new_job_id() for _ in envelopes)
     specs = []
     for index, envelope in enumerate(envelopes):
         try:

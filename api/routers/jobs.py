@@ -20,12 +20,12 @@ from api.job_json import job_json
 from api.links import linker
 from api.results import result_response
 from api.routes import Routes
-from api.schemas.jobs import REQUEUE
+from api.schemas.jobs import CHANGE, REQUEUE
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, fields
 from inferq.inputs import asks_for_results
 from inferq.job import Job
-from inferq.lanes import parse_lane
+from inferq.lanes import bounded, parse_lane
 from inferq.request import ENVELOPE
 
 routes = Routes("Jobs")
@@ -100,6 +100,27 @@ async def list_jobs(request: Request) -> ASGIApp:
 async def get_job(request: Request) -> ASGIApp:
     """Its state, its place while it waits, its result or error when it has ended."""
     return json_response(job_json(await find_job(request), linker(request)))
+
+
+@routes.route(
+    "PATCH",
+    "/jobs/{job_id}",
+    access=Access.USER,
+    summary="Give a job another priority",
+    parameters=[operations.JOB_ID],
+    requestBody=operations.body(fields.object_schema(CHANGE), urgent={"priority": "high"}),
+    responses={**_JOB, **operations.failures(*operations.CHANGE_ERRORS)},
+)
+async def change_job(request: Request) -> ASGIApp:
+    """While it waits it keeps the time at which it came: only the head start of its lane changes. A key cannot lift it
+    above the lane that the key may use."""
+    wanted = await read_object(request)
+    fields.refuse_unknown(wanted, CHANGE)
+    fields.verify(wanted, CHANGE)
+    job = await find_job(request)
+    lane = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
+    changed = await context_of(request).gateway.intake.reprioritise(job.id, lane)
+    return json_response(job_json(changed, linker(request)))
 
 
 @routes.route(
@@ -230,7 +251,7 @@ async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str
     if name != job.spec.model:
         edits["model"] = name
     if wanted.get("priority") is not None:
-        edits["lane"] = parse_lane(wanted["priority"])
+        edits["lane"] = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
     if wanted.get("metadata") is not None:
         edits["metadata"] = wanted["metadata"]
     return edits

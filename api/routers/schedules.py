@@ -57,13 +57,12 @@ async def create_schedule(request: Request) -> ASGIApp:
         tenant=caller_of(request).tenant,
         cron=wanted["cron"],
         timezone=wanted.get("timezone") or "UTC",
-        request=orjson.dumps(wanted["job"]),
+        request=b"",
         enabled=wanted.get("enabled") is not False,
         created_at=now,
         next_at=None,
     )
-    schedule = _timed(schedule, now)
-    await _check_job(request, wanted["job"])
+    schedule = replace(_timed(schedule, now), request=await _checked(request, wanted["job"]))
     await context_of(request).storage.schedules.create(schedule)
     return json_response(schedule_json(schedule))
 
@@ -119,11 +118,9 @@ async def change_schedule(request: Request) -> ASGIApp:
     found = await _find(request)
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     job = changes.pop("job", None)
-    if job is not None:
-        changes["request"] = orjson.dumps(job)
     changed = _timed(replace(found, **changes), time.time())
     if job is not None:
-        await _check_job(request, job)
+        changes["request"] = await _checked(request, job)
     after = await context_of(request).storage.schedules.change(
         found.id, {**changes, "next_at": changed.next_at}
     )
@@ -152,13 +149,17 @@ def _timed(schedule: Schedule, now: float) -> Schedule:
     return replace(schedule, next_at=recurrence.after(now) if schedule.enabled else None)
 
 
-async def _check_job(request: Request, envelope: dict[str, Any]) -> None:
-    """Raises what a new job would, with the fields named as they are here."""
+async def _checked(request: Request, envelope: dict[str, Any]) -> bytes:
+    """The envelope, JSON, with the lane that its jobs may use: at their runs no key is there to say so.
+
+    Raises what a new job would, with the fields named as they are here.
+    """
     try:
-        await submission.from_envelope(request, dict(envelope))
+        spec = await submission.from_envelope(request, dict(envelope))
     except (errors.InvalidRequest, errors.NotFound) as error:
         error.param = f"job.{error.param}" if error.param else "job"
         raise
+    return orjson.dumps({**envelope, "priority": spec.lane.value})
 
 
 async def _find(request: Request) -> Schedule:

@@ -1,5 +1,6 @@
 """Bodies of the job routes, and the Job object they answer with."""
 
+from dataclasses import replace
 from typing import Any
 
 from inferq.endpoints import ENDPOINTS
@@ -14,6 +15,8 @@ REQUEUE = {
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
 }
+
+CHANGE = {"priority": replace(GATEWAY["priority"], required=True)}
 
 _TIME = {"type": ["number", "null"], "description": "Unix seconds."}
 

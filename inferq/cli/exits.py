@@ -34,6 +34,8 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.LeaseLost: 6,
     errors.AtCapacity: 7,
     errors.QueueFull: 7,
+    errors.RateLimited: 7,
+    errors.BudgetSpent: 7,
     errors.EngineError: 8,
     errors.EngineLoadFailed: 8,
     errors.EngineCrashed: 8,

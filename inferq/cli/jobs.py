@@ -147,6 +147,23 @@ def requeue(
         _show_changed(client.requeue(job, {name: value for name, value in edits.items() if value}), json)
 
 
+@app.command()
+def move(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs that have not ended.")],
+    priority: Annotated[str, typer.Option("--priority", "-p", help="high, medium, low, or 0 to 9.")],
+    json: Annotated[bool, output.JSON] = False,
+) -> None:
+    """Give waiting jobs another priority. They keep the time at which they came.
+
+    [bold]Example[/bold]
+      [cyan]inferq jobs move 0199... --priority high[/cyan]
+    """
+    lane = parse_lane(priority).value
+    with Client.from_environment() as client:
+        for job in jobs:
+            _show_changed(client.reprioritise(job, lane), json)
+
+
 def _parse_body(text: str) -> Any:
     try:
         if text.startswith("@"):

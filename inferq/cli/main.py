@@ -20,6 +20,7 @@ class Commands(LazyGroup):
         "groups": ("inferq.cli.groups", "List, show and cancel groups of jobs."),
         "schedules": ("inferq.cli.schedules", "Jobs that come again: list, create, pause, resume, delete."),
         "models": ("inferq.cli.catalogue", "The models: list, show, find those that lie here, pull more."),
+        "queues": ("inferq.cli.queues", "What waits and runs; pause, resume and drain."),
         "status": ("inferq.cli.status", "Replicas, nodes, queues and the stores behind them."),
         "keys": ("inferq.cli.keys", "Create, list and revoke API keys."),
         "webhooks": (

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from inferq.config.redis_url import checked as checked_address
 from inferq.config.section import Section, unbuilt
 from inferq.config.units import Duration, Size
 
@@ -58,8 +59,9 @@ class Queue(Section):
 
     type: Literal["redis", "local"] = "redis"
     """redis; local is the same on the embedded server and refuses a redis_url."""
-    redis_url: str | None = None
-    """redis://host:port/db, rediss:// or unix://; unset: an embedded server is started by `inferq up`."""
+    redis_url: Annotated[str, AfterValidator(checked_address)] | None = None
+    """redis://host:port/db, rediss://, unix://, or sentinel://host:port,host:port/db?master=NAME; unset: an embedded
+    server is started by `inferq up`."""
     prefix: str = Field(default="inferq:", pattern=r"^[A-Za-z0-9_.-]+:$")
     """Prefix of all keys of this installation."""
     max_queue_size: int = Field(default=10000, ge=1)
@@ -68,6 +70,8 @@ class Queue(Section):
     """Bytes of waiting request bodies per model."""
     max_tenant_jobs: int = Field(default=10000, ge=1)
     """Waiting jobs per model of one tenant."""
+    max_lane_jobs: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=1)]] = {}
+    """Waiting jobs per model of a lane; a lane without a bound of its own has that of the model."""
     max_offline_jobs: int = Field(default=1000, ge=0)
     """Durable jobs accepted by SQL alone while Redis is away."""
     priority_levels: tuple[Literal["high", "medium", "low"], ...] = unbuilt(

@@ -27,6 +27,7 @@ from inferq.config.sections import (
     Storage,
     Webhooks,
 )
+from inferq.config.tenants import Tenant
 from inferq.config.units import Duration, Size
 
 ModelType = Literal["chat", "completion", "embedding", "rerank", "image", "video", "asr", "tts", "pull"]
@@ -83,6 +84,10 @@ class ModelSettings(Section):
     """Resident copies."""
     slots: int = Field(default=8, ge=1, le=1024)
     """Jobs that one replica runs at once."""
+    max_running: int | None = Field(default=None, ge=1)
+    """Jobs that all replicas together run at once; unset: all their slots."""
+    max_lane_running: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=1)]] = {}
+    """The same of a lane: `low: 2` keeps the other slots free for what is urgent."""
     warm: bool = False
     """Loaded at start and never unloaded; otherwise loaded when a job waits."""
     idle_timeout: Duration = 600.0
@@ -147,6 +152,8 @@ class Settings(Section):
     """How engines are started."""
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
+    tenants: dict[str, Tenant] = {}
+    """Bounds of tenants by name; `"*"`: of all."""
     request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
     """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room.
     A context that is not given counts as 2,048 tokens."""
@@ -200,6 +207,12 @@ class Settings(Section):
                 "pythons": [str(python) for python in dict.fromkeys(pythons)],
             },
         )
+
+    def tenant(self, name: str) -> Tenant:
+        """The bounds of a tenant."""
+        general = self.tenants.get("*", Tenant())
+        own = self.tenants.get(name)
+        return own.over(general) if own else general
 
     def under_home(self, path: str | Path) -> Path:
         """An absolute path: relative ones lie under INFERQ_HOME."""

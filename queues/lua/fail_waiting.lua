@@ -1,17 +1,19 @@
 -- A model that cannot be loaded fails what waits for it. ARGV model limit code message status   -> ids
 begin_freeing()
-local answer = {}
-for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. ARGV[1], 0, -1)) do
-  for _, m in ipairs(redis.call('ZRANGE', tenant_key(ARGV[1], tenant), 0, num(ARGV[2]) - 1)) do
-    local id = string.sub(m, 2)
-    local job = job_fields(id, 'state', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept')
-    if job.state == 'queued' then
-      leave(id, ARGV[1], tenant, job.lane, num(job.est), num(job.size))
-      fail(id, job, ARGV[3], ARGV[4], num(ARGV[5]))
-    else
-      drop(ARGV[1], tenant, m)
+local model, limit, answer = ARGV[1], num(ARGV[2]), {}
+for _, tenant in ipairs(waiting_tenants(model)) do
+  for _, l in ipairs(INITIALS) do
+    for _, id in ipairs(redis.call('ZRANGE', ready_key(model, tenant, l), 0, limit - 1)) do
+      local job = job_fields(id, 'state', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept')
+      job.model, job.tenant = model, tenant
+      if job.state == 'queued' then
+        leave(id, model, tenant, job.lane, num(job.est), num(job.size))
+        fail(id, job, ARGV[3], ARGV[4], num(ARGV[5]))
+      else
+        drop(model, tenant, l, id)
+      end
+      answer[#answer + 1] = id
     end
-    answer[#answer + 1] = id
   end
 end
 return answer

@@ -1,27 +1,31 @@
 -- Ends an attempt, answers its caller, and takes the next job for the freed slot, all at once.
--- ARGV op id token outcome seconds frame next model replica next_token lease slot linger, then field value ... to write
+-- ARGV op id token outcome seconds delay frame next model replica node next_token lease slot linger, then field value ...
 -- outcome  succeeded | failed | cancelled    terminal
---          retry                             attempts left: queued again, else failed with the given fields
---          handback                          queued again, the attempt is not counted (three times at most)
+--          retry                             attempts left: queued again after `delay` seconds, else failed with the
+--                                            given fields
+--          handback                          queued again at once, the attempt is not counted (three times at most)
 -- frame    reply for the caller, sent only if this call makes the job terminal
 --   -> {state the job is in now or 'stale', {next job as field, value, ...}}
 begin_freeing()
 local op, id, token, outcome, seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], num(ARGV[5])
 local before = replayed(op)
-if before then return {before[1], attempt_of(before[2], ARGV[10])} end
+if before then return {before[1], attempt_of(before[2], ARGV[12])} end
 local job = job_fields(id, 'state', 'token', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max',
-  'units', 'reply', 'kept', 'handbacks', 'first')
+  'units', 'reply', 'kept', 'handbacks', 'first', 'expires', 'used')
 local state = 'stale'
 if job.state == 'running' and job.token == token then
+  local used = {'used', text(num(job.used) + seconds)}
+  if seconds > 0 then
+    redis.call('HINCRBYFLOAT', P .. 'spent:' .. job.tenant, text(math.floor(now() / 86400)), text(seconds))
+  end
   -- 1. Handed back: as if it had never been claimed.
   if outcome == 'handback' and num(job.handbacks) < 3 and not job.first then
     redis.call('HSET', P .. 'job:' .. id, 'attempt', num(job.attempt) - 1, 'handbacks', num(job.handbacks) + 1)
-    queue_again(id, job)
-    state = 'queued'
+    state = queue_again(id, job, 0, 0)
   -- 2. Another attempt, unless the caller has seen part of the answer.
   elseif (outcome == 'retry' or outcome == 'handback') and num(job.attempt) < num(job.max) and not job.first then
-    queue_again(id, job)
-    state = 'queued'
+    redis.call('HSET', P .. 'job:' .. id, unpack(used))
+    state = queue_again(id, job, outcome == 'retry' and num(ARGV[6]) or 0, seconds)
   -- 3. The end.
   else
     state = (outcome == 'retry' or outcome == 'handback') and 'failed' or outcome
@@ -31,6 +35,7 @@ if job.state == 'running' and job.token == token then
       local seen = seconds / num(job.units)
       redis.call('HSET', order_key(job.model), 'rate', text(rate > 0 and 0.95 * rate + 0.05 * seen or seen))
     end
+    redis.call('HSET', P .. 'job:' .. id, unpack(used))
     if outcome == 'handback' then
       if job.first then
         fail(id, job, 'stream_broken', 'the replica stopped after the answer had begun', 502)
@@ -38,11 +43,14 @@ if job.state == 'running' and job.token == token then
         fail(id, job, 'replica_stopped', 'its replicas stopped before the job could end', 503)
       end
     else
-      settle_state(id, job, state, {unpack(ARGV, 14)})
-      reply(job.reply, ARGV[6])
+      settle_state(id, job, state, {unpack(ARGV, 16)})
+      reply(job.reply, ARGV[7])
     end
   end
 end
-local following = ARGV[7] == '1' and claim(ARGV[8], ARGV[9], ARGV[10], num(ARGV[11]), ARGV[12], num(ARGV[13])) or ''
+local following = ''
+if ARGV[8] == '1' then
+  following = claim(ARGV[9], ARGV[10], ARGV[11], ARGV[12], num(ARGV[13]), ARGV[14], num(ARGV[15])) or ''
+end
 remember(op, {state, following})
-return {state, following ~= '' and attempt_of(following, ARGV[10]) or {}}
+return {state, following ~= '' and attempt_of(following, ARGV[12]) or {}}

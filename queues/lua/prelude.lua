@@ -1,13 +1,21 @@
--- Shared by every script; the loader puts the constants P (key prefix) and H (head start per lane) before it.
+-- Shared by every script; the loader puts the constants P (key prefix), H (head start per lane) and LAYOUT (the
+-- version of what follows) before it.
 --
 -- Keys
 --   P job:ID              hash    one job; see the field names in queues/records.py
+--   P layout              string  LAYOUT; whoever finds another one must not touch anything
 --   P models              set     models that have had a job
---   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next
---   P ready:MODEL:TENANT  zset    LANE_INITIAL..ID -> score (a tenant's name has no colon, a model's may)
---   P order:MODEL         hash    v; per tenant S: w: vt: F:TENANT:LANE est: q: ; n:LANE jobs bytes est rate
+--   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next. Without those
+--                                 that are paused or run as many jobs as they may
+--   P ready:MODEL:TENANT:L zset   ID -> score, one per lane, L its initial (a tenant's name has no colon, a model's may)
+--   P order:MODEL         hash    v jobs bytes rate run cal; per lane n: rl:; per tenant S: w: vt: F:TENANT:LANE est: q: qb: rt:
+--                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run
+--   P promised:MODEL      hash    how promised waits came out: count sum (of real / promised) and le:BOUND (cumulative)
+--   P control             hash    pause:KIND:NAME why, drain:KIND:NAME why, running:KIND:NAME the most that may run
 --   P held:MODEL          zset    ID -> time at which a reservation lapses
---   P leases              zset    ID -> time at which the lease ends
+--   P leases              zset    ID -> time at which the lease ends; exactly the jobs that run
+--   P later               zset    ID -> time at which a scheduled job is queued again
+--   P expiry              zset    ID -> time at which it is given up if it still waits
 --   P finish              stream  id gen attempt state: what the recorder commits to SQL
 --   P reply:API           stream  b: packed frames for one api process
 --   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT
@@ -25,6 +33,9 @@ local TOMB_TTL = 3600
 local REPLY_TTL = 10
 local DROPS = 100
 local WAKES = 10000
+
+local found = redis.call('GET', P .. 'layout')
+if found and found ~= LAYOUT then return redis.error_reply('LAYOUT ' .. found) end
 
 local function finite(value) return value == value and value > -math.huge and value < math.huge end
 -- What is no finite number counts as 0, so that nothing computed from it stays infinite for good.
@@ -50,79 +61,132 @@ local function remember(op, answer)
   return answer
 end
 
-local function order_key(model) return P .. 'order:' .. model end
-local function tenant_key(model, tenant) return P .. 'ready:' .. model .. ':' .. tenant end
-local function member(lane, id) return string.sub(lane, 1, 1) .. id end
+local LANES = {h = 'high', m = 'medium', l = 'low'}
+local INITIALS = {'h', 'm', 'l'}
 
--- The tenant's place among tenants follows the lane of its first job; a tenant with no job has no place.
+local function order_key(model) return P .. 'order:' .. model end
+local function initial(lane) return string.sub(lane, 1, 1) end
+local function ready_key(model, tenant, l) return P .. 'ready:' .. model .. ':' .. tenant .. ':' .. l end
+
+-- What operators have paused, drained or limited; most of the time nothing is.
+local controlled = redis.call('EXISTS', P .. 'control') == 1
+local function control(...)
+  if not controlled then return {} end
+  return redis.call('HMGET', P .. 'control', ...)
+end
+
+-- A tenant that is paused, or runs as many jobs of the model as it may, has no place among tenants.
+local function barred(model, tenant)
+  local set = control('pause:tenant:' .. tenant, 'running:tenant:' .. tenant, 'running:tenants')
+  if set[1] then return true end
+  local most = tonumber(set[2] or set[3] or nil)
+  return most and num(redis.call('HGET', order_key(model), 'rt:' .. tenant)) >= most
+end
+
+-- A tenant's first job among the lanes that are not closed: its id, score and the lane's initial.
+local function first_of(model, tenant, closed)
+  local id, score, l
+  for _, each in ipairs(INITIALS) do
+    if not closed[each] then
+      local top = redis.call('ZRANGE', ready_key(model, tenant, each), 0, 0, 'WITHSCORES')
+      if top[1] and (not score or tonumber(top[2]) < score) then id, score, l = top[1], tonumber(top[2]), each end
+    end
+  end
+  return id, score, l
+end
+
+-- Tenants with waiting jobs, also those that have no place among the tenants that are served.
+local function waiting_tenants(model)
+  local names = {}
+  for _, field in ipairs(redis.call('HKEYS', order_key(model))) do
+    if string.sub(field, 1, 2) == 'q:' then names[#names + 1] = string.sub(field, 3) end
+  end
+  return names
+end
+
+-- Gives a tenant the place that its virtual time and its first job ask for. Who (re)joins does so at max(v, S): nothing
+-- is saved up while away.
 local function rekey(model, tenant)
-  local first = redis.call('ZRANGE', tenant_key(model, tenant), 0, 0)[1]
-  if not first then
-    redis.call('ZREM', P .. 'tenants:' .. model, tenant)
+  local T, O = P .. 'tenants:' .. model, order_key(model)
+  local id, _, l = first_of(model, tenant, {})
+  if not id or barred(model, tenant) then
+    redis.call('ZREM', T, tenant)
     return
   end
-  local S = num(redis.call('HGET', order_key(model), 'S:' .. tenant))
-  redis.call('ZADD', P .. 'tenants:' .. model, text(S - H[string.sub(first, 1, 1)]), tenant)
+  local known = redis.call('HMGET', O, 'v', 'S:' .. tenant)
+  local S = num(known[2])
+  if not redis.call('ZSCORE', T, tenant) then
+    S = math.max(num(known[1]), S)
+    redis.call('HSET', O, 'S:' .. tenant, text(S))
+  end
+  redis.call('ZADD', T, text(S - H[l]), tenant)
 end
 
 local function count(model, tenant, lane, size, est, sign)
-  local O = order_key(model)
+  local O, bytes = order_key(model), string.format('%d', sign * size) -- an empty body would be '-0' otherwise
   redis.call('HINCRBY', O, 'n:' .. lane, sign)
-  redis.call('HINCRBY', O, 'bytes', string.format('%d', sign * size)) -- an empty body would be '-0' otherwise
+  redis.call('HINCRBY', O, 'bytes', bytes)
   if redis.call('HINCRBY', O, 'jobs', sign) <= 0 then redis.call('HSET', O, 'bytes', 0) end
   if redis.call('HINCRBY', O, 'q:' .. tenant, sign) <= 0 then
-    redis.call('HDEL', O, 'q:' .. tenant, 'est:' .. tenant)
+    redis.call('HDEL', O, 'q:' .. tenant, 'qb:' .. tenant, 'est:' .. tenant)
   else
+    redis.call('HINCRBY', O, 'qb:' .. tenant, bytes)
     redis.call('HINCRBYFLOAT', O, 'est:' .. tenant, text(sign * est))
   end
 end
 
 -- Puts a job into its ready set. A job that was there before comes with its old score.
 local function enter(id, model, tenant, lane, est, size, score)
-  local O, Q = order_key(model), tenant_key(model, tenant)
   if not score then
-    local lane_field = 'F:' .. tenant .. ':' .. lane
+    local O, lane_field = order_key(model), 'F:' .. tenant .. ':' .. lane
     local known = redis.call('HMGET', O, 'vt:' .. tenant, lane_field)
     local s = math.max(num(known[1]), num(known[2]))
     redis.call('HSET', O, lane_field, text(s + est))
-    score = s - H[string.sub(lane, 1, 1)]
+    score = s - H[initial(lane)]
   end
-  if redis.call('EXISTS', Q) == 0 then
-    local known = redis.call('HMGET', O, 'v', 'S:' .. tenant)
-    redis.call('HSET', O, 'S:' .. tenant, text(math.max(num(known[1]), num(known[2]))))
-    redis.call('SADD', P .. 'models', model)
-  end
-  redis.call('ZADD', Q, text(score), member(lane, id))
+  redis.call('ZADD', ready_key(model, tenant, initial(lane)), text(score), id)
+  redis.call('SADD', P .. 'models', model)
   count(model, tenant, lane, size, est, 1)
   rekey(model, tenant)
   return score
 end
 
 local function leave(id, model, tenant, lane, est, size)
-  if redis.call('ZREM', tenant_key(model, tenant), member(lane, id)) == 1 then
+  if redis.call('ZREM', ready_key(model, tenant, initial(lane)), id) == 1 then
     count(model, tenant, lane, size, est, -1)
     rekey(model, tenant)
   end
 end
 
--- Takes out a member whose job is gone or has moved on. What it weighed is not known any more: its share is taken.
-local LANES = {h = 'high', m = 'medium', l = 'low'}
-local function drop(model, tenant, m)
+-- Takes out an id whose job is gone or has moved on. What it weighed is not known any more: its share is taken.
+local function drop(model, tenant, l, id)
   local O = order_key(model)
   local known = redis.call('HMGET', O, 'jobs', 'bytes', 'q:' .. tenant, 'est:' .. tenant)
   local jobs, queued = math.max(num(known[1]), 1), math.max(num(known[3]), 1)
   local size = jobs == 1 and num(known[2]) or math.floor(num(known[2]) / jobs)
-  leave(string.sub(m, 2), model, tenant, LANES[string.sub(m, 1, 1)], num(known[4]) / queued, size)
+  leave(id, model, tenant, LANES[l], num(known[4]) / queued, size)
 end
 
 -- S += seconds / w. A refund is a negative charge.
 local function charge(model, tenant, seconds)
   local O = order_key(model)
-  local w = num(redis.call('HGET', O, 'w:' .. tenant))
-  if w <= 0 then w = 1 end
-  redis.call('HSET', O, 'S:' .. tenant, text(num(redis.call('HGET', O, 'S:' .. tenant)) + seconds / w))
-  if redis.call('EXISTS', tenant_key(model, tenant)) == 1 then rekey(model, tenant) end
+  local known = redis.call('HMGET', O, 'S:' .. tenant, 'w:' .. tenant)
+  local w = num(known[2])
+  redis.call('HSET', O, 'S:' .. tenant, text(num(known[1]) + seconds / (w > 0 and w or 1)))
+  if redis.call('ZSCORE', P .. 'tenants:' .. model, tenant) then rekey(model, tenant) end
 end
+
+-- A lease begins and ends here and nowhere else, so that the numbers of running jobs are the truth.
+local function run(id, model, tenant, lane, ends, sign)
+  if sign > 0 then redis.call('ZADD', P .. 'leases', text(ends), id)
+  elseif redis.call('ZREM', P .. 'leases', id) == 0 then return end
+  local O = order_key(model)
+  redis.call('HINCRBY', O, 'run', sign)
+  redis.call('HINCRBY', O, 'rl:' .. lane, sign)
+  if redis.call('HINCRBY', O, 'rt:' .. tenant, sign) <= 0 then redis.call('HDEL', O, 'rt:' .. tenant) end
+  if sign < 0 and controlled then rekey(model, tenant) end
+end
+local function end_run(id, job) run(id, job.model, job.tenant, job.lane, 0, -1) end
 
 local function frame(id, kind, token, data)
   return struct.pack('>c36c1c16I4I4', id, kind, token .. string.rep('-', 16 - #token), 0, #data) .. data
@@ -146,9 +210,12 @@ local function job_fields(id, ...)
   return job
 end
 
--- Ends a job: the only place where a terminal state is written. `extra` is a flat list of further fields.
+-- Ends a job: the only place where a terminal state is written. `extra` is a flat list of further fields. `job` has its
+-- model, tenant and lane.
 local function settle_state(id, job, state, extra)
-  redis.call('ZREM', P .. 'leases', id)
+  end_run(id, job)
+  redis.call('ZREM', P .. 'later', id)
+  redis.call('ZREM', P .. 'expiry', id)
   local fields = {'state', state, 'finished', text(now())}
   for _, value in ipairs(extra) do fields[#fields + 1] = value end
   redis.call('HSET', P .. 'job:' .. id, unpack(fields))
@@ -163,14 +230,35 @@ local function fail(id, job, code, message, status)
   reply(job.reply, frame(id, 'E', '', failure))
 end
 
--- Back to its old place after an attempt that gave no result; the charge of the attempt is refunded.
-local function queue_again(id, job)
-  redis.call('ZREM', P .. 'leases', id)
-  charge(job.model, job.tenant, -num(job.est))
+local function expire(id, job)
+  local message = 'the job had not started when its deadline passed'
+  local failure = cjson.encode({code = 'expired', message = message, status = 504, param = cjson.null})
+  settle_state(id, job, 'expired', {'error', failure})
+  reply(job.reply, frame(id, 'E', '', failure))
+end
+
+-- Back to its old place after an attempt that gave no result, at once or after `delay` seconds. Of the charge `seconds`
+-- remain: what the attempt has used. The state that the job is in then.
+local function queue_again(id, job, delay, seconds)
+  end_run(id, job)
+  charge(job.model, job.tenant, seconds - num(job.est))
   redis.call('HDEL', P .. 'job:' .. id, 'token', 'replica', 'started', 'progress')
-  redis.call('HSET', P .. 'job:' .. id, 'state', 'queued')
-  enter(id, job.model, job.tenant, job.lane, num(job.est), num(job.size), num(job.score))
-  tell(job, id, 'state', 'queued')
+  if job.expires and num(job.expires) <= now() then
+    expire(id, job)
+    return 'expired'
+  end
+  local state = 'queued'
+  if delay > 0 then
+    state = 'scheduled'
+    local due = text(now() + delay)
+    redis.call('ZADD', P .. 'later', due, id)
+    redis.call('HSET', P .. 'job:' .. id, 'state', state, 'due', due)
+  else
+    redis.call('HSET', P .. 'job:' .. id, 'state', state)
+    enter(id, job.model, job.tenant, job.lane, num(job.est), num(job.size), num(job.score))
+  end
+  tell(job, id, 'state', state)
+  return state
 end
 
 -- Calls for a slot: one that lingers is woken; when none does, the caller is to ring (1). Both are only hints.
@@ -191,8 +279,17 @@ end
 -- {own rank and estimated jobs of others ahead, device seconds ahead} of a waiting job.
 local function standing(id, job)
   local model, tenant, O = job.model, job.tenant, order_key(job.model)
-  local rank = redis.call('ZRANK', tenant_key(model, tenant), member(job.lane, id))
-  if not rank then return {-1, '0'} end
+  local score = redis.call('ZSCORE', ready_key(model, tenant, initial(job.lane)), id)
+  if not score then return {-1, '0'} end
+  local rank, upto = 0, score -- of equal scores the higher lane's is first
+  for _, l in ipairs(INITIALS) do
+    local Q = ready_key(model, tenant, l)
+    if l == initial(job.lane) then
+      rank, upto = rank + redis.call('ZRANK', Q, id), '(' .. score
+    else
+      rank = rank + redis.call('ZCOUNT', Q, '-inf', upto)
+    end
+  end
   local function of(t)
     local known = redis.call('HMGET', O, 'S:' .. t, 'w:' .. t, 'q:' .. t, 'est:' .. t)
     local w, n, est = num(known[2]), num(known[3]), num(known[4])
@@ -200,20 +297,28 @@ local function standing(id, job)
   end
   local S, w, _, mean = of(tenant)
   local own = rank * mean
-  local reached = S - H[string.sub(job.lane, 1, 1)] + own / w
+  local reached = S - H[initial(job.lane)] + own / w
   local jobs, seconds = rank, own
-  for _, other in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do
-    if other ~= tenant then
-      local first = redis.call('ZRANGE', tenant_key(model, other), 0, 0)[1]
-      local So, wo, n, each = of(other)
-      local ahead = (reached - (So - H[string.sub(first or 'l', 1, 1)])) * wo
-      if first and ahead >= 0 and n > 0 then
+  local others = redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255, 'WITHSCORES')
+  for i = 1, #others, 2 do
+    if others[i] ~= tenant then
+      local _, wo, n, each = of(others[i])
+      local ahead = (reached - tonumber(others[i + 1])) * wo
+      if ahead >= 0 and n > 0 then
         local served = each > 0 and math.min(n, math.floor(ahead / each) + 1) or n
         jobs, seconds = jobs + served, seconds + served * each
       end
     end
   end
   return {jobs, text(seconds)}
+end
+
+-- Seconds until a job with so much work ahead is expected to start: `servers` replicas do a device second per second,
+-- the first of them in `delay` seconds, and `cal` is what promises of this model have been wrong by. Nil: nobody serves.
+local function expected(model, ahead, servers, delay)
+  if servers <= 0 then return nil end
+  local cal = num(redis.call('HGET', order_key(model), 'cal'))
+  return delay + ahead / servers * (cal > 0 and cal or 1)
 end
 
 -- The job as field, value, ... for the attempt that holds it; {} when the attempt is over.
@@ -223,49 +328,4 @@ local function attempt_of(id, token)
   flat[#flat + 1] = 'id'
   flat[#flat + 1] = id
   return flat
-end
-
--- Takes the best waiting job for a replica and returns its id, or nil when nothing waits; then the slot, if one is
--- named, is noted as lingering. Jobs that nobody may run are dropped on the way, so many in one call (Redis serves
--- nobody else meanwhile): nil, true asks for another call.
-local function claim(model, replica, token, lease, slot, linger)
-  local O = order_key(model)
-  for _ = 1, DROPS do
-    local top = redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 0, 'WITHSCORES')
-    local tenant = top[1]
-    if not tenant then
-      if slot ~= '' then redis.call('ZADD', P .. 'linger:' .. model, text(now() + linger), slot .. replica) end
-      return nil
-    end
-    local first = redis.call('ZRANGE', tenant_key(model, tenant), 0, 0, 'WITHSCORES')
-    if not first[1] then
-      redis.call('ZREM', P .. 'tenants:' .. model, tenant)
-    else
-      local id = string.sub(first[1], 2)
-      local job = job_fields(id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply')
-      if job.state ~= 'queued' then
-        drop(model, tenant, first[1])
-      elseif job.reply and job.kept ~= '1' and redis.call('EXISTS', P .. 'reply:' .. job.reply) == 0 then
-        leave(id, model, tenant, job.lane, num(job.est), num(job.size))
-        local message = 'nobody waits for the answer any more'
-        local failure = cjson.encode({code = 'caller_gone', message = message, status = 499, param = cjson.null})
-        settle_state(id, job, 'cancelled', {'error', failure})
-      else
-        local known = redis.call('HMGET', O, 'v', 'vt:' .. tenant)
-        redis.call('HSET', O, 'v', text(math.max(num(known[1]), num(top[2]))),
-          'vt:' .. tenant, text(math.max(num(known[2]), num(first[2]))))
-        leave(id, model, tenant, job.lane, num(job.est), num(job.size))
-        charge(model, tenant, num(job.est))
-        local time = now()
-        redis.call('HSET', P .. 'job:' .. id, 'state', 'running', 'token', token, 'replica', replica,
-          'started', text(time), 'attempt', num(job.attempt) + 1)
-        -- A slot that something else than a wake called is still noted.
-        if slot ~= '' then redis.call('ZREM', P .. 'linger:' .. model, slot .. replica) end
-        redis.call('ZADD', P .. 'leases', text(time + lease), id)
-        tell(job, id, 'state', 'running')
-        return id
-      end
-    end
-  end
-  return nil, true
 end

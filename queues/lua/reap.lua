@@ -3,10 +3,10 @@ begin_freeing()
 local answer = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(now()), 'LIMIT', 0, num(ARGV[1]))) do
   local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max', 'reply',
-    'kept', 'first', 'replica')
+    'kept', 'first', 'replica', 'expires')
   local state = 'gone'
   if job.state ~= 'running' then
-    redis.call('ZREM', P .. 'leases', id)
+    redis.call('ZREM', P .. 'leases', id) -- no job of ours: nothing counted it
   elseif job.first then
     fail(id, job, 'stream_broken', 'the replica was lost after the answer had begun', 502)
     state = 'failed'
@@ -14,8 +14,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(now(
     fail(id, job, 'replica_lost', 'the replica was lost in each of ' .. job.attempt .. ' attempts', 502)
     state = 'failed'
   else
-    queue_again(id, job)
-    state = 'queued'
+    state = queue_again(id, job, 0, 0)
   end
   answer[#answer + 1] = id
   answer[#answer + 1] = state

@@ -4,7 +4,7 @@ begin_freeing()
 for i = 2, #ARGV, 3 do
   local id = ARGV[i]
   local job = job_fields(id, 'gen', 'state')
-  if job.gen == ARGV[i + 1] and job.state ~= 'queued' and job.state ~= 'running' then
+  if job.gen == ARGV[i + 1] and job.state ~= 'queued' and job.state ~= 'running' and job.state ~= 'scheduled' then
     redis.call('HSET', P .. 'job:' .. id, 'recorded', '1')
     redis.call('EXPIRE', P .. 'job:' .. id, num(ARGV[i + 2]))
     redis.call('EXPIRE', P .. 'events:' .. id, num(ARGV[i + 2]))

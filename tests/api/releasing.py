@@ -21,6 +21,6 @@ async def released(settings: Settings, context: Context) -> None:
 
 async def recurred(settings: Settings, context: Context) -> None:
     """Make the jobs of the schedules whose time has come."""
-    recurring = Recurring(context.storage, settings, context.catalog, context.door)
+    recurring = Recurring(context.gateway.queue, context.storage, settings, context.catalog, context.door)
     await recurring.run_once()
     await recurring.errands.finish()

@@ -17,6 +17,7 @@ COMMANDS = (
     "groups",
     "schedules",
     "models",
+    "queues",
     "status",
     "keys",
     "webhooks",

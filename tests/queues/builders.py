@@ -29,8 +29,15 @@ AGAIN = Finish(outcome=Outcome.RETRY, failure=BROKEN)
 BACK = Finish(outcome=Outcome.HANDBACK)
 
 
-def settings_for(url: str, *, models: dict[str, Any] | None = None, **queue: Any) -> Settings:
-    return Settings.model_validate({"queue": {"redis_url": url, **queue}, "models": models or {}})
+def settings_for(
+    url: str,
+    *,
+    models: dict[str, Any] | None = None,
+    tenants: dict[str, Any] | None = None,
+    **queue: Any,
+) -> Settings:
+    tree = {"queue": {"redis_url": url, **queue}, "models": models or {}, "tenants": tenants or {}}
+    return Settings.model_validate(tree)
 
 
 def spec(**changes: Any) -> JobSpec:
@@ -48,8 +55,8 @@ class Bench:
         self.queue = JobQueue(client, settings)
         self.scripts = Scripts(client, settings.queue)
 
-    def replica(self, name: str = "replica", model: str = MODEL) -> Attempts:
-        return Attempts(self.redis, self.settings, model, name)
+    def replica(self, name: str = "replica", model: str = MODEL, node: str = "") -> Attempts:
+        return Attempts(self.redis, self.settings, model, name, node)
 
     async def accepted(self, **changes: Any) -> JobSpec:
         """A job that waits."""
@@ -89,6 +96,22 @@ class Bench:
         """Job and the state it got."""
         flat = [word.decode() for word in await self.scripts("reap", 100)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def due(self) -> dict[str, str]:
+        """What the clock asks for: job and the state it got."""
+        flat = [word.decode() if isinstance(word, bytes) else word for word in await self.scripts("due", 100)]
+        return dict(zip(flat[::4], flat[1::4], strict=True))
+
+    async def pauses_end(self) -> None:
+        """The pauses before another attempt are over now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}later", 0, -1):
+            await self.redis.zadd(f"{PREFIX}later", {job_id: 1})
+
+    async def deadlines_pass(self) -> None:
+        """All deadlines are now."""
+        for job_id in await self.redis.zrange(f"{PREFIX}expiry", 0, -1):
+            await self.redis.zadd(f"{PREFIX}expiry", {job_id: 1})
+            await self.redis.hset(f"{PREFIX}job:{job_id.decode()}", "expires", 1)
 
     async def finished(self) -> list[tuple[str, str, str]]:
         """(job, generation, state) of all entries of the finish stream."""

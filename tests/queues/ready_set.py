@@ -27,27 +27,51 @@ class ReadySet:
         return self._scripts[name](args=args)
 
     def accept(
-        self, tenant: str, lane: str, est: float, *, weight: float = 1.0, size: int = 0, attempts: int = 100
+        self,
+        tenant: str,
+        lane: str,
+        est: float,
+        *,
+        weight: float = 1.0,
+        size: int = 0,
+        attempts: int = 100,
+        promised: tuple[int, float] = (0, 0.0),
     ) -> str:
+        """`promised`: the replicas that serve the model, and the seconds until there is one."""
         job_id = new_job_id()
         status, *_ = self.call(
-            *("accept", self._operation(), "restore", 0, 0, 0, weight, job_id, MODEL, tenant, lane),
-            *(repr(est), size, 0, "max", attempts),
+            *("accept", self._operation(), "restore", weight, job_id, MODEL, tenant, lane),
+            *(repr(est), size, 0, "", *promised, *[0] * 11, "max", attempts),
         )
         assert status == b"ok"
         return job_id
 
     def claim(self) -> str | None:
         """The job that is next; its token is its operation's name."""
-        flat = self.call("claim", self._operation(), MODEL, "replica", "t" * 16, 1000, "", 0)
+        flat = self.call("claim", self._operation(), MODEL, "replica", "node", "t" * 16, 1000, "", 0)
         return flat[-1].decode() if flat else None
 
-    def finish(self, job_id: str, outcome: str, seconds: float = 0.0) -> str:
+    def finish(self, job_id: str, outcome: str, seconds: float = 0.0, *, delay: float = 0.0) -> str:
         state, _ = self.call(
-            *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), b"", "0"),
-            *("", "", "", 0, "", 0),
+            *("finish", self._operation(), job_id, "t" * 16, outcome, repr(seconds), repr(delay), b"", "0"),
+            *("", "", "", "", 0, "", 0),
         )
         return state.decode()
+
+    def control(self, **fields: object) -> None:
+        """Pause, drain or limit; `__` stands for a colon, `_` in a name for itself, None takes a field away."""
+        flat = [word for name, value in fields.items() for word in (name.replace("__", ":"), _written(value))]
+        self.call("control", 0, *flat)
+
+    def due(self) -> dict[str, str]:
+        """The pauses of all scheduled jobs are over: job and the state it got."""
+        for job_id in self.redis.zrange(f"{PREFIX}later", 0, -1):
+            self.redis.zadd(f"{PREFIX}later", {job_id: 1})
+        flat = self.call("due", 1000)
+        return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 4)}
+
+    def reorder(self, job_id: str, lane: str) -> str:
+        return self.call("reorder", job_id, 0, lane).decode()
 
     def cancel(self, job_id: str) -> str:
         return self.call("cancel", job_id, 0, "cancelled", "cancelled", 499).decode()
@@ -60,7 +84,7 @@ class ReadySet:
         return state.decode()
 
     def standing(self, job_id: str) -> tuple[int, float]:
-        position, ahead = self.call("standing", job_id)
+        position, ahead, _ = self.call("standing", job_id, 0, 0)
         return position, float(ahead)
 
     def order(self) -> dict[str, str]:
@@ -73,9 +97,14 @@ class ReadySet:
         return {tenant.decode(): key for tenant, key in found}
 
     def members(self, tenant: str) -> dict[str, float]:
-        """Waiting jobs of a tenant and their scores."""
-        found = self.redis.zrange(f"{PREFIX}ready:{MODEL}:{tenant}", 0, -1, withscores=True)
-        return {member.decode(): score for member, score in found}
+        """Waiting jobs of a tenant, each with its lane's initial before it, and their scores."""
+        return {
+            lane + job_id.decode(): score
+            for lane in "hml"
+            for job_id, score in self.redis.zrange(
+                f"{PREFIX}ready:{MODEL}:{tenant}:{lane}", 0, -1, withscores=True
+            )
+        }
 
     def close(self) -> None:
         self.redis.close()
@@ -83,3 +112,7 @@ class ReadySet:
     def _operation(self) -> str:
         self._calls += 1
         return str(self._calls)
+
+
+def _written(value: object) -> str:
+    return "" if value is None else str(value)

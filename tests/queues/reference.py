@@ -2,13 +2,15 @@
 
 Two levels, in device seconds. Inside a tenant a job enters with ``s = max(v_t, F[lane])``, then ``F[lane] = s + est``
 and its score is ``s - H(lane)``. Between tenants, ``S`` is a tenant's virtual time and its key is ``S - H(lane of its
-first job)``; the smallest key is served. No Redis, no clock, no lease: only who comes next.
+first job)``; the smallest key is served. Who has no work, is paused or runs as many jobs as it may is not among them,
+and comes back at ``max(v, S)``. Jobs of a closed lane are passed over. No Redis, no clock, no lease: only who is next.
 """
 
 from dataclasses import dataclass, field
 
 LOST = "lost"
 FINISHED = "finished"
+_LANES = {"high": 0, "medium": 1, "low": 2}
 
 
 @dataclass
@@ -24,6 +26,10 @@ class Waiting:
     def member(self) -> str:
         return self.lane[0] + self.id
 
+    @property
+    def place(self) -> tuple[float, int, str]:
+        return self.score, _LANES[self.lane], self.id
+
 
 @dataclass
 class Tenant:
@@ -35,9 +41,13 @@ class Tenant:
     lanes: dict[str, float] = field(default_factory=dict)
     """F"""
     queue: list[Waiting] = field(default_factory=list)
+    served: bool = False
+    """Among the tenants that are served."""
 
-    def first(self) -> Waiting:
-        return min(self.queue, key=lambda job: (job.score, job.member))
+    def first(self, closed: frozenset[str] = frozenset()) -> Waiting | None:
+        return min(
+            (job for job in self.queue if job.lane not in closed), key=lambda job: job.place, default=None
+        )
 
 
 class Reference:
@@ -49,6 +59,12 @@ class Reference:
         """v"""
         self.tenants: dict[str, Tenant] = {}
         self.running: dict[str, Waiting] = {}
+        self.later: dict[str, Waiting] = {}
+        self.paused_tenants: set[str] = set()
+        self.paused_lanes: set[str] = set()
+        self.paused = False
+        self.most: dict[str, int] = {}
+        """The most that may run: of "model", of a lane, of each of the "tenants"."""
 
     def accept(self, job: Waiting, weight: float) -> None:
         tenant = self.tenants.setdefault(job.tenant, Tenant())
@@ -56,51 +72,97 @@ class Reference:
         start = max(tenant.reached, tenant.lanes.get(job.lane, 0.0))
         tenant.lanes[job.lane] = start + job.est
         job.score = start - self.head_start[job.lane]
-        self._enter(tenant, job)
+        self._enter(job)
 
     def claim(self) -> Waiting | None:
-        name = self._next_tenant()
-        if name is None:
+        if self.paused or len(self.running) >= self.most.get("model", 10**9):
             return None
+        closed = frozenset(lane for lane in _LANES if lane in self.paused_lanes or self._full(lane))
+        able = [
+            (tenant.virtual - self.head_start[job.lane], name, job)
+            for name, tenant in self.tenants.items()
+            if tenant.served and (job := tenant.first(closed))
+        ]
+        if not able:
+            return None
+        # Equal keys: those of the whole set decide, then the name.
+        key, name, job = min(able, key=lambda each: (each[0], self.key(self.tenants[each[1]]), each[1]))
         tenant = self.tenants[name]
-        job = tenant.first()
-        self.virtual = max(self.virtual, self.key(tenant))
+        self.virtual = max(self.virtual, key)
         tenant.reached = max(tenant.reached, job.score)
         tenant.queue.remove(job)
         tenant.virtual += job.est / tenant.weight
         self.running[job.id] = job
+        self._place(name)
         return job
 
     def finish(self, job_id: str, seconds: float) -> None:
         """The attempt ended and took `seconds`: the estimate is corrected."""
-        job = self.running.pop(job_id)
+        job = self._stop(job_id)
         tenant = self.tenants[job.tenant]
         tenant.virtual += (seconds - job.est) / tenant.weight
 
-    def put_back(self, job_id: str) -> None:
-        """Handed back, lost or to be tried again: the old place, and the charge is refunded."""
-        job = self.running.pop(job_id)
+    def put_back(self, job_id: str, seconds: float = 0.0, *, later: bool = False) -> None:
+        """Handed back, lost or to be tried again: the old place, and what was not used is refunded."""
+        job = self._stop(job_id)
         tenant = self.tenants[job.tenant]
-        tenant.virtual -= job.est / tenant.weight
-        self._enter(tenant, job)
+        tenant.virtual += (seconds - job.est) / tenant.weight
+        if later:
+            self.later[job_id] = job
+        else:
+            self._enter(job)
+
+    def due(self) -> None:
+        """The pauses of all jobs are over."""
+        for job in self.later.values():
+            self._enter(job)
+        self.later.clear()
 
     def cancel(self, job_id: str) -> None:
         """A waiting job leaves; a running one keeps its estimate as its charge."""
-        if self.running.pop(job_id, None) is None:
-            for tenant in self.tenants.values():
-                tenant.queue = [job for job in tenant.queue if job.id != job_id]
+        if job_id in self.running:
+            self._stop(job_id)
+        self.later.pop(job_id, None)
+        for name, tenant in self.tenants.items():
+            tenant.queue = [job for job in tenant.queue if job.id != job_id]
+            self._place(name)
+
+    def reorder(self, job: Waiting, lane: str) -> None:
+        """The same time of arrival, another head start."""
+        job.score += self.head_start[job.lane] - self.head_start[lane]
+        job.lane = lane
+        self._place(job.tenant)
+
+    def placed(self) -> None:
+        """Something was paused, limited or set free."""
+        for name in self.tenants:
+            self._place(name)
 
     def key(self, tenant: Tenant) -> float:
-        return tenant.virtual - self.head_start[tenant.first().lane]
+        first = tenant.first()
+        assert first
+        return tenant.virtual - self.head_start[first.lane]
 
     def waiting(self) -> list[Waiting]:
         return [job for tenant in self.tenants.values() for job in tenant.queue]
 
-    def _enter(self, tenant: Tenant, job: Waiting) -> None:
-        if not tenant.queue:
-            tenant.virtual = max(self.virtual, tenant.virtual)
-        tenant.queue.append(job)
+    def _enter(self, job: Waiting) -> None:
+        self.tenants[job.tenant].queue.append(job)
+        self._place(job.tenant)
 
-    def _next_tenant(self) -> str | None:
-        busy = [(self.key(tenant), name) for name, tenant in self.tenants.items() if tenant.queue]
-        return min(busy)[1] if busy else None
+    def _stop(self, job_id: str) -> Waiting:
+        job = self.running.pop(job_id)
+        self._place(job.tenant)
+        return job
+
+    def _place(self, name: str) -> None:
+        tenant = self.tenants[name]
+        running = sum(job.tenant == name for job in self.running.values())
+        barred = name in self.paused_tenants or running >= self.most.get("tenants", 10**9)
+        served = bool(tenant.queue) and not barred
+        if served and not tenant.served:
+            tenant.virtual = max(self.virtual, tenant.virtual)
+        tenant.served = served
+
+    def _full(self, lane: str) -> bool:
+        return sum(job.lane == lane for job in self.running.values()) >= self.most.get(lane, 10**9)

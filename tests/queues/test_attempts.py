@@ -18,8 +18,8 @@ CLAIM = ["op-1", MODEL, "replica", "a" * 16, 15, "", 1]
 def finish_call(attempt: Attempt, outcome: str, *, claim_next: bool = False) -> list:
     """Arguments of the finish script, as one call makes them."""
     return [
-        *("op-2", attempt.id, attempt.token, outcome, "1.0", b"", "1" if claim_next else "0"),
-        *(MODEL, "replica", "b" * 16, 15, "", 1),
+        *("op-2", attempt.id, attempt.token, outcome, "1.0", "0.0", b"", "1" if claim_next else "0"),
+        *(MODEL, "replica", "node", "b" * 16, 15, "", 1),
     ]
 
 

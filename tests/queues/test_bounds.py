@@ -3,8 +3,9 @@
 import pytest
 
 from inferq import errors
+from inferq.lanes import Lane
 from queues.queue import RESERVATION
-from tests.queues.builders import PREFIX, bench, spec
+from tests.queues.builders import CANCELLED, PREFIX, bench, spec
 
 HELD = f"{PREFIX}held:demo"
 
@@ -107,12 +108,31 @@ async def test_a_refused_job_leaves_nothing(redis_url: str):
 async def test_asking_whether_it_is_full_keeps_no_place(redis_url: str):
     async with bench(redis_url, max_queue_size=2, max_tenant_jobs=1) as b:
         for _ in range(3):
-            await b.queue.refuse_full("demo", "a")
+            await b.queue.refuse_full("demo", "a", Lane.LOW)
         await b.accepted(tenant="a")
         with pytest.raises(errors.QueueFull, match="max_tenant_jobs"):
-            await b.queue.refuse_full("demo", "a")
-        await b.queue.refuse_full("demo", "b")
+            await b.queue.refuse_full("demo", "a", Lane.LOW)
+        await b.queue.refuse_full("demo", "b", Lane.LOW)
         await b.accepted(tenant="b")
         with pytest.raises(errors.QueueFull, match="max_queue_size") as refusal:
-            await b.queue.refuse_full("demo", "c")
+            await b.queue.refuse_full("demo", "c", Lane.LOW)
         assert refusal.value.details == {"model": "demo"}
+
+
+async def test_a_lane_has_a_bound_of_its_own(redis_url: str):
+    async with bench(redis_url, max_lane_jobs={"low": 1}) as b:
+        await b.accepted(lane=Lane.LOW)
+        with pytest.raises(errors.QueueFull, match=r"1 jobs of the lane low .*max_lane_jobs"):
+            await b.queue.accept(spec(lane=Lane.LOW), "direct")
+        await b.accepted(lane=Lane.HIGH)
+        await b.accepted(lane=Lane.HIGH)
+
+
+async def test_the_bytes_of_a_tenant_are_bounded(redis_url: str):
+    async with bench(redis_url, tenants={"*": {"max_bytes": 10}, "b": {"max_bytes": 12}}) as b:
+        first = await b.accepted(tenant="a", body=b"x" * 6)
+        with pytest.raises(errors.QueueFull, match=r"10 bytes of this key .*max_bytes"):
+            await b.queue.accept(spec(tenant="a", body=b"x" * 5), "direct")
+        await b.accepted(tenant="b", body=b"x" * 12)
+        await b.queue.cancel(first.id, CANCELLED)
+        await b.accepted(tenant="a", body=b"x" * 10)

@@ -55,11 +55,71 @@ class Orders(RuleBasedStateMachine):
         self.reference.finish(job_id, seconds)
 
     @precondition(lambda self: self.reference.running)
-    @rule(pick=PICK)
-    def retry(self, pick: int) -> None:
+    @rule(pick=PICK, seconds=SECONDS)
+    def retry(self, pick: int, seconds: float) -> None:
         job_id = self.some_running(pick)
-        assert self.ready.finish(job_id, "retry") == "queued"
-        self.reference.put_back(job_id)
+        assert self.ready.finish(job_id, "retry", seconds) == "queued"
+        self.reference.put_back(job_id, seconds)
+
+    @precondition(lambda self: self.reference.running)
+    @rule(pick=PICK, seconds=SECONDS)
+    def retry_later(self, pick: int, seconds: float) -> None:
+        job_id = self.some_running(pick)
+        assert self.ready.finish(job_id, "retry", seconds, delay=1000.0) == "scheduled"
+        self.reference.put_back(job_id, seconds, later=True)
+
+    @precondition(lambda self: self.reference.later)
+    @rule()
+    def pauses_are_over(self) -> None:
+        # In the order of their times, and those are equal now: by id.
+        self.reference.later = dict(sorted(self.reference.later.items()))
+        assert self.ready.due() == dict.fromkeys(self.reference.later, "queued")
+        self.reference.due()
+
+    @precondition(lambda self: self.reference.later)
+    @rule(pick=PICK)
+    def cancel_later(self, pick: int) -> None:
+        job_id = sorted(self.reference.later)[pick % len(self.reference.later)]
+        assert self.ready.cancel(job_id) == "scheduled"
+        self.reference.cancel(job_id)
+
+    @rule(tenant=TENANTS, on=st.booleans())
+    def pause_tenant(self, tenant: str, on: bool) -> None:
+        self.ready.control(**{f"pause__tenant__{tenant}": "why" if on else None})
+        (self.reference.paused_tenants.add if on else self.reference.paused_tenants.discard)(tenant)
+        self.reference.placed()
+
+    @rule(lane=LANES, on=st.booleans())
+    def pause_lane(self, lane: str, on: bool) -> None:
+        self.ready.control(**{f"pause__lane__{lane}": "why" if on else None})
+        (self.reference.paused_lanes.add if on else self.reference.paused_lanes.discard)(lane)
+
+    @rule(on=st.booleans())
+    def pause_model(self, on: bool) -> None:
+        self.ready.control(pause__model__demo="why" if on else None)
+        self.reference.paused = on
+
+    @rule(
+        what=st.sampled_from(["model", "high", "medium", "low", "tenants"]),
+        most=st.none() | st.integers(1, 3),
+    )
+    def limit_running(self, what: str, most: int | None) -> None:
+        field = {"model": "running__model__demo", "tenants": "running__tenants"}.get(
+            what, f"running__lane__demo {what}"
+        )
+        self.ready.control(**{field: most})
+        if most is None:
+            self.reference.most.pop(what, None)
+        else:
+            self.reference.most[what] = most
+        self.reference.placed()
+
+    @precondition(lambda self: self.reference.waiting())
+    @rule(pick=PICK, lane=LANES)
+    def reorder(self, pick: int, lane: str) -> None:
+        job = sorted(self.reference.waiting(), key=lambda job: job.id)[pick % len(self.reference.waiting())]
+        assert self.ready.reorder(job.id, lane) == "queued"
+        self.reference.reorder(job, lane)
 
     @precondition(lambda self: self.reference.running)
     @rule(pick=PICK)
@@ -95,13 +155,13 @@ class Orders(RuleBasedStateMachine):
         order = self.ready.order()
         assert float(order.get("v", 0)) == self.reference.virtual
         for name, tenant in self.reference.tenants.items():
-            assert float(order[f"S:{name}"]) == tenant.virtual
+            assert float(order.get(f"S:{name}", 0)) == tenant.virtual
             assert float(order.get(f"vt:{name}", 0)) == tenant.reached
             assert {lane: float(order[f"F:{name}:{lane}"]) for lane in tenant.lanes} == tenant.lanes
 
     @invariant()
     def sets_agree(self) -> None:
-        busy = {name: t for name, t in self.reference.tenants.items() if t.queue}
+        busy = {name: t for name, t in self.reference.tenants.items() if t.served}
         assert self.ready.tenants() == {name: self.reference.key(tenant) for name, tenant in busy.items()}
         for name, tenant in self.reference.tenants.items():
             assert self.ready.members(name) == {job.member: job.score for job in tenant.queue}
@@ -113,9 +173,16 @@ class Orders(RuleBasedStateMachine):
         assert int(order.get("bytes", 0)) == sum(job.size for job in waiting)
         for lane in HEAD_START:
             assert int(order.get(f"n:{lane}", 0)) == sum(job.lane == lane for job in waiting)
+            runs = sum(job.lane == lane for job in self.reference.running.values())
+            assert int(order.get(f"rl:{lane}", 0)) == runs
+        assert int(order.get("run", 0)) == len(self.reference.running)
         for name, tenant in self.reference.tenants.items():
             assert int(order.get(f"q:{name}", 0)) == len(tenant.queue)
+            assert int(order.get(f"qb:{name}", 0)) == sum(job.size for job in tenant.queue)
             assert float(order.get(f"est:{name}", 0)) == sum(job.est for job in tenant.queue)
+            assert int(order.get(f"rt:{name}", 0)) == sum(
+                job.tenant == name for job in self.reference.running.values()
+            )
 
     def teardown(self) -> None:
         """What is left is served in the same order."""
@@ -130,7 +197,7 @@ def test_scripts_and_reference_agree(redis_url: str):
         run_state_machine_as_test(
             Orders,
             settings=settings(
-                max_examples=40,
+                max_examples=60,
                 stateful_step_count=50,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

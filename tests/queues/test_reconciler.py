@@ -19,6 +19,7 @@ from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
+from storage.pauses import PauseStore
 from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
 
 URL = "sqlite:///inferq.db"
@@ -31,7 +32,13 @@ async def both(redis_url: str, home: Path) -> AsyncIterator[tuple[Bench, Ledger,
     artifacts = await ArtifactStore.open("artifacts", home)
     async with bench(redis_url) as b:
         signals = Signals(make_app(b.settings))
-        storage = Storage(ledger, KeyStore(ledger.database), artifacts, MediaStore(artifacts, Media()))
+        storage = Storage(
+            ledger,
+            KeyStore(ledger.database),
+            artifacts,
+            MediaStore(artifacts, Media()),
+            PauseStore(ledger.database),
+        )
         intake = Intake(b.queue, storage, signals, b.settings)
         yield b, ledger, intake, Reconciler(b.redis, b.queue, ledger, signals, b.settings)
     await ledger.close()

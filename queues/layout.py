@@ -1,0 +1,70 @@
+"""The version of the keys in Redis: a process that finds another one touches nothing and stops with a clear word.
+
+The scripts compare it at each call, so nothing is ever mixed. `check` is for the start; `watch` ends a process under
+which the keys have changed (a Redis of another installation behind the same address, a restored backup).
+"""
+
+import asyncio
+import logging
+import signal
+
+from inferq import errors
+from queues.connection import Client, translated
+from queues.scripts import LAYOUT
+
+log = logging.getLogger(__name__)
+
+WATCH_EVERY = 5.0
+
+
+def key_of(prefix: str) -> str:
+    return f"{prefix}layout"
+
+
+async def claim(redis: Client, prefix: str) -> bool:
+    """Write the version where there is none; True when there was none: Redis is new, or has lost its memory.
+
+    Raises ConfigError for another version, QueueUnavailable.
+    """
+    async with translated():
+        fresh = bool(await redis.set(key_of(prefix), LAYOUT, nx=True))
+    if not fresh:
+        await check(redis, prefix)
+    return fresh
+
+
+async def check(redis: Client, prefix: str) -> None:
+    """Raises ConfigError when the keys are of another version, QueueUnavailable."""
+    async with translated():
+        found = await redis.get(key_of(prefix))
+    if found is not None and found.decode() != LAYOUT:
+        raise errors.ConfigError(_advice(prefix, found.decode()))
+
+
+async def check_at_start(redis: Client, prefix: str) -> None:
+    """`check`, but a Redis that is away is no reason not to start. Raises ConfigError."""
+    try:
+        await check(redis, prefix)
+    except errors.QueueUnavailable as error:
+        log.warning("the version of the keys is not known yet: %s", error.message)
+
+
+async def watch(redis: Client, prefix: str) -> None:
+    """End this process, as SIGTERM does, once the keys are of another version."""
+    while True:
+        await asyncio.sleep(WATCH_EVERY)
+        try:
+            await check(redis, prefix)
+        except errors.QueueUnavailable:
+            continue
+        except errors.ConfigError as error:
+            log.critical("stopping: %s", error.message)
+            signal.raise_signal(signal.SIGTERM)
+            return
+
+
+def _advice(prefix: str, found: str) -> str:
+    return (
+        f"the keys {prefix}* in Redis have the layout {found[:20]!r} and this release works with {LAYOUT!r}; run one "
+        "release only, or let the other finish its jobs, stop it, and delete its keys (durable jobs come back from SQL)"
+    )
