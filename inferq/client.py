@@ -314,10 +314,8 @@ class Client:
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
 
-    # Webhooks
-
     def deliveries(self, **filters: str | None) -> dict[str, Any]:
-        """One page of webhook messages, newest first. `filters`: job, state, limit, cursor."""
+        """One page, newest first. `filters`: job, state, limit, cursor."""
         wanted = {name: value for name, value in filters.items() if value}
         return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
 
@@ -325,11 +323,9 @@ class Client:
         return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
 
     def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
-        """Send a webhook message again, at once."""
         return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
 
     def test_webhook(self, url: str) -> dict[str, Any]:
-        """Send a test message; the delivery, whose way `delivery` tells."""
         return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
 
     def webhook_secret(self) -> str:

@@ -73,6 +73,11 @@ NEEDS = {
     "POST /queues/pauses": Access.ADMIN,
     "DELETE /queues/pauses/{kind}/{name:path}": Access.ADMIN,
     "POST /keys": Access.ADMIN,
+    "GET /webhooks/deliveries": Access.READONLY,
+    "GET /webhooks/deliveries/{delivery_id}": Access.READONLY,
+    "POST /webhooks/deliveries/{delivery_id}/retry": Access.USER,
+    "POST /webhooks/test": Access.USER,
+    "GET /webhooks/secret": Access.ADMIN,
     "GET /keys": Access.ADMIN,
     "DELETE /keys/{key}": Access.ADMIN,
 }
