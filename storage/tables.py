@@ -75,7 +75,7 @@ jobs = Table(
     # What a scheduled job waits for: its time, or the jobs in `dependencies`.
     Column("due_at", Double),
     # Empty, or {"ids": [...], "on_failure": "fail" or "run"}.
-    Column("depends_on", JSON, nullable=False, server_default="[]"),
+    Column("depends_on", JSON),
     Column("expires_at", Double),
     Column("webhook", Text),
     Column("group_id", Text),

@@ -70,7 +70,8 @@ async def test_scheduled_jobs_do_not_count_as_offline(ledger: Ledger):
 async def test_two_schedulers_release_each_job_once(ledger: Ledger, waiting: Waiting):
     asked = [await schedule(ledger, due_at=1000.0 + number) for number in range(20)]
     found = await asyncio.gather(*(waiting.release(now=2000.0, limit=7) for _ in range(6)))
-    ids = [job.id for jobs in found for job in jobs]
+    # Who finds that another one has the same jobs may get fewer; the next look finds what is left.
+    ids = [job.id for jobs in [*found, await released(waiting, 2000.0)] for job in jobs]
     assert sorted(ids) == sorted(each.id for each in asked)
 
 

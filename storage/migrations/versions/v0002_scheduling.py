@@ -52,7 +52,7 @@ def downgrade() -> None:
 def _extend_jobs() -> None:
     for column in (
         sa.Column("due_at", sa.Double()),
-        sa.Column("depends_on", sa.JSON(), nullable=False, server_default="[]"),
+        sa.Column("depends_on", sa.JSON()),
         sa.Column("expires_at", sa.Double()),
         sa.Column("webhook", _TEXT),
         sa.Column("group_id", _TEXT),
