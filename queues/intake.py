@@ -15,6 +15,7 @@ from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
+from queues.bounds import NO_RATES, Rates
 from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
@@ -41,6 +42,7 @@ class Accepted:
     created: bool = True
     owner: str | None = None
     scheduled: bool = False
+    rates: Rates = NO_RATES
 
 
 class Intake:
@@ -95,9 +97,9 @@ class Intake:
                 spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
             )
             return self._announce(spec, standing)
-        bound, reserved = None, True
+        bound, reserved, rates = None, True, NO_RATES
         try:
-            await self._queue.reserve(spec)
+            rates = await self._queue.reserve(spec)
         except errors.QueueUnavailable:
             bound, reserved = self._bounds.max_offline_jobs, False
         if reserved:
@@ -109,11 +111,10 @@ class Intake:
         if not reserved:
             return Accepted(None, None, queued=False)
         try:
-            return self._announce(
-                spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
-            )
+            standing = await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            return replace(self._announce(spec, standing), rates=rates)
         except errors.QueueUnavailable:
-            return Accepted(None, None, queued=False)
+            return Accepted(None, None, queued=False, rates=rates)
 
     async def _owner(self, spec: JobSpec, claim: Claim | None) -> str | None:
         """The job that another call has made under the same key."""
@@ -261,7 +262,7 @@ class Intake:
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, standing.eta)
+        return Accepted(standing.position, standing.eta, rates=standing.rates)
 
     async def _with_standing(self, job: Job) -> Job:
         """A waiting job with its position, and an estimate when its model is served."""

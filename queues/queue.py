@@ -11,7 +11,7 @@ from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
-from queues.bounds import Bounds, Rates
+from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
@@ -30,7 +30,6 @@ class Capacity(NamedTuple):
 
 
 NOBODY = Capacity(0, 0.0)
-NO_RATES = Rates()
 
 
 @dataclass(frozen=True, slots=True)
