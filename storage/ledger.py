@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, func, literal_column, select, update
 from inferq import errors
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
-from storage import dependents, endings, statements, waiting
+from storage import dependents, endings, statements, usage, waiting
 from storage.again import run_again
 from storage.database import Database, exclusive
 from storage.idempotency import Claim, first, take
@@ -234,6 +234,7 @@ class Ledger:
                 ending = _ending(connection, rows)
                 connection.execute(statements.RECORD_JOB, rows)
                 endings.ended(connection, ending)
+                usage.add(connection, [row for row in rows if row["id"] in set(ending)])
             return True
 
         return await self.database.write(work)

@@ -15,6 +15,7 @@ from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.pauses import PauseStore
 from storage.schedules import ScheduleStore
+from storage.usage import UsageStore
 from storage.waiting import Waiting
 
 
@@ -41,6 +42,11 @@ class Storage:
     def pauses(self) -> PauseStore:
         """What operators have stopped."""
         return PauseStore(self.ledger.database)
+
+    @property
+    def usage(self) -> UsageStore:
+        """What tenants have used."""
+        return UsageStore(self.ledger.database)
 
     @property
     def waiting(self) -> Waiting:
