@@ -42,6 +42,7 @@ from workers.device_clock import DeviceClock
 from workers.endings import Endings, failure_of
 from workers.files import Files
 from workers.forward import EVENTS, Body, Break, EngineBroke, EngineRefused, Pace, Piece, forward
+from workers.lane_priority import with_priority
 from workers.room import Room
 from workers.running import Charge, Running
 from workers.storing import patiently
@@ -81,7 +82,9 @@ class Runner:
         died: Callable[[object], Awaitable[bool]],
         released: Callable[[str], Awaitable[None]],
         hooks: Hooks | None = None,
+        passes_lanes: bool = False,
     ):
+        self._passes_lanes = passes_lanes
         self._hooks = hooks
         self.running: dict[str, Running] = {}
         self.done = 0
@@ -188,6 +191,8 @@ class Runner:
             await self._hooks.before_run(attempt.job)
         async with AsyncExitStack() as held:
             body = await self._patiently(attempt, lambda: held.enter_async_context(self._files.handed(spec)))
+            if self._passes_lanes:
+                body = with_priority(body, spec.lane)
             running = self.running[attempt.token]
             try:
                 return await self._ask(running, body)

@@ -31,6 +31,7 @@ from workers.breaker import Breaker
 from workers.endings import Endings
 from workers.engine_process import EngineProcess, EngineState
 from workers.files import Files
+from workers.lane_priority import passes_lanes
 from workers.runner import Runner
 from workers.running import Running
 from workers.slot import Slot
@@ -88,6 +89,7 @@ class ReplicaService:
             died=self._engine.died,
             released=self._let_go,
             hooks=Hooks(settings.hooks),
+            passes_lanes=passes_lanes(settings.served[place.model]),
         )
         self._breaker = self._runner.endings.breaker
         self._release_bound = settings.served[place.model].release_bound
