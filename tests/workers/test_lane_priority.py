@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from inferq.config import ModelSettings
+from inferq.job import JobState
 from inferq.lanes import Lane
+from tests.workers.engine_stub import answered
 from tests.workers.runner_site import runner_site
 from workers.lane_priority import passes_lanes, with_priority
 
@@ -33,7 +35,6 @@ def test_the_body_is_what_it_was_but_for_the_priority(lane: Lane, priority: int 
 async def test_the_engine_gets_the_lane(redis_url: str, short_dir: Path, passes: bool):
     async with runner_site(redis_url, short_dir) as site:
         site.runner._passes_lanes = passes
-        attempt = await site.claim(lane=Lane.HIGH)
-        task = await site.begun(attempt)
+        job = await site.run(answered(b"{}"), lane=Lane.HIGH)
+        assert job.state is JobState.SUCCEEDED
         assert json.loads(site.stub.bodies[-1]).get("priority") == (-1 if passes else None)
-        task.cancel()
