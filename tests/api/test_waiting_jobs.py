@@ -97,6 +97,23 @@ async def test_scheduled_jobs_are_bounded(template: Path, tmp_path: Path, redis_
         await accepted(stack, CHAT)
 
 
+async def test_scheduled_jobs_and_groups_draw_on_the_rates(
+    template: Path, tmp_path: Path, redis_url: str
+) -> None:
+    tenants = {"*": {"requests_per_minute": 2}, "other": {"tokens_per_minute": 300}}
+    settings = settings_for(tmp_path / "home", redis_url, tenants=tenants)
+    later = {**CHAT, "run_at": time.time() + 60}
+    async with serving(settings, template) as stack:
+        await accepted(stack, later)
+        assert (await stack.post("/v1/groups", {"jobs": [later] * 5})).status_code == 202
+        refused = await stack.post("/v1/jobs", later)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        many = {"jobs": [{**later, "max_tokens": 200}] * 2}
+        assert (await stack.post("/v1/groups", many, "other")).status_code == 202
+        assert (await stack.post("/v1/groups", many, "other")).status_code == 429
+        assert len((await stack.get("/v1/groups", "other")).json()["data"]) == 1
+
+
 async def test_jobs_get_the_configured_end(template: Path, tmp_path: Path, redis_url: str) -> None:
     settings = settings_for(
         tmp_path / "home", redis_url, queue={"redis_url": redis_url, "queue_timeout": "1h"}

@@ -85,7 +85,9 @@ async def beside(connection: psycopg.AsyncConnection, work: Awaitable[object]) -
     """Begin `work` while the other transaction is open, and commit that one once the work waits for it or is done."""
     task = asyncio.ensure_future(work)
     async with await psycopg.AsyncConnection.connect(connection.info.dsn, autocommit=True) as watcher:
-        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity"
+        blocked = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity"
+        )
         blocked += " WHERE datname = current_database())"
         async with asyncio.timeout(15):
             while not task.done() and (await (await watcher.execute(blocked)).fetchone())[0] == 0:
