@@ -22,6 +22,7 @@ from inferq.job import Failure, JobSpec, JobState
 from queues.frames import RESULTS, Frame, FrameKind
 from queues.intake import Accepted
 from queues.replies import Waiter
+from storage.idempotency import Claim
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ Shape = Callable[[bytes], Awaitable[bytes]]
 """Makes of an engine's answer what the caller gets."""
 Keep = Callable[[bytes, str], Awaitable[None]]
 """Is given an engine's good answer and its media type, for others who ask the same."""
+
+
+class AlreadyThere(Exception):
+    """Another call has submitted the same job; this one has no waiter in it."""
 
 
 class Answer(Response):
@@ -82,7 +87,9 @@ class Answer(Response):
 
     async def _submit(self) -> None:
         spec, gateway = self.spec, self.context.gateway
-        await submit(self.context, spec, weight=self.weight, reply_to=gateway.replies.name)
+        accepted = await submit(self.context, spec, weight=self.weight, reply_to=gateway.replies.name)
+        if not accepted.created:
+            raise AlreadyThere
         gateway.replies.accepted(spec)
 
     async def _abandon(self) -> None:
@@ -254,12 +261,21 @@ def failure_of(frame: Frame) -> Failure:
     return Failure(code=value["code"], message=value["message"], status=value["status"], param=value["param"])
 
 
-async def submit(context: Context, spec: JobSpec, *, weight: float, reply_to: str | None = None) -> Accepted:
+async def submit(
+    context: Context,
+    spec: JobSpec,
+    *,
+    weight: float,
+    reply_to: str | None = None,
+    claim: Claim | None = None,
+) -> Accepted:
     """Hand a job to the queue and count what became of it."""
     try:
-        accepted = await context.gateway.intake.submit(spec, reply_to=reply_to, weight=weight)
+        accepted = await context.gateway.intake.submit(spec, reply_to=reply_to, weight=weight, claim=claim)
     except (errors.AtCapacity, errors.Unavailable) as error:
         context.telemetry.job_rejected(spec.model, error.code)
         raise
+    if not accepted.created:
+        return accepted
     context.telemetry.job_accepted(spec.model, spec.lane, durable=spec.durable)
     return accepted

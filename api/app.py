@@ -24,13 +24,14 @@ from api.routers import (
     text,
     vectors,
     video,
+    webhooks,
 )
 from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
     *(jobs.routes, groups.routes, schedules.routes, artifacts.routes, models.routes, nodes.routes),
-    *(queues.routes, keys.routes),
+    *(queues.routes, keys.routes, webhooks.routes),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

@@ -48,6 +48,7 @@ def job_json(job: Job, link: Link | None = None, *, whole: bool = True) -> dict[
         "error": job.error.as_dict() if job.error else None,
         "artifact": job.artifact,
         "metadata": spec.metadata,
+        "webhook": spec.webhook,
         "links": {
             "self": here,
             "cancel": f"{here}/cancel",

@@ -33,12 +33,13 @@ _TAGS = [
     {"name": "Audio", "description": "Speech both ways, OpenAI-compatible."},
     {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
+    {"name": "Queues", "description": "What waits and runs; pause, resume and drain."},
     {"name": "Groups", "description": "Jobs that are accepted and looked at together."},
     {"name": "Schedules", "description": "Jobs that come again."},
-    {"name": "Queues", "description": "What waits and runs; pause, resume and drain."},
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},
     {"name": "Keys", "description": "Who may call. Administrators only."},
+    {"name": "Webhooks", "description": "Messages about the ends of jobs."},
     {"name": "Health", "description": "Probes, metrics, status."},
 ]
 

@@ -6,6 +6,7 @@ Every way into the API that makes a job goes through here. It submits nothing.
 import asyncio
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from api.auth import Access, Caller
 from api.context import caller_of, context_of, headers_of, text_header
 from api.departure import UntilDeparture
-from inferq import errors, request
+from inferq import errors, request, webhooks
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
@@ -28,6 +29,11 @@ LARGE = 256 * 2**10
 
 async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tuple[Request, JobSpec]:
     """The job of a call that waits on its connection."""
+    if text_header(http.scope, b"x-webhook") is not None:
+        raise errors.InvalidRequest(
+            "X-Webhook is for calls that are answered with an id: send `Prefer: respond-async` with it.",
+            param="X-Webhook",
+        )
     checked = await checked_request(http, endpoint, body)
     kept = _on_disconnect(http) is OnDisconnect.KEEP
     streams = endpoint.streams(checked.body)
@@ -36,14 +42,23 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    checked = await checked_request(http, endpoint, body, unattended=True)
+    checked = await checked_request(http, endpoint, body, unattended=True, terms=_told(http, NOW))
     return _spec(http, checked, durable=True, kept=True)
+
+
+def _told(http: HttpRequest, terms: Terms) -> Terms:
+    """The terms with the header's webhook, where they name none."""
+    header = text_header(http.scope, b"x-webhook")
+    if header is None or terms.webhook:
+        return terms
+    return replace(terms, webhook=webhooks.permitted(header, context_of(http).settings, "X-Webhook"))
 
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any], **given: Any) -> JobSpec:
     """The job that `POST /v1/jobs` describes; `given` are other fields of JobSpec."""
     terms = terms_of(envelope, now=time.time())
     endpoint, body = request.unfold(context_of(http).catalog, envelope, http.scope.get("proxy"))
+    terms = _told(http, terms)
     checked = await checked_request(http, endpoint, body, unattended=True, terms=terms)
     return _spec(http, checked, durable=True, kept=True, **given)
 

@@ -285,6 +285,27 @@ class Client:
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
 
+    # Webhooks
+
+    def deliveries(self, **filters: str | None) -> dict[str, Any]:
+        """One page of webhook messages, newest first. `filters`: job, state, limit, cursor."""
+        wanted = {name: value for name, value in filters.items() if value}
+        return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
+
+    def delivery(self, delivery_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
+
+    def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
+        """Send a webhook message again, at once."""
+        return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
+
+    def test_webhook(self, url: str) -> dict[str, Any]:
+        """Send a test message; the delivery, whose way `delivery` tells."""
+        return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
+
+    def webhook_secret(self) -> str:
+        return str(self._json("GET", "/v1/webhooks/secret")["secret"])
+
     def _events(self, path: str, after: str) -> Iterator[Event]:
         headers = {"Last-Event-ID": after} if after else {}
         # Keep-alive comments come every few seconds, so a minute of silence is a dead connection.

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from inferq import errors, inputs
+from inferq import errors, inputs, webhooks
 from inferq.catalog import Catalog
 from inferq.config import ModelSettings, Settings
 from inferq.endpoints import Body, Endpoint, FileFacts, FilePlace
@@ -30,15 +30,6 @@ from inferq.job import JobSpec, new_job_id
 from inferq.lanes import Lane, lane_of_tier, parse_lane
 from inferq.terms import TERMS, Terms
 
-
-def _not_built(_value: Any, path: str) -> None:
-    raise errors.NotReady(f"'{path}' is documented but not built in this release.", param=path)
-
-
-NOT_BUILT = {
-    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
-}
-
 ENVELOPE = {
     "endpoint": Field(
         types=(STRING,), doc="Which endpoint runs it; by default the one that the model's type is for."
@@ -50,7 +41,6 @@ ENVELOPE = {
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
     **TERMS,
-    **NOT_BUILT,
 }
 """A job as `POST /v1/jobs` and job files describe it."""
 
@@ -102,6 +92,13 @@ class Request:
                 place for place in found if not (self.unfilled and inputs.is_place(place.named))
             )
         return self._places
+
+    def change(self, body: Body, metadata: dict[str, Any]) -> None:
+        """Put another body in place of this one, before its files are taken. Raises InvalidRequest."""
+        tables.verify(body, self.endpoint.table)
+        tables.verify({"metadata": metadata}, {"metadata": GATEWAY["metadata"]})
+        self.body, self.metadata, self._places = {**body, "model": self.model}, metadata, None
+        self.prompts = tuple(self.endpoint.prompts(self.body, self.settings))
 
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
@@ -189,7 +186,6 @@ def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) 
     """
     if proxy is not None:
         found = _renamed(found, proxy.model)
-    tables.verify({name: found.get(name) for name in NOT_BUILT}, NOT_BUILT)
     if found.get("body") is None:
         body = {name: value for name, value in found.items() if name not in TERMS}
         named = body.pop("endpoint", None)
@@ -224,12 +220,17 @@ def _joined(found: dict[str, Any]) -> Body:
 
 
 def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
-    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
+    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited.
+
+    Raises InvalidRequest for a webhook that may not be named here.
+    """
     model, body = request.settings, request.body
     processing, terms, now = settings.processing, request.terms.fields(), time.time()
     if terms["expires_at"] is None and not (terms["due_at"] or terms["depends_on"]):
         # One that waits for something else begins to wait in the queue later.
         terms["expires_at"] = settings.queue.expiry(now)
+    if terms["webhook"]:
+        terms["webhook"] = webhooks.permitted(terms["webhook"], settings, "webhook")
     return JobSpec(
         **{
             "id": new_job_id(),

@@ -1,4 +1,4 @@
-"""What an envelope says about when its job runs: its time, its end, the jobs it waits for. Pure."""
+"""What an envelope says about its job beside the request: when it runs, what it waits for, who is told. Pure."""
 
 import math
 import time
@@ -12,6 +12,7 @@ from inferq.config.units import parse_duration
 from inferq.endpoints import fields
 from inferq.endpoints.fields import ARRAY, NUMBER, STRING, Field, wrong_type
 from inferq.job import OnDependencyFailure, is_job_id
+from inferq.webhooks import WEBHOOK
 
 MOST_NEEDS = 100
 """Jobs that one may wait for."""
@@ -29,6 +30,7 @@ class Terms:
     expires_at: float | None = None
     depends_on: tuple[str, ...] = ()
     on_dependency_failure: OnDependencyFailure = OnDependencyFailure.FAIL
+    webhook: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """The fields of JobSpec that these are."""
@@ -116,8 +118,9 @@ TERMS = {
         choices=tuple(each.value for each in OnDependencyFailure),
         doc="When one of those does not succeed: `fail` (default) fails this job too, `run` runs it all the same.",
     ),
+    "webhook": WEBHOOK,
 }
-"""Fields of an envelope that say when its job runs."""
+"""Fields of an envelope that are neither the request nor its priority."""
 
 
 def terms_of(found: Mapping[str, Any], *, now: float) -> Terms:
@@ -132,6 +135,7 @@ def terms_of(found: Mapping[str, Any], *, now: float) -> Terms:
         on_dependency_failure=OnDependencyFailure(
             given.get("on_dependency_failure", OnDependencyFailure.FAIL)
         ),
+        webhook=given.get("webhook"),
     )
 
 

@@ -5,6 +5,7 @@ import logging
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
@@ -20,13 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue`, `controls`, `replies` and `cache` of one process. Starts with Redis away."""
+    """`intake`, `queue`, `controls`, `replies`, `cache` and `hooks` of one process. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
         self.queue = JobQueue(self._redis, settings)
-        self.intake = Intake(self.queue, storage, self._signals, settings)
+        self.hooks = Hooks(settings.hooks)
+        self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)

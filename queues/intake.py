@@ -12,6 +12,7 @@ from typing import Any
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues.capacity import Capacities
@@ -20,6 +21,7 @@ from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
 from storage.groups import Group
+from storage.idempotency import Claim
 from storage.ledger import Page
 
 _LIVE = ("scheduled", "queued", "running")
@@ -28,46 +30,78 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds."""
+    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds.
+    `created` is False when the job was there before; `owner` is the job that the call's key stands for, when that is
+    another one.
+    """
 
     position: int | None
     eta: float | None
     queued: bool = True
+    created: bool = True
+    owner: str | None = None
     scheduled: bool = False
 
 
 class Intake:
-    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+    def __init__(
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        signals: Signals,
+        settings: Settings,
+        hooks: Hooks | None = None,
+    ):
+        self._hooks = hooks
         self._queue = queue
         self._ledger = storage.ledger
+        self._claims = storage.claims
         self._groups = storage.groups
         self._signals = signals
         self._bounds = settings.queue
         self._capacities = Capacities(queue, settings)
 
-    async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
-        """Accept a job. Submitting the same id again changes nothing.
+    async def submit(
+        self,
+        spec: JobSpec,
+        *,
+        reply_to: str | None = None,
+        weight: float = 1.0,
+        claim: Claim | None = None,
+    ) -> Accepted:
+        """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
+        call was first to make: `owner` names that call's job.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only), and for `depends_on`
-        JobNotFound and InvalidRequest.
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
+        and for `depends_on` JobNotFound and InvalidRequest.
         """
+        accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
+        if self._hooks and accepted.created:
+            self._hooks.after_accept(spec)
+        return accepted
+
+    async def _submit(
+        self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
+    ) -> Accepted:
         if spec.waits:
-            await self._charge([spec])
-            most = self._bounds.max_scheduled_jobs
-            await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most)
-            return Accepted(None, None, queued=False, scheduled=True)
+            return await self._schedule(spec, claim)
         capacity = await self._capacities.of(spec.model)
         if not spec.durable:
             standing = await self._queue.accept(
                 spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
             )
             return self._announce(spec, standing)
+        bound, reserved = None, True
         try:
             await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            await self._ledger.accept(spec, bound=self._bounds.max_offline_jobs)
+            bound, reserved = self._bounds.max_offline_jobs, False
+        created = await self._ledger.accept(spec, bound=bound, claim=claim)
+        other = None if created else await self._owner(spec, claim)
+        if other:
+            return other
+        if not reserved:
             return Accepted(None, None, queued=False)
-        await self._ledger.accept(spec)
         try:
             return self._announce(
                 spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
@@ -84,6 +118,22 @@ class Intake:
         # Without Redis nobody counts; what SQL holds is bounded.
         with contextlib.suppress(errors.QueueUnavailable):
             await self._queue.charge(specs)
+
+    async def _schedule(self, spec: JobSpec, claim: Claim | None) -> Accepted:
+        """Accept a job that waits for its time or for others: in SQL alone."""
+        await self._charge([spec])
+        created = await self._ledger.accept(
+            spec, state=JobState.SCHEDULED, most_scheduled=self._bounds.max_scheduled_jobs, claim=claim
+        )
+        other = None if created else await self._owner(spec, claim)
+        return other or Accepted(None, None, queued=False, scheduled=True)
+
+    async def _owner(self, spec: JobSpec, claim: Claim | None) -> Accepted | None:
+        """Who came first with the same key, when that was another job."""
+        held = await self._claims.find(claim) if claim is not None else None
+        if held is None or held.job_id == spec.id:
+            return None
+        return Accepted(None, None, created=False, owner=held.job_id)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -175,15 +225,18 @@ class Intake:
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
             self._signals.ended(job_id, "cancelled")
 
-    async def requeue(self, job_id: str, *, edits: Mapping[str, Any] | None = None) -> Job:
+    async def requeue(
+        self, job_id: str, *, edits: Mapping[str, Any] | None = None, claim: Claim | None = None
+    ) -> Job:
         """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on.
 
-        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable.
+        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable, IdempotencyMismatch.
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
         expiry = self._bounds.expiry(time.time())
-        job = await self._ledger.requeue(job_id, **{"expires_at": expiry, **dict(edits or {})})
+        wanted = {"expires_at": expiry, **dict(edits or {})}
+        job = await self._ledger.requeue(job_id, claim=claim, **wanted)
         if job.state is not JobState.QUEUED:
             return job
         try:
@@ -199,7 +252,7 @@ class Intake:
 
     def _announce(self, spec: JobSpec, standing: Standing | None, *, again: bool = False) -> Accepted:
         if standing is None:
-            return Accepted(None, None)
+            return Accepted(None, None, created=False)
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)

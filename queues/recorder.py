@@ -10,6 +10,7 @@ from typing import Any
 import redis.exceptions
 
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Job, JobState
 from queues import records
 from queues.connection import Client, translated
@@ -27,7 +28,8 @@ ANSWERED_TTL = 60
 
 
 class Recorder:
-    def __init__(self, redis: Client, ledger: Ledger, settings: Settings):
+    def __init__(self, redis: Client, ledger: Ledger, settings: Settings, hooks: Hooks | None = None):
+        self._hooks = hooks
         self._redis = redis
         self._ledger = ledger
         self._prefix = settings.queue.prefix
@@ -80,6 +82,9 @@ class Recorder:
             self._offset = None
             return 0
         self._offset = new
+        if self._hooks:
+            for job in jobs:
+                self._hooks.after_finish(job)
         await self._settle(new, jobs)
         return len(events)
 

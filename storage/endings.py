@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
-from storage import dependents
+from storage import deliveries, dependents
 from storage.dependents import FINAL, pages
 from storage.tables import groups, jobs
 
@@ -24,7 +24,8 @@ def ended(connection: Connection, job_ids: Sequence[str]) -> None:
     while wave := dependents.tell(connection, wave):
         every = every + wave
     # Last: groups are locked after all jobs, by everybody, so that nobody waits in a circle.
-    _finish_groups(connection, every)
+    finished = _finish_groups(connection, every)
+    deliveries.tell(connection, every, finished)
 
 
 def _finish_groups(connection: Connection, ended: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from storage import dependents, endings, statements, waiting
 from storage.database import Database, exclusive
+from storage.idempotency import Claim, first, take
 from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, requeued_values, spec_values
 from storage.statements import FINAL
 from storage.tables import OFFLINE, UNDELIVERED, UNFINISHED, jobs, offsets
@@ -80,8 +81,10 @@ class Ledger:
         bound: int | None = None,
         most_scheduled: int | None = None,
         error: Failure | None = None,
+        claim: Claim | None = None,
     ) -> bool:
-        """Commit a new job; that commit is what 202 means. False, and no change, when the id exists already.
+        """Commit a new job; that commit is what 202 means. False, and no change, when the id exists already, or
+        when the key of `claim` stands for another job. Raises IdempotencyMismatch.
 
         `bound`: the queue is away; raise QueueFull when more than so many jobs, this one included, would wait in
         SQL alone. Without it a place in Redis is reserved. `most_scheduled` bounds the scheduled jobs of its tenant.
@@ -92,6 +95,8 @@ class Ledger:
         values["in_queue"] = bound is None
 
         def work(connection: Connection) -> bool:
+            if claim is not None and take(connection, claim) != spec.id:
+                return False
             if bound is not None:
                 exclusive(connection, "accept")
             if connection.execute(statements.INSERT_JOB, values).rowcount == 0:
@@ -183,14 +188,15 @@ class Ledger:
         model: str | None = None,
         max_attempts: int | None = None,
         expires_at: float | None = None,
+        claim: Claim | None = None,
     ) -> Job:
         """Begin the next generation of a job that has ended, with the given edits. The job becomes durable.
 
         It is queued at once, and given up at `expires_at`; but when its body still has to be filled with other jobs'
         results and none is given, it is scheduled, and waits for those jobs again.
 
-        Raises JobNotFound, also for such another job, and Conflict when the job has not ended, or when its body was
-        not kept and none is given.
+        Nothing is changed when an earlier call has the key of `claim`. Raises IdempotencyMismatch, JobNotFound, also
+        for such another job, and Conflict when the job has not ended, or when its body was not kept and none is given.
         """
         edits = {
             "body": body,
@@ -204,7 +210,10 @@ class Ledger:
         changes = {name: value for name, value in edits.items() if value is not None}
 
         def work(connection: Connection) -> Job:
-            job = _requeueable(_whole(connection, job_id, lock=True), job_id, body)
+            found = _whole(connection, job_id, lock=True)
+            if found is not None and claim is not None and not first(connection, claim):
+                return found
+            job = _requeueable(found, job_id, body)
             waits = body is None and dependents.unfilled(connection, job_id)
             fresh = requeued_values(job.generation + 1, waits=waits) | {"durable": True, "kept": True}
             changed = update(jobs).where(jobs.c.id == job_id)

@@ -186,6 +186,8 @@ deliveries = Table(
     # A UUID of version 7; it is the webhook's own id, the same at each try.
     Column("id", Text, primary_key=True),
     Column("url", Text, nullable=False),
+    # Receivers on one host share its limit.
+    Column("host", Text, nullable=False),
     Column("event", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("tenant", Text, nullable=False),

@@ -27,6 +27,7 @@ import aiohttp
 
 from inferq import errors
 from inferq.errors import LeaseLost
+from inferq.hooks import Hooks
 from inferq.job import Failure
 from inferq.streams import fold
 from queues import frames
@@ -68,7 +69,9 @@ class Runner:
         inline_result: int,
         session: Callable[[], aiohttp.ClientSession | None],
         on_broken: Callable[[], None],
+        hooks: Hooks | None = None,
     ):
+        self._hooks = hooks
         self.running: dict[str, Running] = {}
         self.done = 0
         self._attempts = attempts
@@ -140,6 +143,8 @@ class Runner:
 
     async def _answer(self, attempt: Attempt) -> Finish:
         spec = attempt.job.spec
+        if self._hooks:
+            await self._hooks.before_run(attempt.job)
         async with AsyncExitStack() as held:
             body = await self._patiently(attempt, lambda: held.enter_async_context(self._files.handed(spec)))
             session = self._session()

@@ -17,6 +17,7 @@ from typing import Any
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure
 from inferq.scheduling.placement import Place
 from queues import layout
@@ -105,6 +106,7 @@ class ReplicaService:
             inline_result=settings.storage.inline_result,
             session=lambda: self._engine.session,
             on_broken=self._engine.doubt,
+            hooks=Hooks(settings.hooks),
         )
         self._control_cursor: str | None = None
 

@@ -21,6 +21,7 @@ from api.schemas.groups import GROUP, group_json
 from inferq import errors
 from inferq.endpoints import fields
 from inferq.job import JobSpec, is_job_id, new_job_id
+from inferq.webhooks import permitted
 from storage.groups import Group
 from storage.statements import make_cursor
 
@@ -64,6 +65,7 @@ async def create_group(request: Request) -> ASGIApp:
         tenant=caller_of(request).tenant,
         total=len(specs),
         created_at=time.time(),
+        webhook=permitted(wanted["webhook"], context.settings, "webhook") if wanted.get("webhook") else None,
         metadata=wanted.get("metadata") or {},
     )
     await context.gateway.intake.submit_group(group, specs)

@@ -6,7 +6,8 @@ from inferq import errors
 from inferq.endpoints.fields import ARRAY, OBJECT, Field, object_schema, wrong_type
 from inferq.endpoints.gateway import GATEWAY
 from inferq.job import JobState
-from inferq.request import ENVELOPE, NOT_BUILT
+from inferq.request import ENVELOPE
+from inferq.webhooks import WEBHOOK
 from storage.groups import Group
 
 MOST_JOBS = 1000
@@ -30,7 +31,7 @@ GROUP = {
         schema={"items": object_schema(ENVELOPE, open_ended=True), "minItems": 1, "maxItems": MOST_JOBS},
     ),
     "metadata": GATEWAY["metadata"],
-    "webhook": NOT_BUILT["webhook"],
+    "webhook": WEBHOOK,
 }
 
 _COUNT = {"type": "integer", "minimum": 0}

@@ -71,6 +71,7 @@ JOB_SCHEMA: dict[str, Any] = {
         },
         "artifact": {"type": ["string", "null"], "description": "sha256 of a result too big for the record."},
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "webhook": {"type": ["string", "null"], "description": "Where its end is told."},
         "links": {"type": "object", "additionalProperties": {"type": "string"}},
     },
     "required": ["id", "object", "model", "endpoint", "state", "lane"],

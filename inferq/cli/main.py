@@ -23,6 +23,10 @@ class Commands(LazyGroup):
         "queues": ("inferq.cli.queues", "What waits and runs; pause, resume and drain."),
         "status": ("inferq.cli.status", "Replicas, nodes, queues and the stores behind them."),
         "keys": ("inferq.cli.keys", "Create, list and revoke API keys."),
+        "webhooks": (
+            "inferq.cli.webhooks",
+            "Messages about the ends of jobs: list, send again, test, the secret.",
+        ),
         "config": ("inferq.cli.config", "Check and show the configuration, print its schema."),
         "doctor": ("inferq.cli.doctor", "Look for what would keep inferq from working here."),
         "demo": ("inferq.cli.demo", "Build the demo models, and a guided tour of a running stack."),

@@ -85,10 +85,10 @@ VALUES = {
     "sha256": "0" * 64,
     "model:path": "none",
     "key": "none",
-    "group_id": new_job_id(),
-    "schedule": "none",
     "kind": "lane",
     "name:path": "none",
+    "group_id": new_job_id(),
+    "schedule": "none",
     "asset": "none",
 }
 

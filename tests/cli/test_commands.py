@@ -20,6 +20,7 @@ COMMANDS = (
     "queues",
     "status",
     "keys",
+    "webhooks",
     "config",
     "doctor",
     "demo",

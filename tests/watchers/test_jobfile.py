@@ -105,7 +105,7 @@ def test_endpoint_and_size(fields: dict[str, Any], endpoint: str, size: float) -
             "run_at",
             "no time",
         ),
-        ({"model": "demo-chat", "body": {}, "webhook": "http://x"}, errors.NotReady, "webhook", "not built"),
+        ({"model": "demo-chat", "body": {}, "webhook": "ftp://x"}, errors.InvalidRequest, "webhook", "https"),
         ({"model": "demo-chat", "body": [], "x": 1}, errors.InvalidRequest, "x", "Legal here"),
         ({"model": "demo-chat", "body": []}, errors.InvalidRequest, "body", "an object"),
         ({"model": "demo-chat", "messages": []}, errors.InvalidRequest, "messages", "is empty"),

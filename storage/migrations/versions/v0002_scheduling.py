@@ -119,6 +119,7 @@ def _create_deliveries() -> None:
         "deliveries",
         sa.Column("id", _TEXT, nullable=False),
         sa.Column("url", _TEXT, nullable=False),
+        sa.Column("host", _TEXT, nullable=False),
         sa.Column("event", _TEXT, nullable=False),
         sa.Column("subject", _TEXT, nullable=False),
         sa.Column("tenant", _TEXT, nullable=False),
