@@ -183,6 +183,24 @@ async def test_what_is_filled_in_meets_the_limits_of_a_new_request(
     assert (await job(stack, after))["error"]["code"] == "dependency_failed"
 
 
+async def test_defaults_are_those_of_the_filled_request(
+    template: Path, tmp_path: Path, redis_url: str
+) -> None:
+    defaults = {"chat/completions": {"max_tokens": 500}}
+    settings = settings_for(tmp_path / "home", redis_url, request_defaults=defaults)
+    replica = Replica(settings)
+    async with serving(settings, template) as stack:
+        first = await accepted(stack, CHAT)
+        await accepted(stack, ask("{{jobs.0.text}}", depends_on=[first]))
+        await replica.answer_one(json.dumps({"text": "word " * 120}).encode())
+        await recorded(settings, stack.context)
+        await released(settings, stack.context)
+        body = json.loads((await replica.claim()).job.spec.body)
+        # A placeholder leaves room for 500 tokens of 1024, the text that came for it does not.
+        assert "max_tokens" not in body
+    await replica.close()
+
+
 async def test_a_file_that_a_job_made_is_the_file_of_the_next(
     stack: Stack, replica: Replica, settings: Settings
 ) -> None:
