@@ -11,6 +11,7 @@ from api.proxy import ProxyMode
 from api.routers import (
     artifacts,
     audio,
+    dead,
     groups,
     health,
     images,
@@ -30,8 +31,8 @@ from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, groups.routes, schedules.routes, artifacts.routes, models.routes, nodes.routes),
-    *(queues.routes, keys.routes, webhooks.routes),
+    *(jobs.routes, dead.routes, groups.routes, schedules.routes, artifacts.routes, models.routes),
+    *(nodes.routes, queues.routes, keys.routes, webhooks.routes),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

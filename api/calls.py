@@ -125,7 +125,9 @@ async def accepted_job(request: Request, make: Make) -> Job:
         spec = await make()
         if turn.claim is not None:
             spec = replace(spec, id=turn.claim.job_id)
-        accepted = await submit(context, spec, weight=caller_of(request).weight, claim=turn.claim)
+        accepted = await submit(
+            context, spec, request.scope, weight=caller_of(request).weight, claim=turn.claim
+        )
         repeats = accepted.owner is not None
         if accepted.owner is not None or accepted.scheduled:
             job = await context.gateway.intake.find(accepted.owner or spec.id)

@@ -47,6 +47,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.EngineLoadFailed: 503,
     errors.EngineCrashed: 502,
     errors.EngineTimeout: 504,
+    errors.OutOfMemory: 500,
     errors.StreamBroken: 502,
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,

@@ -95,17 +95,21 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
         "jobs_done": _gauge("replica_jobs_done", "Jobs ended since the replica started.", labels),
         "restarts": _gauge("replica_restarts", "Engine starts after the first.", labels),
     }
+    circuit = _gauge(
+        "replica_circuit_open", "1 while a replica takes no job because its engine keeps failing.", labels
+    )
     states: dict[tuple[str, str, str], int] = {}
     for replica in fleet.replicas or []:
         key = (replica.model, replica.device, replica.state)
         states[key] = states.get(key, 0) + 1
+        circuit.add_metric([replica.name, replica.model], replica.circuit != "closed")
         for field, family in families.items():
             value = getattr(replica, field)
             if value is not None:
                 family.add_metric([replica.name, replica.model], value)
     for key, number in states.items():
         count.add_metric(key, number)
-    yield from (count, *families.values())
+    yield from (count, circuit, *families.values())
 
 
 def _devices(fleet: Fleet) -> Iterator[Metric]:

@@ -31,18 +31,10 @@ async def turn_of(request: Request, job_id: str | None = None) -> Turn:
     1. Nobody used the key. 2. What it stood for never became a job, or was lost by the system: the key is free, and the
     same request takes the same id. 3. Another request used it: raises IdempotencyMismatch. 4. The same did.
     """
-    fingerprint = fingerprint_of(request)
-    if fingerprint is None:
+    claim = claim_of(request, job_id or new_job_id())
+    if claim is None:
         return Turn()
-    context = context_of(request)
-    claim = Claim(
-        tenant=caller_of(request).tenant,
-        key=fingerprint.key,
-        digest=fingerprint.hexdigest(),
-        ttl=context.settings.api.idempotency_ttl,
-        job_id=job_id or new_job_id(),
-    )
-    held = await context.storage.claims.find(claim)
+    held = await context_of(request).storage.claims.find(claim)
     if held is None:
         return Turn(claim)
     job = await find_or_none(request, held.job_id)
@@ -53,6 +45,20 @@ async def turn_of(request: Request, job_id: str | None = None) -> Turn:
     if not same:
         raise mismatch()
     return Turn(claim, job)
+
+
+def claim_of(request: Request, job_id: str) -> Claim | None:
+    """What a request claims for what it makes; None without a key. To be asked when the body was read."""
+    fingerprint = fingerprint_of(request)
+    if fingerprint is None:
+        return None
+    return Claim(
+        tenant=caller_of(request).tenant,
+        key=fingerprint.key,
+        digest=fingerprint.hexdigest(),
+        ttl=context_of(request).settings.api.idempotency_ttl,
+        job_id=job_id,
+    )
 
 
 async def find_or_none(request: Request, job_id: str) -> Job | None:

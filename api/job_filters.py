@@ -79,6 +79,11 @@ def page_of(request: Request) -> dict[str, Any]:
     return found
 
 
+def page_size(text: str | None) -> int:
+    """How many entries a page of a list has. Raises InvalidRequest."""
+    return _limit("limit", text) if text else _PAGE
+
+
 def filters_of(request: Request) -> dict[str, Any]:
     """Arguments for `Ledger.list_jobs`. A misspelt filter is refused: ignoring it would list everything."""
     found: dict[str, Any] = {"limit": _PAGE}

@@ -33,6 +33,7 @@ _TAGS = [
     {"name": "Audio", "description": "Speech both ways, OpenAI-compatible."},
     {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
+    {"name": "Dead letters", "description": "Jobs that failed for good: why, run again, purge."},
     {"name": "Queues", "description": "What waits and runs; pause, resume and drain."},
     {"name": "Groups", "description": "Jobs that are accepted and looked at together."},
     {"name": "Schedules", "description": "Jobs that come again."},

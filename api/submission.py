@@ -42,25 +42,26 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    checked = await checked_request(http, endpoint, body, unattended=True, terms=_told(http, NOW))
+    terms = _with_header(http, NOW)
+    checked = await checked_request(http, endpoint, body, unattended=True, terms=terms)
     return _spec(http, checked, durable=True, kept=True)
-
-
-def _told(http: HttpRequest, terms: Terms) -> Terms:
-    """The terms with the header's webhook, where they name none."""
-    header = text_header(http.scope, b"x-webhook")
-    if header is None or terms.webhook:
-        return terms
-    return replace(terms, webhook=webhooks.permitted(header, context_of(http).settings, "X-Webhook"))
 
 
 async def from_envelope(http: HttpRequest, envelope: dict[str, Any], **given: Any) -> JobSpec:
     """The job that `POST /v1/jobs` describes; `given` are other fields of JobSpec."""
-    terms = terms_of(envelope, now=time.time())
+    terms = _with_header(http, terms_of(envelope, now=time.time()))
     endpoint, body = request.unfold(context_of(http).catalog, envelope, http.scope.get("proxy"))
-    terms = _told(http, terms)
     checked = await checked_request(http, endpoint, body, unattended=True, terms=terms)
     return _spec(http, checked, durable=True, kept=True, **given)
+
+
+def _with_header(http: HttpRequest, terms: Terms) -> Terms:
+    """The terms with the webhook that a header names, unless they name one. Raises InvalidRequest."""
+    header = text_header(http.scope, b"x-webhook")
+    if header is None:
+        return terms
+    url = webhooks.permitted(header, context_of(http).settings, "X-Webhook")
+    return replace(terms, webhook=terms.webhook or url)
 
 
 async def checked_request(

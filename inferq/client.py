@@ -21,6 +21,8 @@ from inferq.error_answers import error_of, raise_for
 from inferq.job import TERMINAL, JobState
 
 DEFAULT_URL = "http://127.0.0.1:9000"
+_LONG_CALL = 300.0
+"""Seconds for a call that changes many jobs."""
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0, 10.0)
 
 
@@ -133,6 +135,33 @@ class Client:
         """Run a finished job again with another body, model, priority or metadata."""
         queued: JobJson = self._json("POST", f"/v1/jobs/{job_id}/requeue", edits)
         return queued
+
+    # Dead letters
+
+    def dead(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> JobPage:
+        """One page of failed jobs, the newest failure first. `filters`: model, lane, tenant, source, code, since,
+        until.
+        """
+        wanted = {name: value for name, value in {**filters, "cursor": cursor}.items() if value}
+        page: JobPage = self._json("GET", "/v1/dead", params={**wanted, "limit": str(limit)})
+        return page
+
+    def dead_groups(self, *, limit: int = 50, **filters: str | None) -> dict[str, Any]:
+        """Failed jobs by cause: `{data: [{model, code, pattern, count, first_at, last_at, example}], complete}`."""
+        wanted = {name: value for name, value in filters.items() if value}
+        return dict(self._json("GET", "/v1/dead/groups", params={**wanted, "limit": str(limit)}))
+
+    def dead_job(self, job_id: str) -> dict[str, Any]:
+        """A failed job with the request that failed, as `body`."""
+        return dict(self._json("GET", f"/v1/dead/{job_id}"))
+
+    def dead_requeue(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """One call of requeueing: `{ids?, filter?, all?, edits?, dry_run?, limit?, cursor?}`."""
+        return dict(self._json("POST", "/v1/dead/requeue", wanted, timeout=_LONG_CALL))
+
+    def dead_purge(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """One call of purging: `{ids?, filter?, all?, older_than?, dry_run?, limit?}`."""
+        return dict(self._json("POST", "/v1/dead/purge", wanted, timeout=_LONG_CALL))
 
     def result(self, job_id: str) -> bytes:
         return self._send("GET", f"/v1/jobs/{job_id}/result").content
@@ -286,10 +315,8 @@ class Client:
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
 
-    # Webhooks
-
     def deliveries(self, **filters: str | None) -> dict[str, Any]:
-        """One page of webhook messages, newest first. `filters`: job, state, limit, cursor."""
+        """One page, newest first. `filters`: job, state, limit, cursor."""
         wanted = {name: value for name, value in filters.items() if value}
         return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
 
@@ -297,11 +324,9 @@ class Client:
         return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
 
     def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
-        """Send a webhook message again, at once."""
         return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
 
     def test_webhook(self, url: str) -> dict[str, Any]:
-        """Send a test message; the delivery, whose way `delivery` tells."""
         return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
 
     def webhook_secret(self) -> str:

@@ -27,6 +27,7 @@
     │   ├── EngineLoadFailed
     │   ├── EngineCrashed
     │   ├── EngineTimeout
+    │   ├── OutOfMemory             also alone, the job needs more memory than there is
     │   └── StreamBroken
     ├── Unavailable                 a part of the system is away
     │   ├── QueueUnavailable        Redis
@@ -215,6 +216,13 @@ class EngineTimeout(EngineError):
     """The engine gave no answer within its bound."""
 
     code = "engine_timeout"
+
+
+class OutOfMemory(EngineError):
+    """The engine ran out of memory."""
+
+    code = "out_of_memory"
+    retryable = False
 
 
 class StreamBroken(EngineError):

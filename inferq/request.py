@@ -226,6 +226,8 @@ def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
     """
     model, body = request.settings, request.body
     processing, terms, now = settings.processing, request.terms.fields(), time.time()
+    if terms["webhook"] is not None:
+        terms["webhook"] = webhooks.permitted(terms["webhook"], settings, "webhook")
     if terms["expires_at"] is None and not (terms["due_at"] or terms["depends_on"]):
         # One that waits for something else begins to wait in the queue later.
         terms["expires_at"] = settings.queue.expiry(now)

@@ -37,6 +37,9 @@ class Rates:
     tokens: Rate | None = None
 
 
+NO_RATES = Rates()
+
+
 class Bounds:
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -111,10 +114,11 @@ class Bounds:
 
 
 def _refuse_rate(mine: Tenant, status: str, wait: float) -> NoReturn:
-    most = mine.requests_per_minute if status == "requests" else mine.tokens_per_minute
+    most = (mine.requests_per_minute if status == "requests" else mine.tokens_per_minute) or 0
     raise errors.RateLimited(
         f"this key's bound of {most} {status} per minute is reached; come back in {wait:.1f} s",
         retry_after=max(wait, 0.1),
+        rates=Rates(**{status: Rate(most, 0, wait)}),
     )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
+from queues.bounds import NO_RATES, Rates
 from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
@@ -41,6 +42,7 @@ class Accepted:
     created: bool = True
     owner: str | None = None
     scheduled: bool = False
+    rates: Rates = NO_RATES
 
 
 class Intake:
@@ -84,56 +86,59 @@ class Intake:
         self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
     ) -> Accepted:
         if spec.waits:
-            return await self._schedule(spec, claim)
+            await self._charge([spec])
+            most = self._bounds.max_scheduled_jobs
+            made = await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most, claim=claim)
+            owner = None if made else await self._owner(spec, claim)
+            return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
         capacity = await self._capacities.of(spec.model)
         if not spec.durable:
             standing = await self._queue.accept(
                 spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
             )
             return self._announce(spec, standing)
-        bound, reserved = None, True
+        bound, reserved, rates = None, True, NO_RATES
         try:
-            await self._queue.reserve(spec)
+            rates = await self._queue.reserve(spec)
         except errors.QueueUnavailable:
             bound, reserved = self._bounds.max_offline_jobs, False
+        if reserved:
+            failpoints.reach("intake.reserved")
         created = await self._ledger.accept(spec, bound=bound, claim=claim)
-        other = None if created else await self._owner(spec, claim)
-        if other:
-            return other
+        failpoints.reach("intake.committed")
+        if not created and (owner := await self._owner(spec, claim)):
+            return Accepted(None, None, created=False, owner=owner)
         if not reserved:
             return Accepted(None, None, queued=False)
         try:
-            return self._announce(
-                spec, await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
-            )
+            standing = await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            return replace(self._announce(spec, standing), rates=rates)
         except errors.QueueUnavailable:
-            return Accepted(None, None, queued=False)
+            return Accepted(None, None, queued=False, rates=rates)
 
-    async def submit_group(self, group: Group, specs: Sequence[JobSpec]) -> None:
-        """Accept a group of jobs, all or none; they are scheduled first. Raises as `submit`."""
+    async def _owner(self, spec: JobSpec, claim: Claim | None) -> str | None:
+        """The job that another call has made under the same key."""
+        held = await self._claims.find(claim) if claim is not None else None
+        return held.job_id if held is not None and held.job_id != spec.id else None
+
+    async def submit_group(
+        self, group: Group, specs: Sequence[JobSpec], *, claim: Claim | None = None
+    ) -> str:
+        """Accept a group of jobs, all or none; they are scheduled first. Its id, or that of the group for which the
+        key of `claim` stands. Raises as `submit`.
+        """
         await self._charge(specs)
-        await self._groups.accept(group, specs, most_scheduled=self._bounds.max_scheduled_jobs)
+        most = self._bounds.max_scheduled_jobs
+        owner = await self._groups.accept(group, specs, most_scheduled=most, claim=claim)
+        if self._hooks and owner == group.id:
+            for spec in specs:
+                self._hooks.after_accept(spec)
+        return owner
 
     async def _charge(self, specs: Sequence[JobSpec]) -> None:
         # Without Redis nobody counts; what SQL holds is bounded.
         with contextlib.suppress(errors.QueueUnavailable):
             await self._queue.charge(specs)
-
-    async def _schedule(self, spec: JobSpec, claim: Claim | None) -> Accepted:
-        """Accept a job that waits for its time or for others: in SQL alone."""
-        await self._charge([spec])
-        created = await self._ledger.accept(
-            spec, state=JobState.SCHEDULED, most_scheduled=self._bounds.max_scheduled_jobs, claim=claim
-        )
-        other = None if created else await self._owner(spec, claim)
-        return other or Accepted(None, None, queued=False, scheduled=True)
-
-    async def _owner(self, spec: JobSpec, claim: Claim | None) -> Accepted | None:
-        """Who came first with the same key, when that was another job."""
-        held = await self._claims.find(claim) if claim is not None else None
-        if held is None or held.job_id == spec.id:
-            return None
-        return Accepted(None, None, created=False, owner=held.job_id)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -187,6 +192,7 @@ class Intake:
             return job
         if job.spec.durable:
             job = await self._ledger.cancel(job_id) or job
+            failpoints.reach("intake.cancelled")
         try:
             if await self._queue.cancel(job_id, failure, generation=job.generation) in _LIVE:
                 self._signals.ended(job_id, "cancelled")
@@ -256,7 +262,7 @@ class Intake:
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, standing.eta)
+        return Accepted(standing.position, standing.eta, rates=standing.rates)
 
     async def _with_standing(self, job: Job) -> Job:
         """A waiting job with its position, and an estimate when its model is served."""

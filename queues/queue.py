@@ -11,7 +11,7 @@ from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
-from queues.bounds import Bounds, Rates
+from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
@@ -30,7 +30,6 @@ class Capacity(NamedTuple):
 
 
 NOBODY = Capacity(0, 0.0)
-NO_RATES = Rates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +180,13 @@ class JobQueue:
                 pipe.hmget(f"{self.prefix}job:{job_id}", "state", "gen")
             found = await pipe.execute()
         return [(JobState(state.decode()), int(gen or 0)) if state else None for state, gen in found]
+
+    async def forget(self, job_ids: list[str]) -> None:
+        """Drop the records of jobs that have ended and that nobody can queue again."""
+        async with translated():
+            await self.redis.delete(
+                *(f"{self.prefix}{kind}:{each}" for each in job_ids for kind in ("job", "events"))
+            )
 
     async def running(self) -> list[str]:
         """Ids of the jobs that replicas hold."""

@@ -7,7 +7,7 @@
 
 import logging
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
 from inferq.lanes import Lane
@@ -64,6 +64,7 @@ class Reconciler:
             return False
         if standing is None:
             return False
+        failpoints.reach("reconciler.restored")
         if standing.bell_wanted:
             self._signals.ring(row.spec.model)
         return True
@@ -75,6 +76,7 @@ class Reconciler:
             for row in await self._ledger.ended_among(live[start : start + PAGE]):
                 current = await self._queue.get(row.id)
                 if current and not current.terminal and current.generation <= row.generation:
+                    failpoints.reach("reconciler.removing")
                     await self._queue.cancel(row.id, CANCELLED, generation=row.generation)
                     removed += 1
         if removed:

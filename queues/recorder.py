@@ -9,6 +9,7 @@ from typing import Any
 
 import redis.exceptions
 
+from inferq import failpoints
 from inferq.config import Settings
 from inferq.hooks import Hooks
 from inferq.job import Job, JobState
@@ -77,10 +78,12 @@ class Recorder:
         new = entries[-1][0].decode()
         jobs = await self._jobs(events)
         recorded = [Recorded(_kept_part(job)) for job in jobs]
+        failpoints.reach("recorder.read")
         if not await self._ledger.record(recorded, stream=STREAM, old=old, new=new):
             # Another recorder was here; what it committed is where to go on.
             self._offset = None
             return 0
+        failpoints.reach("recorder.committed")
         self._offset = new
         if self._hooks:
             for job in jobs:

@@ -13,7 +13,7 @@ from inferq import errors, process
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.hooks import Hooks
-from queues import layout, remote
+from queues import layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.controls import Controls
@@ -128,6 +128,7 @@ class Scheduler:
             self._trusted_at = time.monotonic()
         await self._recorder.align()
         await self._controls.copy()
+        await spending.restore(self._redis, self._settings.queue.prefix, self._storage.usage)
         self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 

@@ -90,7 +90,10 @@ def tell(connection: Connection, job_ids: Sequence[str], group_ids: Sequence[str
         finished = select(groups).where(groups.c.id.in_(some), groups.c.webhook.is_not(None))
         rows += [_group_row(connection, row) for row in connection.execute(finished).mappings()]
     if rows:
-        connection.execute(insert(deliveries), rows)
+        # Listed in this order: ids of one millisecond have none.
+        ids = sorted(new_job_id() for _ in rows)
+        named = [{**row, "id": delivery_id} for row, delivery_id in zip(rows, ids, strict=True)]
+        connection.execute(insert(deliveries), named)
 
 
 def _job_row(job: Job) -> dict[str, Any]:

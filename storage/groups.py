@@ -14,6 +14,7 @@ from inferq.job import Failure, JobSpec, JobState
 from storage import endings, statements, waiting
 from storage.database import Database
 from storage.dependents import FINAL, pages
+from storage.idempotency import Claim, take
 from storage.rows import accepted_values, end_values, spec_values
 from storage.tables import groups, jobs
 
@@ -38,10 +39,13 @@ class GroupStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accept(self, group: Group, specs: Sequence[JobSpec], *, most_scheduled: int) -> None:
-        """Commit a group and its jobs, which are scheduled, and due at once where they wait for nothing.
+    async def accept(
+        self, group: Group, specs: Sequence[JobSpec], *, most_scheduled: int, claim: Claim | None = None
+    ) -> str:
+        """Commit a group and its jobs, which are scheduled, and due at once where they wait for nothing. The group's
+        id, or that of the one for which the key of `claim` stands; then nothing is written.
 
-        Raises what `waiting.begin` raises; then nothing is written.
+        Raises IdempotencyMismatch, and what `waiting.begin` raises; then nothing is written either.
         """
         rows = []
         for spec in specs:
@@ -50,12 +54,15 @@ class GroupStore:
                 {**spec_values(asked), **accepted_values(asked, JobState.SCHEDULED, None), "in_queue": True}
             )
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> str:
+            if claim is not None and (owner := take(connection, claim)) != group.id:
+                return owner
             connection.execute(insert(groups).values(_row_of(group)))
             connection.execute(statements.INSERT_JOB, rows)
             waiting.begin(connection, specs, at_most=most_scheduled)
+            return group.id
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def get(self, group_id: str) -> Group | None:
         statement = select(groups).where(groups.c.id == group_id)

@@ -15,10 +15,11 @@ from sqlalchemy import Connection, Select, func, literal_column, select, update
 from inferq import errors
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
-from storage import dependents, endings, statements, waiting
+from storage import dependents, endings, statements, usage, waiting
+from storage.again import run_again
 from storage.database import Database, exclusive
 from storage.idempotency import Claim, first, take
-from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, requeued_values, spec_values
+from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, spec_values
 from storage.statements import FINAL
 from storage.tables import OFFLINE, UNDELIVERED, UNFINISHED, jobs, offsets
 
@@ -214,14 +215,7 @@ class Ledger:
             if found is not None and claim is not None and not first(connection, claim):
                 return found
             job = _requeueable(found, job_id, body)
-            waits = body is None and dependents.unfilled(connection, job_id)
-            fresh = requeued_values(job.generation + 1, waits=waits) | {"durable": True, "kept": True}
-            changed = update(jobs).where(jobs.c.id == job_id)
-            connection.execute(changed.values(**fresh, **changes, expires_at=None if waits else expires_at))
-            dependents.forget(connection, job_id)
-            if waits:
-                waiting.begin(connection, [job.spec])
-            return _present(connection, job_id)
+            return run_again(connection, job, changes, expires_at=expires_at)
 
         return await self.database.write(work)
 
@@ -240,6 +234,7 @@ class Ledger:
                 ending = _ending(connection, rows)
                 connection.execute(statements.RECORD_JOB, rows)
                 endings.ended(connection, ending)
+                usage.add(connection, [row for row in rows if row["id"] in set(ending)])
             return True
 
         return await self.database.write(work)

@@ -6,6 +6,7 @@ from inferq.config import Settings
 from inferq.media.reference import place_of
 from storage import revision
 from storage.artifacts import ArtifactStore
+from storage.dead import DeadLetters
 from storage.deliveries import Deliveries
 from storage.groups import GroupStore
 from storage.idempotency import Claims
@@ -14,6 +15,7 @@ from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.pauses import PauseStore
 from storage.schedules import ScheduleStore
+from storage.usage import UsageStore
 from storage.waiting import Waiting
 
 
@@ -42,6 +44,11 @@ class Storage:
         return PauseStore(self.ledger.database)
 
     @property
+    def usage(self) -> UsageStore:
+        """What tenants have used."""
+        return UsageStore(self.ledger.database)
+
+    @property
     def waiting(self) -> Waiting:
         """The scheduled jobs of the ledger."""
         return Waiting(self.ledger.database)
@@ -55,6 +62,11 @@ class Storage:
     def schedules(self) -> ScheduleStore:
         """Jobs that come again."""
         return ScheduleStore(self.ledger.database)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The failed jobs of the ledger."""
+        return DeadLetters(self.ledger.database)
 
     async def close(self) -> None:
         await self.media.close()

@@ -26,6 +26,7 @@ UNFINISHED = text("durable AND rank IN (1, 2)")
 OFFLINE = text("NOT in_queue AND rank < 3")
 SCHEDULED = text("rank = 0")
 UNDELIVERED = text("durable AND rank = 3 AND NOT delivered")
+DEAD = text("state = 'failed'")
 
 metadata = MetaData(
     naming_convention={
@@ -93,6 +94,12 @@ jobs = Table(
     Index("ix_jobs_unfinished", "id", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
     Index("ix_jobs_offline", "id", sqlite_where=OFFLINE, postgresql_where=OFFLINE),
     Index("ix_jobs_undelivered", "source", "id", sqlite_where=UNDELIVERED, postgresql_where=UNDELIVERED),
+    # Only failed jobs are in them, so a job that succeeds pays for none. Without the state, which is the same in all,
+    # SQLite would rather take ix_jobs_state_id and sort.
+    Index("ix_jobs_dead", "state", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_model", "model", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_tenant", "tenant", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_code", "error_code", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
 )
 
 offsets = Table(

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api import operations, submission
@@ -14,15 +15,16 @@ from api.auth import Access
 from api.body import read_object
 from api.calls import json_response
 from api.context import caller_of, context_of
+from api.idempotency import REPLAYED, claim_of
 from api.job_filters import PARAMETERS, filters_of, page_of
 from api.job_json import job_json
 from api.routes import Routes
 from api.schemas.groups import GROUP, group_json
-from inferq import errors
+from inferq import errors, webhooks
 from inferq.endpoints import fields
 from inferq.job import JobSpec, is_job_id, new_job_id
-from inferq.webhooks import permitted
 from storage.groups import Group
+from storage.idempotency import mismatch
 from storage.statements import make_cursor
 
 routes = Routes("Groups")
@@ -46,6 +48,7 @@ _THEN = {
     "/groups",
     access=Access.USER,
     summary="Accept a group of jobs",
+    parameters=[operations.IDEMPOTENCY_KEY],
     requestBody=operations.body(fields.object_schema(GROUP), chain={"jobs": [_ASK, _THEN]}),
     responses={
         "202": operations.answer("The group; `Location` says where to ask.", operations.ref("Group")),
@@ -58,6 +61,12 @@ async def create_group(request: Request) -> ASGIApp:
     fields.refuse_unknown(wanted, GROUP)
     fields.verify(wanted, GROUP)
     group_id = new_job_id()
+    claim = claim_of(request, group_id)
+    held = await context_of(request).storage.claims.find(claim) if claim else None
+    if claim and held:
+        if held.digest != claim.digest:
+            raise mismatch()
+        return await _accepted(request, held.job_id, replayed=True)
     specs = await _specs(request, group_id, wanted["jobs"])
     context = context_of(request)
     group = Group(
@@ -65,17 +74,15 @@ async def create_group(request: Request) -> ASGIApp:
         tenant=caller_of(request).tenant,
         total=len(specs),
         created_at=time.time(),
-        webhook=permitted(wanted["webhook"], context.settings, "webhook") if wanted.get("webhook") else None,
         metadata=wanted.get("metadata") or {},
+        webhook=_webhook(request, wanted),
     )
-    await context.gateway.intake.submit_group(group, specs)
+    owner = await context.gateway.intake.submit_group(group, specs, claim=claim)
+    if owner != group_id:
+        return await _accepted(request, owner, replayed=True)
     for spec in specs:
         context.telemetry.job_accepted(spec.model, spec.lane, durable=True)
-    return json_response(
-        await _shown(request, group),
-        status=202,
-        headers={"Location": f"/v1/groups/{group_id}", "Retry-After": "1"},
-    )
+    return await _accepted(request, group_id)
 
 
 @routes.route(
@@ -157,6 +164,22 @@ async def cancel_group(request: Request) -> ASGIApp:
     group = await _find(request)
     await context_of(request).gateway.intake.cancel_group(group.id)
     return json_response(await _shown(request, await _find(request)))
+
+
+async def _accepted(request: Request, group_id: str, *, replayed: bool = False) -> Response:
+    """202 with the group as it is now. Raises NotFound."""
+    group = await context_of(request).storage.groups.get(group_id)
+    if group is None:
+        raise errors.NotFound("There is no such group.")
+    headers = {"Location": f"/v1/groups/{group_id}", "Retry-After": "1"}
+    if replayed:
+        headers[REPLAYED] = "true"
+    return json_response(await _shown(request, group), status=202, headers=headers)
+
+
+def _webhook(request: Request, wanted: dict[str, Any]) -> str | None:
+    url = wanted.get("webhook")
+    return webhooks.permitted(url, context_of(request).settings, "webhook") if url is not None else None
 
 
 async def _specs(request: Request, group_id: str, envelopes: list[dict[str, Any]]) -> list[JobSpec]:

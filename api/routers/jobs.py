@@ -1,9 +1,7 @@
 """Jobs: accept, look, list, cancel, retry, requeue, follow, fetch the result."""
 
 from functools import partial
-from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -12,6 +10,7 @@ from api.auth import Access
 from api.body import parse_object, read_bytes, read_object
 from api.calls import accept, accepted_response, json_response
 from api.context import caller_of, context_of, text_header
+from api.edits import edits_of
 from api.finding import find_job
 from api.idempotency import turn_of
 from api.job_events import EventStream
@@ -23,8 +22,6 @@ from api.routes import Routes
 from api.schemas.jobs import CHANGE, REQUEUE
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, fields
-from inferq.inputs import asks_for_results
-from inferq.job import Job
 from inferq.lanes import bounded, parse_lane
 from inferq.request import ENVELOPE
 
@@ -181,7 +178,7 @@ async def requeue_job(request: Request) -> ASGIApp:
     turn = await turn_of(request, job.id)
     if turn.earlier is not None:
         return accepted_response(turn.earlier, request)
-    edits = await _edits(request, job, wanted)
+    edits = await edits_of(request, job, wanted)
     queued = await context.gateway.intake.requeue(job.id, edits=edits, claim=turn.claim)
     return accepted_response(queued, request)
 
@@ -233,25 +230,3 @@ async def job_result(request: Request) -> ASGIApp:
     raise errors.Conflict(
         f"Job {job.id} is {job.state}; there is no result {'any more' if job.terminal else 'yet'}."
     )
-
-
-async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What `Intake.requeue` takes. The body names its model, so a change of either makes a new body."""
-    context = context_of(request)
-    model = wanted.get("model") or job.spec.model
-    name, _ = context.catalog.for_endpoint(model, ENDPOINTS[job.spec.endpoint])
-    edits: dict[str, Any] = {}
-    body = wanted.get("body")
-    if body is None and name != job.spec.model and job.spec.body:
-        if job.spec.depends_on and asks_for_results(job.spec.body):
-            raise errors.Conflict(f"Job {job.id} was never filled with other jobs' results; give a body too.")
-        body = orjson.loads(job.spec.body)
-    if body is not None:
-        edits = await submission.edited(request, job, name, body)
-    if name != job.spec.model:
-        edits["model"] = name
-    if wanted.get("priority") is not None:
-        edits["lane"] = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
-    if wanted.get("metadata") is not None:
-        edits["metadata"] = wanted["metadata"]
-    return edits

@@ -40,6 +40,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.EngineLoadFailed: 8,
     errors.EngineCrashed: 8,
     errors.EngineTimeout: 8,
+    errors.OutOfMemory: 8,
     errors.StreamBroken: 8,
     errors.Unavailable: 9,
     errors.QueueUnavailable: 9,

@@ -142,7 +142,7 @@ def requeue(
     """
     edits: dict[str, Any] = {"model": model, "priority": priority and parse_lane(priority).value}
     if body:
-        edits["body"] = _parse_body(body)
+        edits["body"] = parse_body(body)
     with Client.from_environment() as client:
         _show_changed(client.requeue(job, {name: value for name, value in edits.items() if value}), json)
 
@@ -164,7 +164,8 @@ def move(
             _show_changed(client.reprioritise(job, lane), json)
 
 
-def _parse_body(text: str) -> Any:
+def parse_body(text: str) -> Any:
+    """JSON, or @FILE with JSON in it. Raises InvalidRequest."""
     try:
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ class Commands(LazyGroup):
         "up": ("inferq.cli.up", "Start everything on this machine and keep it running."),
         "submit": ("inferq.cli.submit", "Send a prompt or a job file, and wait for the answer."),
         "jobs": ("inferq.cli.jobs", "List, show, watch, cancel and retry jobs."),
+        "dead": ("inferq.cli.dead", "Jobs that failed for good: why, run them again, purge them."),
         "groups": ("inferq.cli.groups", "List, show and cancel groups of jobs."),
         "schedules": ("inferq.cli.schedules", "Jobs that come again: list, create, pause, resume, delete."),
         "models": ("inferq.cli.catalogue", "The models: list, show, find those that lie here, pull more."),

@@ -46,8 +46,15 @@ class Processing(Section):
     """Longest wait for a batch to fill."""
     retry_attempts: int = Field(default=3, ge=1, le=100)
     """How often a job is tried before it is failed."""
-    retry_delay: Duration = unbuilt(5.0, f"delayed retry {_LATER}")
-    """Pause before a retry."""
+    retry_delay: Duration = Field(default=5.0, ge=0, le=86400)
+    """Longest pause before the second attempt after a fault that may pass; before each further one twice as long. The
+    pause is drawn between none and that. 0.5 s at most where somebody waits for the answer."""
+    retry_max_delay: Duration = Field(default=300.0, ge=0, le=86400)
+    """Longest pause before any attempt."""
+    breaker_failures: int = Field(default=5, ge=1, le=1000)
+    """Failures of its engine in a row after which a replica takes no job for a while."""
+    breaker_delay: Duration = Field(default=10.0, gt=0, le=300)
+    """How long, and twice as long each time that the job which it then tries fails too, up to 300 s."""
     worker_timeout: Duration = 600.0
     """Longest run of one attempt."""
     drain_timeout: Duration = 20.0

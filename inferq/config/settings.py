@@ -96,6 +96,10 @@ class ModelSettings(Section):
     """Longest time from start to ready."""
     run_timeout: Duration | None = None
     """Longest run of one attempt; unset: processing.worker_timeout."""
+    release_timeout: Duration | None = Field(default=None, gt=0)
+    """How long the engine may go on with a request that was cancelled or ran too long, before it is killed and started
+    again; what else it runs is then run again. Unset: 10s, and 60s for image, video and pull models, whose steps cannot
+    be interrupted."""
     memory: Size | None = None
     """Memory the model needs on its device, until it has been measured."""
     aliases: list[str] = []
@@ -113,6 +117,11 @@ class ModelSettings(Section):
     """Shown to users."""
     options: dict[str, Any] = {}
     """Passed to the engine; `{home}` in a text is INFERQ_HOME."""
+
+    @property
+    def release_bound(self) -> float:
+        """Seconds that the engine may go on with a request that was closed."""
+        return self.release_timeout or (60.0 if self.type in ("image", "video", "pull") else 10.0)
 
 
 class Settings(Section):

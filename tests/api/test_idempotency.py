@@ -346,3 +346,22 @@ async def test_openais_own_retries_attach(stack: Stack, replica: Replica) -> Non
 
 async def sent_again(heads: list[bytes]) -> bool:
     return len(heads) > 1
+
+
+async def test_a_group_is_made_once(stack: Stack) -> None:
+    group = {"jobs": [JOB, JOB]}
+    made = await asyncio.gather(*(stack.post("/v1/groups", group, **KEYED) for _ in range(5)))
+    assert {answer.status_code for answer in made} == {202}
+    assert len({answer.json()["id"] for answer in made}) == 1
+    again = await stack.post("/v1/groups", group, **KEYED)
+    assert (again.json()["id"], again.headers["idempotent-replayed"]) == (made[0].json()["id"], "true")
+    assert await jobs_made(stack) == 2
+    other = await stack.post("/v1/groups", {"jobs": [JOB]}, **KEYED)
+    assert other.status_code == 422
+
+
+async def test_a_job_that_waits_for_its_time_is_made_once(stack: Stack) -> None:
+    later = {**JOB, "run_at": "2030-01-01T00:00:00Z"}
+    made = await asyncio.gather(*(stack.post("/v1/jobs", later, **KEYED) for _ in range(5)))
+    assert {(answer.status_code, answer.json()["state"]) for answer in made} == {(202, "scheduled")}
+    assert await jobs_made(stack) == 1

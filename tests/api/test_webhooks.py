@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from inferq import webhooks
@@ -99,3 +100,24 @@ async def test_a_configured_secret_is_used(tmp_path: Path, redis_url: str, templ
 def test_a_secret_that_is_none_is_refused(tmp_path: Path, secret: str) -> None:
     with pytest.raises(ValueError, match="whsec_"):
         settings_for(tmp_path, "unix:///nowhere", security={"webhook_secret": secret})
+
+
+async def test_the_end_of_a_group_is_told_once(stack: Stack, replica: Replica, settings: Settings) -> None:
+    plain = await stack.post("/v1/groups", {"jobs": [CHAT], "webhook": "http://plain.example/"})
+    assert (plain.status_code, plain.json()["error"]["param"]) == (400, "webhook")
+    group = {"jobs": [{**CHAT, "webhook": URL}, CHAT], "webhook": URL, "metadata": {"a": "b"}}
+    made = (await stack.post("/v1/groups", group, idempotency_key="one")).json()
+    for _ in range(2):
+        await stack.post(f"/v1/groups/{made['id']}/cancel")
+    page = (await stack.get("/v1/webhooks/deliveries")).json()["data"]
+    assert sorted(each["type"] for each in page) == ["group.finished", "job.cancelled"]
+    (told,) = [each for each in page if each["subject"] == made["id"]]
+    found = (await stack.context.storage.deliveries.due(9, 9))[page[::-1].index(told)]
+    message = orjson.loads((await stack.context.storage.deliveries.begin(found, 60)).payload)
+    assert message["data"] == {
+        **message["data"],
+        "id": made["id"],
+        "counts": {"cancelled": 2},
+        "total": 2,
+        "metadata": {"a": "b"},
+    }

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from inferq import errors, inputs
-from inferq.job import Job, JobSpec, JobState, new_job_id
+from inferq.job import Job, JobSpec, JobState
 
-A, B = new_job_id(), new_job_id()
+# Fixed: they are parts of the tests' names, which must be the same in each process that collects them.
+A, B = "0199a7c0-0000-7000-8000-00000000000a", "0199a7c0-0000-7000-8000-00000000000b"
 ANSWER = {"choices": [{"message": {"content": "Hi"}}], "usage": {"n": 3}, "": 1}
 
 

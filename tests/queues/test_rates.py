@@ -2,14 +2,21 @@
 
 import math
 import time
+from pathlib import Path
 
 import pytest
 
 from inferq import errors
+from queues import spending
 from queues.bounds import DAY
 from queues.queue import NO_RATES
+from queues.recorder import Recorder
+from storage import migrate
+from storage.ledger import Ledger
+from storage.usage import UsageStore
 from tests.queues.builders import DONE, PREFIX, Bench, bench, spec
 
+URL = "sqlite:///inferq.db"
 RATE = f"{PREFIX}rate:default"
 
 
@@ -129,3 +136,26 @@ async def test_yesterday_counts_for_the_month_alone(redis_url: str):
         else:
             with pytest.raises(errors.BudgetSpent, match="device seconds of the month"):
                 await b.queue.accept(spec(tenant="month"), "direct")
+
+
+async def test_a_forgetful_redis_gets_what_was_used_back_once(redis_url: str, tmp_path: Path):
+    await migrate.upgrade(URL, tmp_path)
+    ledger = await Ledger.open(URL, tmp_path)
+    async with bench(redis_url, tenants={"*": {"device_seconds_per_day": 4.0}}) as b:
+        recorder = Recorder(b.redis, ledger, b.settings)
+        for _ in range(3):
+            attempt = await b.running()
+            await b.replica().finish(attempt, DONE, claim_next=False)
+        await recorder.run_once(block_ms=1)
+        await b.redis.flushall()
+        attempt = await b.running()
+        await b.replica().finish(attempt, DONE, claim_next=False)
+        await b.accepted()
+        usage = UsageStore(ledger.database)
+        assert await spending.restore(b.redis, PREFIX, usage)
+        assert not await spending.restore(b.redis, PREFIX, usage)
+        day = str(math.floor(time.time() / DAY))
+        assert float(await b.redis.hget(f"{PREFIX}spent:default", day)) == 4.0
+        with pytest.raises(errors.BudgetSpent):
+            await b.queue.accept(spec(), "direct")
+    await ledger.close()

@@ -25,7 +25,6 @@ from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
-from storage.pauses import PauseStore
 from tests.queues.builders import PREFIX, Bench, Server, bench, spec
 
 URL = "sqlite:///inferq.db"
@@ -59,8 +58,8 @@ async def site(redis_url: str, home: Path, **queue) -> AsyncIterator[Site]:
     artifacts = await ArtifactStore.open("artifacts", home)
     async with bench(redis_url, **queue) as b:
         signals = Signals(make_app(b.settings))
-        media, pauses = MediaStore(artifacts, Media()), PauseStore(ledger.database)
-        storage = Storage(ledger, KeyStore(ledger.database), artifacts, media, pauses)
+        media = MediaStore(artifacts, Media())
+        storage = Storage(ledger, KeyStore(ledger.database), artifacts, media)
         intake = Intake(b.queue, storage, signals, b.settings)
         reconciler = Reconciler(b.redis, b.queue, ledger, signals, b.settings)
         yield Site(b, ledger, intake, reconciler, storage, signals)

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from inferq.job import JobState, new_job_id
+from storage.dead import Criteria, DeadLetters, Mark
 from storage.groups import GroupStore
 from storage.ledger import Ledger
 from storage.schedules import ScheduleStore
@@ -11,6 +12,7 @@ from storage.statements import make_cursor
 from storage.waiting import Waiting
 from tests.storage.builders import spec
 
+MARK = Mark(1.0, new_job_id())
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
@@ -25,6 +27,11 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
         (lambda ledger: ledger.unfinished(after="x"), "ix_jobs_unfinished"),
         (lambda ledger: ledger.undelivered("watch:"), "ix_jobs_undelivered"),
         (lambda ledger: ledger.accept(spec(), bound=9), "ix_jobs_offline"),
+        (lambda ledger: dead(ledger).newest(Criteria()), "ix_jobs_dead "),
+        (lambda ledger: dead(ledger).newest(Criteria(), MARK), "ix_jobs_dead "),
+        (lambda ledger: dead(ledger).oldest(Criteria(model="x"), MARK, limit=9), "ix_jobs_dead_model"),
+        (lambda ledger: dead(ledger).newest(Criteria(tenant="x", since=1.0)), "ix_jobs_dead_tenant"),
+        (lambda ledger: dead(ledger).newest(Criteria(code="x")), "ix_jobs_dead_code"),
         (lambda ledger: ledger.counts(), "sqlite_autoindex_jobs_1"),
         (lambda ledger: ledger.spans(0.0), "sqlite_autoindex_jobs_1"),
     ],
@@ -75,3 +82,7 @@ async def test_what_is_asked_each_second_has_its_index(ledger: Ledger, call, ind
 def explain(connection: Connection, statement: str, parameters: object) -> str:
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
     return "; ".join(row[3] for row in rows)
+
+
+def dead(ledger: Ledger) -> DeadLetters:
+    return DeadLetters(ledger.database)

@@ -13,6 +13,12 @@ depends_on = None
 
 _TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 _NEW_TABLES = ("dependencies", "idempotency", "groups", "schedules", "deliveries", "usage", "pauses")
+_DEAD_INDEXES = {
+    "ix_jobs_dead": ["state", "finished_at", "id"],
+    "ix_jobs_dead_model": ["model", "finished_at", "id"],
+    "ix_jobs_dead_tenant": ["tenant", "finished_at", "id"],
+    "ix_jobs_dead_code": ["error_code", "finished_at", "id"],
+}
 _NEW_COLUMNS = ("due_at", "depends_on", "expires_at", "webhook", "group_id", "device_seconds", "served_by")
 
 
@@ -35,6 +41,7 @@ def downgrade() -> None:
         "ix_jobs_scheduled_expiry",
         "ix_jobs_scheduled_tenant",
         "ix_jobs_unfinished",
+        *_DEAD_INDEXES,
     ):
         op.drop_index(index, "jobs")
     for column in _NEW_COLUMNS:
@@ -57,6 +64,8 @@ def _extend_jobs() -> None:
     _partial_index("ix_jobs_due", "jobs", ["due_at"], "rank = 0")
     _partial_index("ix_jobs_scheduled_expiry", "jobs", ["expires_at"], "rank = 0")
     _partial_index("ix_jobs_scheduled_tenant", "jobs", ["tenant"], "rank = 0")
+    for name, columns in _DEAD_INDEXES.items():
+        _partial_index(name, "jobs", columns, "state = 'failed'")
     op.drop_index("ix_jobs_unfinished", "jobs")
     _partial_index("ix_jobs_unfinished", "jobs", ["id"], "durable AND rank IN (1, 2)")
 
