@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx2
 
 from inferq import errors
+from inferq.error_answers import error_of, raise_for
 from inferq.job import TERMINAL, JobState
 
 DEFAULT_URL = "http://127.0.0.1:9000"
@@ -244,7 +245,7 @@ class Client:
             _translated(self.url),
             self._http.stream("POST", f"/v1/{endpoint}", json=request, timeout=timeout) as response,
         ):
-            _raise_for(response)
+            raise_for(response)
             for event in httpx2.EventSource(response):
                 if event.data == "[DONE]":
                     return
@@ -338,7 +339,7 @@ class Client:
             _translated(self.url),
             self._http.stream("GET", path, headers=headers, timeout=60.0) as response,
         ):
-            _raise_for(response)
+            raise_for(response)
             for event in httpx2.EventSource(response):
                 yield Event(event.id, event.event, event.data)
 
@@ -352,7 +353,7 @@ class Client:
     def _send(self, method: str, path: str, body: Any = None, **options: Any) -> httpx2.Response:
         with _translated(self.url):
             response = self._http.request(method, path, json=body, **options)
-            _raise_for(response)
+            raise_for(response)
             return response
 
 
@@ -367,59 +368,6 @@ def _translated(url: str) -> Iterator[None]:
         raise errors.Unavailable(f"{url} gave no answer in time") from error
     except (httpx2.HTTPError, httpx2.SSEError) as error:
         raise errors.Unavailable(f"the connection to {url} broke: {error}") from error
-
-
-def _raise_for(response: httpx2.Response) -> None:
-    if response.status_code < httpx2.codes.BAD_REQUEST:
-        return
-    response.read()
-    try:
-        payload = response.json()
-    except ValueError:
-        payload = {}
-    raise error_of(payload, status=response.status_code, retry_after=response.headers.get("retry-after"))
-
-
-def error_of(payload: Any, *, status: int, retry_after: str | None = None) -> errors.InferqError:
-    """The class for an error object of the API: by its code, else by its status."""
-    error = payload.get("error") if isinstance(payload, dict) else None
-    fields = error if isinstance(error, dict) else {}
-    kind = _BY_CODE.get(str(fields.get("code"))) or _BY_STATUS.get(status, errors.InferqError)
-    try:
-        seconds = float(retry_after) if retry_after else None
-    except ValueError:
-        seconds = None
-    return kind(
-        str(fields.get("message") or f"the server answered {status}"),
-        param=fields.get("param"),
-        retry_after=seconds,
-        status=status,
-    )
-
-
-def _family(kind: type[errors.InferqError]) -> Iterator[type[errors.InferqError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _family(child)
-
-
-_BY_CODE = {kind.code: kind for kind in _family(errors.InferqError)}
-_BY_STATUS: dict[int, type[errors.InferqError]] = {
-    400: errors.InvalidRequest,
-    401: errors.Unauthenticated,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    405: errors.InvalidRequest,
-    408: errors.BodyTooSlow,
-    409: errors.Conflict,
-    413: errors.BodyTooLarge,
-    415: errors.InvalidRequest,
-    422: errors.InvalidRequest,
-    429: errors.AtCapacity,
-    502: errors.EngineError,
-    503: errors.Unavailable,
-    504: errors.EngineTimeout,
-}
 
 
 def _read_line(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from storage import dependents, endings
 from storage.database import Database, exclusive
 from storage.dependents import INPUTS
 from storage.rows import WHOLE, end_values, job_of
-from storage.tables import dependencies, jobs
+from storage.tables import SCHEDULED, dependencies, jobs
 
 EXPIRED = Failure(code="expired", message="the job had not started when its deadline passed", status=504)
 """As `queues/lua` says it of a job that waits in the queue."""
@@ -41,7 +41,7 @@ def begin(connection: Connection, specs: Sequence[JobSpec], *, at_most: int | No
 def _refuse_full(connection: Connection, tenant: str, at_most: int) -> None:
     exclusive(connection, f"scheduled:{tenant}")
     own: Select[Any] = select(literal_column("1").label("one")).select_from(jobs)
-    some = own.where(jobs.c.rank == 0, jobs.c.tenant == tenant).limit(at_most + 1).subquery()
+    some = own.where(SCHEDULED, jobs.c.tenant == tenant).limit(at_most + 1).subquery()
     count = connection.scalar(select(func.count()).select_from(some)) or 0
     if count > at_most:
         raise errors.QueueFull(
@@ -61,7 +61,7 @@ class Waiting:
 
         `patience`: seconds after which those are given up that have no `expires_at`; 0 for never.
         """
-        due = select(jobs.c.id).where(jobs.c.rank == 0, jobs.c.due_at <= now, ~_HELD.exists())
+        due = select(jobs.c.id).where(SCHEDULED, jobs.c.due_at <= now, ~_HELD.exists())
         ids = due.order_by(jobs.c.due_at, jobs.c.id).limit(limit).scalar_subquery()
         queued: dict[str, Any] = {
             "state": JobState.QUEUED.value,
@@ -81,7 +81,7 @@ class Waiting:
 
     async def expire(self, *, now: float, limit: int) -> list[str]:
         """End up to `limit` scheduled jobs whose `expires_at` has passed; their ids."""
-        late = select(jobs.c.id).where(jobs.c.rank == 0, jobs.c.expires_at <= now).limit(limit)
+        late = select(jobs.c.id).where(SCHEDULED, jobs.c.expires_at <= now).limit(limit)
         statement = (
             update(jobs)
             .where(jobs.c.id.in_(late.scalar_subquery()), jobs.c.rank == 0)
@@ -103,7 +103,7 @@ class Waiting:
         left out.
         """
         found = select(jobs.c.id, jobs.c.tenant).where(
-            jobs.c.rank == 0,
+            SCHEDULED,
             jobs.c.due_at <= now,
             _UNFILLED.exists(),
             ~_AWAITING.exists(),

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from inferq.config import Settings
+from inferq.lanes import Lane
+from storage.keys import Role
 from tests.api.releasing import recurred, released
 from tests.api.stack import CHAT, Replica, Stack
 
@@ -74,6 +76,17 @@ async def test_a_run_is_a_job_of_its_tenant(stack: Stack, replica: Replica, sett
         schedule["next_at"],
     )
     assert (await replica.claim()).id == job["id"]
+
+
+async def test_a_run_keeps_to_the_lane_of_the_key(stack: Stack, settings: Settings) -> None:
+    _, stack.keys["low"] = await stack.context.storage.keys.create("low", Role.USER, lane=Lane.LOW)
+    schedule = await made(stack, "low", job={**JOB, "priority": "high"})
+    assert schedule["job"]["priority"] == "low"
+    changed = (await patched(stack, "report", {"job": {**JOB, "priority": 9}}, "low")).json()
+    await come(stack, changed)
+    await recurred(settings, stack.context)
+    jobs = (await stack.get("/v1/jobs?source=schedule:report", "low")).json()["data"]
+    assert [job["lane"] for job in jobs] == ["low"]
 
 
 async def test_missed_runs_come_once_together(stack: Stack, settings: Settings) -> None:

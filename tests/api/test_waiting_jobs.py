@@ -97,6 +97,23 @@ async def test_scheduled_jobs_are_bounded(template: Path, tmp_path: Path, redis_
         await accepted(stack, CHAT)
 
 
+async def test_scheduled_jobs_and_groups_draw_on_the_rates(
+    template: Path, tmp_path: Path, redis_url: str
+) -> None:
+    tenants = {"*": {"requests_per_minute": 2}, "other": {"tokens_per_minute": 300}}
+    settings = settings_for(tmp_path / "home", redis_url, tenants=tenants)
+    later = {**CHAT, "run_at": time.time() + 60}
+    async with serving(settings, template) as stack:
+        await accepted(stack, later)
+        assert (await stack.post("/v1/groups", {"jobs": [later] * 5})).status_code == 202
+        refused = await stack.post("/v1/jobs", later)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        many = {"jobs": [{**later, "max_tokens": 200}] * 2}
+        assert (await stack.post("/v1/groups", many, "other")).status_code == 202
+        assert (await stack.post("/v1/groups", many, "other")).status_code == 429
+        assert len((await stack.get("/v1/groups", "other")).json()["data"]) == 1
+
+
 async def test_jobs_get_the_configured_end(template: Path, tmp_path: Path, redis_url: str) -> None:
     settings = settings_for(
         tmp_path / "home", redis_url, queue={"redis_url": redis_url, "queue_timeout": "1h"}
@@ -164,6 +181,24 @@ async def test_what_is_filled_in_meets_the_limits_of_a_new_request(
         assert told in ended["error"]["message"]
     assert (await job(stack, missing))["error"]["param"] == "messages[0].content"
     assert (await job(stack, after))["error"]["code"] == "dependency_failed"
+
+
+async def test_defaults_are_those_of_the_filled_request(
+    template: Path, tmp_path: Path, redis_url: str
+) -> None:
+    defaults = {"chat/completions": {"max_tokens": 500}}
+    settings = settings_for(tmp_path / "home", redis_url, request_defaults=defaults)
+    replica = Replica(settings)
+    async with serving(settings, template) as stack:
+        first = await accepted(stack, CHAT)
+        await accepted(stack, ask("{{jobs.0.text}}", depends_on=[first]))
+        await replica.answer_one(json.dumps({"text": "word " * 120}).encode())
+        await recorded(settings, stack.context)
+        await released(settings, stack.context)
+        body = json.loads((await replica.claim()).job.spec.body)
+        # A placeholder leaves room for 500 tokens of 1024, the text that came for it does not.
+        assert "max_tokens" not in body
+    await replica.close()
 
 
 async def test_a_file_that_a_job_made_is_the_file_of_the_next(

@@ -3,10 +3,13 @@
 import pytest
 from sqlalchemy import Connection, event
 
-from inferq.job import new_job_id
+from inferq.job import JobState, new_job_id
 from storage.dead import Criteria, DeadLetters, Mark
+from storage.groups import GroupStore
 from storage.ledger import Ledger
+from storage.schedules import ScheduleStore
 from storage.statements import make_cursor
+from storage.waiting import Waiting
 from tests.storage.builders import spec
 
 MARK = Mark(1.0, new_job_id())
@@ -45,6 +48,35 @@ async def test_each_often_run_query_has_its_index(ledger: Ledger, call, index: s
     plan = await ledger.database.read(lambda connection: explain(connection, *selects[-1]))
     assert index in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
+
+
+@pytest.mark.parametrize(
+    ("call", "index"),
+    [
+        (lambda ledger: Waiting(ledger.database).release(now=1.0, limit=9), "ix_jobs_due"),
+        (lambda ledger: Waiting(ledger.database).unfilled(now=1.0, limit=9), "ix_jobs_due"),
+        (lambda ledger: Waiting(ledger.database).expire(now=1.0, limit=9), "ix_jobs_scheduled_expiry"),
+        (lambda ledger: GroupStore(ledger.database).cancel("x"), "ix_jobs_group_id_id"),
+        (lambda ledger: ScheduleStore(ledger.database).due(now=1.0, limit=9), "ix_schedules_next_at"),
+        (
+            lambda ledger: ledger.accept(spec(due_at=1.0), state=JobState.SCHEDULED, most_scheduled=9),
+            "ix_jobs_scheduled_tenant",
+        ),
+    ],
+)
+async def test_what_is_asked_each_second_has_its_index(ledger: Ledger, call, index: str):
+    seen: list[tuple[str, object]] = []
+
+    @event.listens_for(ledger.database._runner.engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        seen.append((statement, parameters))
+
+    await call(ledger)
+    asked = [each for each in seen if each[0].startswith(("SELECT", "UPDATE"))]
+    plans = [
+        await ledger.database.read(lambda connection, each=each: explain(connection, *each)) for each in asked
+    ]
+    assert any(index in plan for plan in plans), plans
 
 
 def explain(connection: Connection, statement: str, parameters: object) -> str:
