@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install up test test-gpu check format bench lock clean
+.PHONY: help install up test test-gpu chaos check format bench lock clean
 
 # Relative on purpose: make cannot handle a checkout whose path has a space in it, a shell can.
 BIN := .venv/bin
@@ -29,6 +29,10 @@ test: ## Run all tests; ARGS="-k name" goes to pytest
 
 test-gpu: ## Run the tests that need an NVIDIA device; PYTHON= has torch, transformers and diffusers
 	@scripts/test-gpu $(ARGS)
+
+chaos: ## Break a whole installation and check its promises; SEED=1, ARGS="--seconds 300 --faults kill-api,cut"
+	@scripts/install-gateway test
+	@scripts/chaos $(if $(SEED),--seed '$(SEED)') $(ARGS)
 
 check: ## Formatting, lint, types and import rules
 	@scripts/install-gateway check

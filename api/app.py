@@ -12,6 +12,7 @@ from api.routers import (
     artifacts,
     audio,
     dead,
+    groups,
     health,
     images,
     jobs,
@@ -20,15 +21,18 @@ from api.routers import (
     nodes,
     pages,
     queues,
+    schedules,
     text,
     vectors,
     video,
+    webhooks,
 )
 from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, dead.routes, artifacts.routes, models.routes, nodes.routes, queues.routes, keys.routes),
+    *(jobs.routes, dead.routes, groups.routes, schedules.routes, artifacts.routes, models.routes),
+    *(nodes.routes, queues.routes, keys.routes, webhooks.routes),
     *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""

@@ -9,6 +9,7 @@ from api import submission
 from api.context import caller_of, context_of
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, Endpoint
+from inferq.inputs import asks_for_results
 from inferq.job import Job
 from inferq.lanes import bounded, parse_lane
 
@@ -33,6 +34,8 @@ async def edits_of(request: Request, job: Job, wanted: dict[str, Any]) -> dict[s
     edits: dict[str, Any] = {}
     body = wanted.get("body")
     if body is None and name != job.spec.model and job.spec.body:
+        if job.spec.depends_on and asks_for_results(job.spec.body):
+            raise errors.Conflict(f"Job {job.id} was never filled with other jobs' results; give a body too.")
         body = orjson.loads(job.spec.body)
     if body is not None:
         edits = await submission.edited(request, job, name, body)

@@ -44,6 +44,10 @@ class JobJson(TypedDict):
     attempt: int
     max_attempts: int
     created_at: float | None
+    due_at: NotRequired[float | None]
+    expires_at: NotRequired[float | None]
+    depends_on: NotRequired[list[str]]
+    group: NotRequired[str | None]
     queued_at: float | None
     started_at: float | None
     finished_at: float | None
@@ -103,7 +107,7 @@ class Client:
     # Jobs
 
     def submit(self, job: Mapping[str, Any]) -> JobJson:
-        """Accept a durable job: `{endpoint?, model, body, priority?, metadata?}`, or a body itself."""
+        """Accept a durable job: `{endpoint?, model, body, priority?, run_at?, ...}`, or a body itself."""
         accepted: JobJson = self._json("POST", "/v1/jobs", job)
         return accepted
 
@@ -201,6 +205,32 @@ class Client:
                 # The server ended the stream early (a restart): ask again, but never in a tight loop.
                 time.sleep(next(pauses, _RECONNECT_SECONDS[-1]))
 
+    # Groups and schedules
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/groups/{quote(group_id)}"))
+
+    def groups(self, *, limit: int = 50, cursor: str = "") -> dict[str, Any]:
+        """One page, newest first."""
+        wanted = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        return dict(self._json("GET", "/v1/groups", params=wanted))
+
+    def cancel_group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/groups/{quote(group_id)}/cancel"))
+
+    def schedules(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/schedules")["data"])
+
+    def create_schedule(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a job come again: `{name, cron, timezone?, job, enabled?}`."""
+        return dict(self._json("POST", "/v1/schedules", wanted))
+
+    def change_schedule(self, schedule: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self._json("PATCH", f"/v1/schedules/{quote(schedule)}", changes))
+
+    def delete_schedule(self, schedule: str) -> None:
+        self._send("DELETE", f"/v1/schedules/{quote(schedule)}")
+
     # Interactive calls
 
     def call(self, endpoint: str, body: Mapping[str, Any], *, timeout: float = 600.0) -> Any:
@@ -283,6 +313,23 @@ class Client:
 
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
+
+    def deliveries(self, **filters: str | None) -> dict[str, Any]:
+        """One page, newest first. `filters`: job, state, limit, cursor."""
+        wanted = {name: value for name, value in filters.items() if value}
+        return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
+
+    def delivery(self, delivery_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
+
+    def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
+
+    def test_webhook(self, url: str) -> dict[str, Any]:
+        return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
+
+    def webhook_secret(self) -> str:
+        return str(self._json("GET", "/v1/webhooks/secret")["secret"])
 
     def _events(self, path: str, after: str) -> Iterator[Event]:
         headers = {"Last-Event-ID": after} if after else {}

@@ -9,9 +9,11 @@
     │   ├── BodyTooSlow
     │   ├── HeadersTooLarge
     │   ├── HeadersTooSlow
+    │   ├── IdempotencyMismatch     the key was used for another request
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
+    │   └── RefusedByHook           a hook does not let the request in
     ├── NotFound
     │   ├── ModelNotFound
     │   └── JobNotFound
@@ -106,6 +108,12 @@ class HeadersTooSlow(InvalidRequest):
     code = "headers_too_slow"
 
 
+class IdempotencyMismatch(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_mismatch"
+
+
 class NotReady(InvalidRequest):
     """The feature is documented but not built in this release."""
 
@@ -122,6 +130,12 @@ class Forbidden(InferqError):
     """This key may not do that."""
 
     code = "permission_denied"
+
+
+class RefusedByHook(Forbidden):
+    """A hook does not let this request in."""
+
+    code = "refused_by_hook"
 
 
 class NotFound(InferqError):

@@ -4,6 +4,7 @@ The scripts decide (`lua/bounds.lua`); this knows the configuration, and which e
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from inferq.job import JobSpec
 from inferq.lanes import Lane
 
 DAY = 86400
+_NO_BOUND = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Rates:
 
     requests: Rate | None = None
     tokens: Rate | None = None
+
+
+NO_RATES = Rates()
 
 
 class Bounds:
@@ -58,6 +63,13 @@ class Bounds:
             *(mine.requests_per_minute or 0, mine.tokens_per_minute or 0, _tokens_of(spec)),
             *(mine.device_seconds_per_day or 0, mine.device_seconds_per_month or 0, _first_of_month()),
         ]
+
+    def of_scheduled(self, specs: Sequence[JobSpec]) -> list[Any]:
+        """The same of jobs that are scheduled together: what is in the queue now does not bound them."""
+        bounds = self.of_job(specs[0])
+        bounds[:5] = [_NO_BOUND] * 5
+        bounds[7] = sum(_tokens_of(spec) for spec in specs)
+        return bounds
 
     def rates(self, tenant: str, told: list[bytes]) -> Rates:
         """The buckets after an accepted job."""
@@ -102,10 +114,11 @@ class Bounds:
 
 
 def _refuse_rate(mine: Tenant, status: str, wait: float) -> NoReturn:
-    most = mine.requests_per_minute if status == "requests" else mine.tokens_per_minute
+    most = (mine.requests_per_minute if status == "requests" else mine.tokens_per_minute) or 0
     raise errors.RateLimited(
         f"this key's bound of {most} {status} per minute is reached; come back in {wait:.1f} s",
         retry_after=max(wait, 0.1),
+        rates=Rates(**{status: Rate(most, 0, wait)}),
     )
 
 

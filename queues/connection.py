@@ -11,8 +11,8 @@ from typing import Any
 import redis
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from inferq import errors
 from inferq.config import Settings
@@ -30,13 +30,18 @@ BLOCK_MS = 2000
 
 
 def connect(settings: Settings, *, connections: int = 32) -> Client:
-    """A client whose commands wait for a free connection (5 s) and are tried twice; mutating calls bear a repeat."""
+    """A client whose commands wait for a free connection (5 s) and are tried again, once, when their connection breaks.
+
+    After an outage each connection of the pool may be such a one. Mutating calls bear a repeat. A time-out is not
+    tried again: whoever waits has waited long enough.
+    """
     timeouts = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
     options: dict[str, Any] = {
         "max_connections": connections,
         "timeout": 5,
         "health_check_interval": 0,
-        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+        # Of redis.asyncio: redis-py's other Retry is taken without a word, and awaits nothing that it could retry.
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 1, (redis.exceptions.ConnectionError,)),
         "client_name": "inferq",
     }
     address = sentinel_of(settings.redis_url)

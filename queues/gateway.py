@@ -5,6 +5,7 @@ import logging
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
@@ -21,13 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue`, `reviver`, `controls`, `replies` and `cache` of one process. Starts with Redis away."""
+    """What one gateway process needs of the queue. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
         self.queue = JobQueue(self._redis, settings)
-        self.intake = Intake(self.queue, storage, self._signals, settings)
+        self.hooks = Hooks(settings.hooks)
+        self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
         self.reviver = Reviver(self.queue, storage, self._signals)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
-from queues.bounds import Bounds, Rates
+from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
@@ -30,7 +30,6 @@ class Capacity(NamedTuple):
 
 
 NOBODY = Capacity(0, 0.0)
-NO_RATES = Rates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,20 @@ class JobQueue:
             )
         self._refuse(spec, status, ahead, told)
         return self._bounds.rates(spec.tenant, told)
+
+    async def charge(self, specs: Sequence[JobSpec]) -> None:
+        """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
+
+        Raises RateLimited, BudgetSpent.
+        """
+        first = specs[0]
+        async with translated():
+            status, ahead, told = await self.scripts(
+                "reserve",
+                *(first.id, first.model, first.tenant, first.lane.value, 0, 0),
+                *self._bounds.of_scheduled(specs),
+            )
+        self._refuse(first, status, ahead, told)
 
     async def accept(
         self,

@@ -7,7 +7,7 @@
 
 import logging
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
 from inferq.lanes import Lane
@@ -54,7 +54,7 @@ class Reconciler:
     async def _put_back(self, job_id: str) -> bool:
         """Queue a job from its row as it is now. Creating is refused where Redis has it after all."""
         row: Job | None = await self._ledger.get(job_id)
-        if row is None or row.terminal:
+        if row is None or row.terminal or row.state is JobState.SCHEDULED:
             return False
         try:
             standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
@@ -64,6 +64,7 @@ class Reconciler:
             return False
         if standing is None:
             return False
+        failpoints.reach("reconciler.restored")
         if standing.bell_wanted:
             self._signals.ring(row.spec.model)
         return True
@@ -75,6 +76,7 @@ class Reconciler:
             for row in await self._ledger.ended_among(live[start : start + PAGE]):
                 current = await self._queue.get(row.id)
                 if current and not current.terminal and current.generation <= row.generation:
+                    failpoints.reach("reconciler.removing")
                     await self._queue.cancel(row.id, CANCELLED, generation=row.generation)
                     removed += 1
         if removed:

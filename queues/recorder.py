@@ -9,7 +9,9 @@ from typing import Any
 
 import redis.exceptions
 
+from inferq import failpoints
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Job, JobState
 from queues import records
 from queues.connection import Client, translated
@@ -27,7 +29,8 @@ ANSWERED_TTL = 60
 
 
 class Recorder:
-    def __init__(self, redis: Client, ledger: Ledger, settings: Settings):
+    def __init__(self, redis: Client, ledger: Ledger, settings: Settings, hooks: Hooks | None = None):
+        self._hooks = hooks
         self._redis = redis
         self._ledger = ledger
         self._prefix = settings.queue.prefix
@@ -75,11 +78,16 @@ class Recorder:
         new = entries[-1][0].decode()
         jobs = await self._jobs(events)
         recorded = [Recorded(_kept_part(job)) for job in jobs]
+        failpoints.reach("recorder.read")
         if not await self._ledger.record(recorded, stream=STREAM, old=old, new=new):
             # Another recorder was here; what it committed is where to go on.
             self._offset = None
             return 0
+        failpoints.reach("recorder.committed")
         self._offset = new
+        if self._hooks:
+            for job in jobs:
+                self._hooks.after_finish(job)
         await self._settle(new, jobs)
         return len(events)
 

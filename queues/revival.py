@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferq import errors
-from inferq.job import TERMINAL, Job
+from inferq.job import TERMINAL, Job, JobState
 from inferq.lanes import Lane
 from queues.queue import JobQueue
 from queues.signals import Signals
@@ -81,6 +81,8 @@ class Reviver:
     async def _queue_again(self, jobs: Sequence[Job]) -> int:
         """Put them into Redis; how many wait in SQL alone because Redis is away."""
         for number, job in enumerate(jobs):
+            if job.state is JobState.SCHEDULED:
+                continue  # it waits for the jobs that it depends on
             try:
                 standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             except errors.QueueUnavailable as error:

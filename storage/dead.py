@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, not_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, not_, select, tuple_
 
 from inferq import errors
 from inferq.causes import pattern_of
 from inferq.job import Job, is_job_id
 from storage import statements
+from storage.again import run_again
 from storage.database import Database
-from storage.rows import BRIEF, WHOLE, job_of, requeued_values
+from storage.rows import BRIEF, WHOLE, job_of
 from storage.tables import DEAD, jobs
 
 LOOKED_AT = 10_000
@@ -208,14 +209,10 @@ def _delivered() -> ColumnElement[bool]:
 
 def _revive(connection: Connection, revival: Revival) -> Job | None:
     job = revival.job
-    values = {**requeued_values(job.generation + 1), **revival.changes, "durable": True, "kept": True}
     unchanged = and_(jobs.c.id == job.id, jobs.c.generation == job.generation, DEAD)
-    row = (
-        connection.execute(update(jobs).where(unchanged).values(**values).returning(*WHOLE))
-        .mappings()
-        .first()
-    )
-    return None if row is None else job_of(row)
+    if connection.scalar(select(jobs.c.id).where(unchanged).with_for_update()) is None:
+        return None
+    return run_again(connection, job, revival.changes, expires_at=None)
 
 
 def _folded(rows: Sequence[Any]) -> list[Cause]:

@@ -9,7 +9,7 @@ import logging
 from enum import Enum, auto
 from pathlib import Path
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import JobSpec
@@ -46,7 +46,7 @@ class Inbox:
         self._folders = folders
         self._settings = settings
         self._catalog = Catalog(settings)
-        self._door = Door(settings, gateway.queue, storage.media)
+        self._door = Door(settings, gateway.queue, storage.media, gateway.hooks)
         self._intake = gateway.intake
         self._ledger = storage.ledger
 
@@ -67,6 +67,7 @@ class Inbox:
                 return Verdict.LATER
             except (errors.InvalidRequest, errors.NotFound) as error:
                 return await self._refuse(name, drop.identity, error)
+        failpoints.reach("inbox.submitted")
         await asyncio.to_thread(
             moves.move_if, path, self._folders.temp / names.underway(job_id, name), drop.identity
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.job import Job, JobState
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
@@ -80,6 +80,7 @@ class Outbox:
             await self._write_result(job, name)
         else:
             await asyncio.to_thread(self._file_failure, job, name)
+        failpoints.reach("outbox.written")
         await self._ledger.mark_delivered(job.id, generation=job.generation)
         log.info("%s: job %s is %s", name, job.id, job.state.value)
 

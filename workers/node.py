@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from inferq import errors, process
+from inferq import errors, failpoints, process
 from inferq.config import Settings
 from inferq.scheduling.placement import Place
 from queues.connection import Client, connect, translated
@@ -174,6 +174,7 @@ class NodeAgent:
                 stderr=output,
                 start_new_session=True,
             )
+        failpoints.reach("node.started")
         self._replicas[place.name] = child
         log.info("started %s (pid %d)", place.name, child.pid)
 

@@ -160,7 +160,8 @@ def _celery(
     draining = threading.Thread(target=lambda: on_loop(service.drain()), daemon=True)
 
     def on_signal(**_: Any) -> None:
-        draining.start()
+        if draining.ident is None:  # a second signal, of somebody in a hurry or of the shim beside the node's
+            draining.start()
 
     worker_shutting_down.connect(on_signal, weak=False)
     worker = app.Worker(

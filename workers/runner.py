@@ -27,8 +27,9 @@ from typing import TypeVar
 
 import aiohttp
 
-from inferq import errors
+from inferq import errors, failpoints
 from inferq.errors import LeaseLost
+from inferq.hooks import Hooks
 from inferq.streams import fold
 from queues import frames
 from queues.attempts import Attempt, Attempts, Finish, Operation, Outcome
@@ -79,7 +80,9 @@ class Runner:
         on_broken: Callable[[], None],
         died: Callable[[object], Awaitable[bool]],
         released: Callable[[str], Awaitable[None]],
+        hooks: Hooks | None = None,
     ):
+        self._hooks = hooks
         self.running: dict[str, Running] = {}
         self.done = 0
         self._attempts = attempts
@@ -104,6 +107,7 @@ class Runner:
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
+        failpoints.reach("runner.claimed")
         self._signals.started(attempt.job)
         # A task of its own: whatever stops this attempt must not reach the slot that goes on to the next job.
         task = asyncio.create_task(self._answer(attempt))
@@ -112,8 +116,10 @@ class Runner:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=running.charge.end())
             # Whoever waits is told at once; the slot's next job waits for the engine.
+            failpoints.reach("runner.answered")
             go_on = _no if running.asked else may_claim
             state, following = await self._finish(attempt, finish, go_on, slot)
+            failpoints.reach("runner.finished")
             self._note_end(running, finish, state)
             if running.asked:
                 await self._released(attempt.id)
@@ -178,6 +184,8 @@ class Runner:
 
     async def _answer(self, attempt: Attempt) -> Finish:
         spec = attempt.job.spec
+        if self._hooks:
+            await self._hooks.before_run(attempt.job)
         async with AsyncExitStack() as held:
             body = await self._patiently(attempt, lambda: held.enter_async_context(self._files.handed(spec)))
             running = self.running[attempt.token]
@@ -291,6 +299,7 @@ class Runner:
         if len(data) <= self._inline and not self._files.answers_files(attempt.job.spec):
             return replace(finish, result=data, result_type=media_type)
         artifact = await self._patiently(attempt, lambda: self._artifacts.put(data, media_type))
+        failpoints.reach("runner.stored")
         return replace(finish, artifact=artifact.sha256, result_type=media_type)
 
     async def _finish(

@@ -16,6 +16,7 @@ from typing import Any
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure
 from inferq.retry import RetryPolicy
 from inferq.scheduling.placement import Place
@@ -86,6 +87,7 @@ class ReplicaService:
             on_broken=self._engine.doubt,
             died=self._engine.died,
             released=self._let_go,
+            hooks=Hooks(settings.hooks),
         )
         self._breaker = self._runner.endings.breaker
         self._release_bound = settings.served[place.model].release_bound

@@ -1,8 +1,8 @@
 """Jobs: accept, look, list, cancel, retry, requeue, follow, fetch the result."""
 
-import orjson
+from functools import partial
+
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api import operations, submission
@@ -10,19 +10,18 @@ from api.auth import Access
 from api.body import parse_object, read_bytes, read_object
 from api.calls import accept, accepted_response, json_response
 from api.context import caller_of, context_of, text_header
-from api.downloads import artifact_response
 from api.edits import edits_of
 from api.finding import find_job
+from api.idempotency import turn_of
 from api.job_events import EventStream
 from api.job_filters import PARAMETERS, filters_of
 from api.job_json import job_json
 from api.links import linker
-from api.pictures import rendered
+from api.results import result_response
 from api.routes import Routes
 from api.schemas.jobs import CHANGE, REQUEUE
 from inferq import errors
-from inferq.endpoints import ENDPOINTS, Answer, fields
-from inferq.job import Job
+from inferq.endpoints import ENDPOINTS, fields
 from inferq.lanes import bounded, parse_lane
 from inferq.request import ENVELOPE
 
@@ -47,13 +46,14 @@ _ACCEPTED = {
         job={"model": "demo-chat", "body": _EXAMPLE, "priority": "low", "metadata": {"from": "docs"}},
         bare={"model": "demo-chat", **_EXAMPLE},
     ),
+    parameters=[operations.IDEMPOTENCY_KEY],
     responses={**_ACCEPTED, **operations.failures(400, 401, 403, 404, 413, 429, 503)},
 )
 async def create_job(request: Request) -> ASGIApp:
     """A durable job: once it is accepted it reaches an end, whatever restarts. An object without `body` is itself the
     request body."""
     envelope = await read_object(request)
-    return await accept(request, await submission.from_envelope(request, envelope))
+    return await accept(request, partial(submission.from_envelope, request, envelope))
 
 
 @routes.route(
@@ -63,18 +63,7 @@ async def create_job(request: Request) -> ASGIApp:
     summary="List jobs",
     parameters=PARAMETERS,
     responses={
-        "200": operations.answer(
-            "One page, newest first, without results.",
-            {
-                "type": "object",
-                "properties": {
-                    "object": {"type": "string", "const": "list"},
-                    "data": {"type": "array", "items": operations.ref("Job")},
-                    "has_more": {"type": "boolean"},
-                    "next_cursor": {"type": ["string", "null"]},
-                },
-            },
-        ),
+        "200": operations.answer("One page, newest first, without results.", operations.page("Job")),
         **operations.failures(400, 401, 403, 503),
     },
 )
@@ -151,7 +140,7 @@ async def cancel_job(request: Request) -> ASGIApp:
     "/jobs/{job_id}/retry",
     access=Access.USER,
     summary="Run a failed job again",
-    parameters=[operations.JOB_ID],
+    parameters=[operations.JOB_ID, operations.IDEMPOTENCY_KEY],
     responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
 )
 async def retry_job(request: Request) -> ASGIApp:
@@ -160,7 +149,9 @@ async def retry_job(request: Request) -> ASGIApp:
     context = context_of(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
     context.catalog.for_endpoint(job.spec.model, ENDPOINTS[job.spec.endpoint])
-    return accepted_response(await context.gateway.intake.requeue(job.id), request)
+    turn = await turn_of(request, job.id)
+    queued = turn.earlier or await context.gateway.intake.requeue(job.id, claim=turn.claim)
+    return accepted_response(queued, request)
 
 
 @routes.route(
@@ -168,7 +159,7 @@ async def retry_job(request: Request) -> ASGIApp:
     "/jobs/{job_id}/requeue",
     access=Access.USER,
     summary="Run a job again with changes",
-    parameters=[operations.JOB_ID],
+    parameters=[operations.JOB_ID, operations.IDEMPOTENCY_KEY],
     requestBody={
         **operations.body(fields.object_schema(REQUEUE), lane={"priority": "high"}),
         "required": False,
@@ -184,8 +175,12 @@ async def requeue_job(request: Request) -> ASGIApp:
     fields.verify(wanted, REQUEUE)
     job = await find_job(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
+    turn = await turn_of(request, job.id)
+    if turn.earlier is not None:
+        return accepted_response(turn.earlier, request)
     edits = await edits_of(request, job, wanted)
-    return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits), request)
+    queued = await context.gateway.intake.requeue(job.id, edits=edits, claim=turn.claim)
+    return accepted_response(queued, request)
 
 
 @routes.route(
@@ -227,22 +222,11 @@ async def follow_job(request: Request) -> ASGIApp:
 async def job_result(request: Request) -> ASGIApp:
     """The bytes themselves, whether the record holds them or the artifact store."""
     job = await find_job(request)
-    if job.result is not None:
-        return await _result_response(request, job)
-    if job.artifact:
-        return await artifact_response(request, job.artifact)
+    response = await result_response(request, job)
+    if response is not None:
+        return response
     if job.error and job.terminal:
         raise errors.Conflict(f"Job {job.id} is {job.state} and has no result: {job.error.message}")
     raise errors.Conflict(
         f"Job {job.id} is {job.state}; there is no result {'any more' if job.terminal else 'yet'}."
     )
-
-
-async def _result_response(request: Request, job: Job) -> Response:
-    """The result as a call of the endpoint itself would have answered."""
-    assert job.result is not None
-    data, spec = job.result, job.spec
-    if spec.endpoint in ENDPOINTS and ENDPOINTS[spec.endpoint].answer is Answer.PICTURES:
-        form = orjson.loads(spec.body).get("response_format") if spec.body else None
-        data = await rendered(data, form, context_of(request).storage.artifacts, linker(request))
-    return Response(data, media_type=job.result_type, headers={"X-Job-Id": job.id})

@@ -1,5 +1,6 @@
 """The sections of `scheduler_config.yaml` other than models: one class per section, each key with its meaning."""
 
+import base64
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -86,10 +87,16 @@ class Queue(Section):
     """The lanes."""
     head_start: dict[Literal["high", "medium", "low"], float] = {"high": 300.0, "medium": 60.0, "low": 0.0}
     """Head start of each lane in device seconds."""
-    queue_timeout: Duration = unbuilt(0.0, f"queue_timeout {_LATER}")
-    """Longest wait in the queue."""
+    max_scheduled_jobs: int = Field(default=10000, ge=1)
+    """Jobs of one tenant that wait for their time or for other jobs; one more is refused with 429."""
+    queue_timeout: Duration = Field(default=0.0, ge=0)
+    """Longest wait in the queue of a job that states no `expires_at`; 0 for no end."""
     lease: Duration = Field(default=15.0, ge=1.0)
     """How long an attempt is trusted without a renewal."""
+
+    def expiry(self, now: float) -> float | None:
+        """When a job is given up that begins to wait now and states no end itself."""
+        return now + self.queue_timeout if self.queue_timeout else None
 
 
 class Api(Section):
@@ -118,6 +125,8 @@ class Api(Section):
     """Where callers reach the gateway, for links in answers; unset: what their request says."""
     link_ttl: Duration = 3600.0
     """How long a link to an artifact opens without a key."""
+    idempotency_ttl: Duration = Field(default=86_400.0, gt=0)
+    """How long an Idempotency-Key stands for its job."""
     wait_timeout: Duration = 600.0
     """Longest wait of an interactive call."""
     ssl_enabled: bool = unbuilt(False, f"TLS {_LATER}; put a TLS proxy in front")
@@ -215,6 +224,17 @@ class Monitoring(Section):
     """Alert channels."""
 
 
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if not text.startswith("whsec_") or not 24 <= size <= 64:
+        raise ValueError("write whsec_ and the base64 of 24 to 64 random bytes")
+    return secret
+
+
 class Security(Section):
     """Keys and encryption."""
 
@@ -239,6 +259,9 @@ class Security(Section):
     link_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     """Signs links to artifacts; unset: made at first use and kept in INFERQ_HOME/links.key. Gateways with different
     homes need the same one."""
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = None
+    """Signs webhooks: `whsec_` and the base64 of 24 to 64 bytes; unset: made at first use and kept in
+    INFERQ_HOME/webhooks.key. Schedulers with different homes need the same one."""
 
 
 class Deployment(Section):
@@ -355,3 +378,27 @@ class Media(Section):
     def most_bytes(self) -> int:
         """The largest sum of the files of one request."""
         return self.max_media_bytes or self.max_upload
+
+
+class HookRules(Section):
+    """Code of installed packages that runs around each job."""
+
+    enabled: list[str] = []
+    """Names of the hooks that run, in this order; none runs unless it is named."""
+    timeout: Duration = Field(default=2.0, gt=0, le=60)
+    """Longest time that anything waits for one of them."""
+
+
+class Webhooks(Section):
+    """Messages about the ends of jobs, to addresses that callers name."""
+
+    allow_http: bool = False
+    """Also send to http:// URLs, where anybody on the way can read along."""
+    allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
+    """Host names, addresses and networks (10.1.0.0/16) that may be private, on any port."""
+    timeout: Duration = Field(default=15.0, gt=0, le=300)
+    """Longest time that a receiver may take to answer."""
+    max_concurrent: int = Field(default=16, ge=1, le=256)
+    """Messages on their way at a time; to one host at most a quarter of them, rounded up."""
+    keep: Duration = Field(default=604_800.0, gt=0)
+    """How long a message that has arrived, or was given up, is still listed."""

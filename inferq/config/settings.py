@@ -16,6 +16,7 @@ from inferq.config.sections import (
     Cache,
     Deployment,
     Directories,
+    HookRules,
     Hub,
     IntelligentRouting,
     Media,
@@ -24,6 +25,7 @@ from inferq.config.sections import (
     Queue,
     Security,
     Storage,
+    Webhooks,
 )
 from inferq.config.tenants import Tenant
 from inferq.config.units import Duration, Size
@@ -147,6 +149,10 @@ class Settings(Section):
     """Answers that are given again."""
     media: Media = Media()
     """Files that callers name."""
+    webhooks: Webhooks = Webhooks()
+    """Messages about the ends of jobs."""
+    hooks: HookRules = HookRules()
+    """Code of installed packages that runs around each job."""
     hub: Hub = Hub()
     """Where models are pulled from."""
     devices: dict[str, DeviceSettings] = {}

@@ -11,20 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    *(
-        "up",
-        "submit",
-        "jobs",
-        "dead",
-        "models",
-        "queues",
-        "status",
-        "keys",
-        "config",
-        "doctor",
-        "demo",
-        "version",
-    ),
+    "up",
+    "submit",
+    "jobs",
+    "dead",
+    "groups",
+    "schedules",
+    "models",
+    "queues",
+    "status",
+    "keys",
+    "webhooks",
+    "config",
+    "doctor",
+    "demo",
+    "version",
 )
 
 

@@ -39,8 +39,10 @@ class Gone(Exception):
 class Stack:
     """Starts, kills and asks its processes. `home` is short-lived and holds their logs."""
 
-    def __init__(self, home: Path, config: dict[str, Any]) -> None:
+    def __init__(self, home: Path, config: dict[str, Any], root: Path = ROOT) -> None:
         self.home = home
+        self.root = root
+        """The source tree that is run."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = home.with_name("config.yaml")
@@ -67,6 +69,15 @@ class Stack:
 
     def boot(self, *components: str) -> None:
         """Bring up everything; returns when the API answers."""
+        self.boot_launcher()
+        self.start("redis")
+        self.init()
+        for component in components or ("scheduler", "api", "node", "watcher"):
+            self.start(component)
+        until(self.answers, "the API answers")
+
+    def boot_launcher(self) -> None:
+        """Start what starts everything else, and ends with this process."""
         lifeline, self._lifeline = os.pipe()
         argv = shim.wrap([sys.executable, str(LAUNCHER)], lifeline_fd=lifeline, grace=3)
         self._launcher = subprocess.Popen(
@@ -74,20 +85,15 @@ class Stack:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=self.root,
             env=self.environ,
             pass_fds=(lifeline,),
         )
         os.close(lifeline)
-        self.start("redis")
-        self.init()
-        for component in components or ("scheduler", "api", "node", "watcher"):
-            self.start(component)
-        until(self.answers, "the API answers")
 
     def init(self) -> None:
         argv = [sys.executable, "-m", "api", "--init"]
-        subprocess.run(argv, cwd=ROOT, env=self.environ, check=True, capture_output=True, timeout=120)
+        subprocess.run(argv, cwd=self.root, env=self.environ, check=True, capture_output=True, timeout=120)
         self.key = (self.home / "admin.key").read_text().strip()
 
     def end(self) -> None:

@@ -1,0 +1,62 @@
+"""``python -m tests.chaos --seed N``: break a whole inferq for a while and see whether it keeps its promises."""
+
+import argparse
+import os
+import random
+import sys
+from pathlib import Path
+
+from tests.chaos import report
+from tests.chaos.faults import FAULTS
+from tests.chaos.points import KINDS, POINTS
+from tests.chaos.session import Finding, Plan, in_folder
+from tests.engines.process import ROOT
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    if arguments.list:
+        for name, kind in KINDS.items():
+            print(f"{name:20} {(kind.__doc__ or '').partition(chr(10))[0]}")
+        return 0
+    seed = arguments.seed or str(random.randrange(10**6))
+    usual = POINTS if arguments.sweep else FAULTS
+    names = arguments.faults.split(",") if arguments.faults else list(usual)
+    unknown = set(names) - set(KINDS)
+    if unknown:
+        print(f"error: no fault {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}", file=sys.stderr)
+        return 2
+    root = Path(arguments.root).resolve()
+    print(f"chaos seed {seed}, {arguments.seconds:.0f} s, {root}", flush=True)
+    plan = Plan(seed, arguments.seconds, names, root, arguments.patience, arguments.sweep)
+
+    def judge(finding: Finding, folder: Path) -> None:
+        print(report.summary(finding))
+        if finding.violations:
+            print(report.failure(finding, seed))
+            print(f"  logs and journals: {folder}")
+
+    finding = in_folder(plan, keep=arguments.keep, judge=judge)
+    print("RED" if finding.violations else f"green: seed {seed}")
+    return 1 if finding.violations else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    found.add_argument("--seed", help="which faults and which work, in which order; default: a new one")
+    found.add_argument("--seconds", type=float, default=90.0, help="how long faults go on")
+    found.add_argument("--faults", help="only these, separated by commas; see --list")
+    found.add_argument(
+        "--sweep", action="store_true", help="each fail point once (or each of --faults), instead of a mix"
+    )
+    found.add_argument("--list", action="store_true", help="list the kinds of faults")
+    found.add_argument("--patience", type=float, default=90.0, help="longest wait for quiet afterwards")
+    found.add_argument("--keep", action="store_true", help="keep the folder with logs and journals")
+    found.add_argument(
+        "--root", default=os.environ.get("INFERQ_CHAOS_ROOT", str(ROOT)), help="the source tree that is run"
+    )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The teeth of the suite: known mistakes, each planted into a copy of the source, each of which has to turn a run red.
+
+``python -m tests.chaos.mutants [name ...]``. A mistake whose text is not found any more is an error: somebody rewrote
+the place, and the mistake has to be planted anew. Without a mistake the same seeds are green.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import report
+from tests.chaos.session import Finding, Plan, in_folder
+from tests.engines.process import ROOT
+
+FOLDERS = ("inferq", "api", "queues", "storage", "workers", "watchers")
+SEEDS = ("1", "2", "3")
+PATIENCE = 20.0
+"""Seconds to wait for quiet: a lost job never comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One mistake, and the faults that make it felt. `rules` are those of which one has to speak."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    rules: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    seconds: float = 15.0
+    sweep: bool = False
+
+
+MUTANTS = [
+    Mutant(
+        "no-reaper",
+        "queues/scheduler.py",
+        'flat = await self._scripts("reap", REAP_LIMIT)',
+        "flat = []",
+        ("no_accepted_job_is_lost",),
+        ("kill-replica",),
+    ),
+    Mutant(
+        "ack-before-commit",
+        "queues/intake.py",
+        '        await self._ledger.accept(spec)\n        failpoints.reach("intake.committed")\n',
+        """
+        async def later() -> None:
+            await __import__("asyncio").sleep(2)
+            await self._ledger.accept(spec)
+
+        self._late = __import__("asyncio").create_task(later())
+""",
+        ("no_accepted_job_is_lost", "accepted_jobs_can_be_found"),
+        ("total-loss",),
+        20.0,
+    ),
+    Mutant(
+        "no-reconcile",
+        "queues/reconciler.py",
+        "return await self._restore(), await self._remove()",
+        "return 0, 0",
+        ("no_accepted_job_is_lost",),
+        ("wipe-redis",),
+    ),
+    Mutant(
+        "cancel-ignored-while-running",
+        "queues/intake.py",
+        "        if job.terminal:\n            return job\n        if job.spec.durable:",
+        "        if job.terminal or job.state is JobState.RUNNING:\n            return job\n"
+        "        if job.spec.durable:",
+        ("a_cancel_is_an_end",),
+    ),
+    Mutant(
+        "offset-before-commit",
+        "queues/recorder.py",
+        "        if not await self._ledger.record(recorded, stream=STREAM, old=old, new=new):",
+        """        await self._ledger.record([], stream=STREAM, old=old, new=new)
+        failpoints.reach("recorder.read")
+        if not await self._ledger.record(recorded, stream=STREAM, old=new, new=new):""",
+        ("no_accepted_job_is_lost",),
+        ("recorder.read",),
+        sweep=True,
+    ),
+    Mutant(
+        "no-token-check",
+        "queues/lua/finish.lua",
+        "job.state == 'running' and job.token == token",
+        "job.state == 'running'",
+        ("results_are_of_the_last_attempt", "redis_fits_together"),
+        ("freeze-replica",),
+        30.0,
+    ),
+    Mutant(
+        "no-lease",
+        "queues/lua/prelude.lua",
+        "if sign > 0 then redis.call('ZADD', P .. 'leases', text(ends), id)",
+        "if sign > 0 then ends = nil",
+        ("redis_fits_together",),
+    ),
+    Mutant(
+        "no-operation-id",
+        "queues/lua/prelude.lua",
+        "local answer = redis.call('GET', P .. 'op:' .. op)",
+        "local answer = false",
+        ("no_attempt_is_spent_for_nothing",),
+        ("cut",),
+        30.0,
+    ),
+    Mutant(
+        "no-virtual-time",
+        "queues/lua/claiming.lua",
+        "text(num(known[3]) + est / (w > 0 and w or 1))",
+        "text(num(known[3]))",
+        ("nobody_stands_in_front",),
+    ),
+]
+
+
+def planted(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the source with the mistake in it. Raises LookupError when its place is not found exactly once."""
+    root = folder / "source"
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    file = root / mutant.file
+    text = file.read_text()
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.name}: its text is {text.count(mutant.old)} times in {mutant.file}")
+    file.write_text(text.replace(mutant.old, mutant.new))
+    return root
+
+
+def catch(mutant: Mutant) -> str | None:
+    """What the first red seed said, or None when all stayed green."""
+    with tempfile.TemporaryDirectory(prefix="iq-mutant-") as name:
+        root = planted(mutant, Path(name))
+        for seed in SEEDS:
+            plan = Plan(seed, mutant.seconds, mutant.faults, root, PATIENCE, mutant.sweep)
+            finding = in_folder(plan, keep=False, judge=_quiet)
+            said = {violation.rule for violation in finding.violations}
+            if said & set(mutant.rules):
+                return f"seed {seed}: {', '.join(sorted(said))}"
+            if said:
+                print(report.failure(finding, seed))
+    return None
+
+
+def _quiet(finding: Finding, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutants", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", help=f"which; all of them when none is named: {', '.join(_names())}"
+    )
+    wanted = parser.parse_args().names or _names()
+    survived = []
+    for mutant in (each for each in MUTANTS if each.name in wanted):
+        began = time.monotonic()
+        print(f"mutant {mutant.name}", flush=True)
+        said = catch(mutant)
+        print(f"mutant {mutant.name}: {said or 'SURVIVED'} ({time.monotonic() - began:.0f} s)", flush=True)
+        if said is None:
+            survived.append(mutant.name)
+    print(f"survived: {', '.join(survived)}" if survived else "all caught")
+    return 1 if survived else 0
+
+
+def _names() -> list[str]:
+    return [mutant.name for mutant in MUTANTS]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

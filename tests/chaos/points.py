@@ -1,0 +1,147 @@
+"""The sweep: at each fail point a process dies between its two steps, and another one has to go on from there.
+
+A point is a fault like the others: its service is started again armed, dies where it was told to, and is started again
+by the supervisor, unarmed. Where a point is reached only in an unusual situation, the fault brings that about.
+"""
+
+import contextlib
+import time
+from typing import ClassVar
+
+import psutil
+
+from tests.chaos.faults import FAULTS, Fault, kill
+from tests.chaos.site import APIS, SCHEDULERS
+
+WAIT = 20.0
+"""Seconds in which a point has to be reached."""
+
+
+class Point(Fault):
+    """Processes die at one place in the code."""
+
+    point: ClassVar[str]
+    services: ClassVar[tuple[str, ...]]
+    nth: ClassVar[int] = 2
+
+    def inject(self) -> str:
+        seen = self._deaths()
+        for service in self.services:
+            self.site.failpoints[service] = f"{self.point}:kill:{self.nth}"
+            kill(self.site, service)
+        self.prepare()
+        deadline = time.monotonic() + WAIT
+        while self._deaths() == seen and time.monotonic() < deadline:
+            time.sleep(0.05)
+        reached = self._deaths() - seen
+        if not reached:
+            self.site.unreached.append(self.point)
+        return f"{'reached' if reached else 'NOT REACHED'} in {', '.join(self.services)}"
+
+    def prepare(self) -> None:
+        """Bring about that the point is reached."""
+
+    def heal(self) -> None:
+        """Those that did not die there are still armed."""
+        for service in self.services:
+            self.site.failpoints.pop(service, None)
+            kill(self.site, service)
+
+    def _deaths(self) -> int:
+        line = f"failpoint {self.point}: kill"
+        return sum(file.read_text(errors="replace").count(line) for file in self.site.all_logs())
+
+
+class _OfApi(Point):
+    services, breaks_calls = APIS, True
+
+
+class _OfScheduler(Point):
+    services = SCHEDULERS
+
+
+class _OfReplica(Point):
+    """The node is armed; its replicas inherit that, so they are replaced at the beginning and at the end."""
+
+    services, breaks_runs, nth = ("node",), True, 3
+
+    def prepare(self) -> None:
+        self._replace()
+
+    def heal(self) -> None:
+        super().heal()
+        self._replace()
+
+    def _replace(self) -> None:
+        for replica in self.site.replicas_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                replica.kill()
+
+
+class Reserved(_OfApi):
+    name = point = "intake.reserved"
+
+
+class Committed(_OfApi):
+    name = point = "intake.committed"
+
+
+class Cancelled(_OfApi):
+    name, point, nth = "intake.cancelled", "intake.cancelled", 1
+
+
+class Requeued(_OfApi):
+    name, point, nth = "intake.requeued", "intake.requeued", 1
+
+
+class RecorderRead(_OfScheduler):
+    name = point = "recorder.read"
+
+
+class RecorderCommitted(_OfScheduler):
+    name = point = "recorder.committed"
+
+
+class Restored(_OfScheduler):
+    """Needs jobs that Redis has forgotten."""
+
+    name, point, nth = "reconciler.restored", "reconciler.restored", 1
+    forgets, breaks_runs, moves_redis = True, True, True
+
+    def prepare(self) -> None:
+        self.site.kill_redis()
+        self.site.replace_redis_data(None)
+        self.site.start("redis")
+
+
+class RunnerClaimed(_OfReplica):
+    name = point = "runner.claimed"
+
+
+class RunnerAnswered(_OfReplica):
+    name = point = "runner.answered"
+
+
+class RunnerFinished(_OfReplica):
+    name = point = "runner.finished"
+
+
+class NodeStarted(_OfReplica):
+    name, point, nth = "node.started", "node.started", 1
+
+
+class Submitted(Point):
+    name, point, services, nth = "inbox.submitted", "inbox.submitted", ("watcher",), 1
+
+
+class Written(Point):
+    name, point, services, nth = "outbox.written", "outbox.written", ("watcher",), 1
+
+
+POINTS: dict[str, type[Point]] = {
+    kind.name: kind
+    for group in (Point, _OfApi, _OfScheduler, _OfReplica)
+    for kind in group.__subclasses__()
+    if "point" in vars(kind)
+}
+KINDS = FAULTS | POINTS

@@ -1,0 +1,247 @@
+"""The installation that is broken and healed: two api processes, two schedulers, a node with three replicas, a watcher,
+and Redis behind a network of the suite's own. Everything is a real process; a supervisor starts again what died.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from tests.chaos import plugin, proxy
+from tests.e2e.stack import LEASE, Stack, arguments_of, free_port
+from tests.e2e.waiting import until
+from tests.engines.process import ROOT
+
+APIS = ("api-1", "api-2")
+SCHEDULERS = ("scheduler-1", "scheduler-2")
+SERVICES = (*SCHEDULERS, *APIS, "node", "watcher")
+LINKS = ("api", "scheduler", "node")
+WIDE, NARROW = "wide", "narrow"
+"""A model with two replicas of four slots, and one with a single slot, where jobs have to wait."""
+MODELS = (WIDE, NARROW)
+TENANTS = ("alice", "bob", "carol")
+MODULES = {"api": "api", "scheduler": "queues", "node": "workers", "watcher": "watchers"}
+RESTART_AFTER = 0.5
+
+
+def configuration() -> dict[str, Any]:
+    sink = {"engine": "sink", "source": "none", "type": "chat", "warm": True, "device": "cpu:0"}
+    return {
+        "queue": {"lease": LEASE, "max_queue_size": 500},
+        "api": {"wait_timeout": 40.0},
+        "processing": {"drain_timeout": 2.0, "worker_timeout": 30.0},
+        "monitoring": {"flower_enabled": False},
+        "models": {WIDE: {**sink, "replicas": 2, "slots": 4}, NARROW: {**sink, "slots": 1}},
+    }
+
+
+class Site(Stack):
+    """`folder` is the suite's: journals, logs and the installation's home lie below it."""
+
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        super().__init__(folder / "home", configuration(), root)
+        self.folder = folder
+        self.journals = folder / "journals"
+        self.journals.mkdir()
+        self.tokens: dict[str, str] = {}
+        self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in APIS}
+        self.url = self.urls[APIS[0]]
+        extra = plugin.install(folder / "plugin")
+        self.environ |= {
+            "PYTHONPATH": f"{extra}{os.pathsep}{root}",
+            "CHAOS_SINK": str(self.journals / "sink.jsonl"),
+        }
+        self.failpoints: dict[str, str] = {}
+        """What the next start of a service is armed with."""
+        self.unreached: list[str] = []
+        """Fail points that were armed in vain."""
+        self.held: set[str] = set()
+        """Services that the supervisor leaves dead."""
+        self._ports: dict[str, str] = {}
+        self._control = folder / "network"
+        self._ending = threading.Event()
+        self._looking = httpx2.Client(timeout=10, verify=False)
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    # Life
+
+    def up(self) -> None:
+        self.boot_launcher()
+        self.start("redis")
+        self.init()
+        self._start_network()
+        for name in SERVICES:
+            self.start(name)
+        for name in APIS:
+            until(lambda name=name: self.is_ready(name), f"{name} is ready")
+        self.tokens = {tenant: self._make_key(tenant) for tenant in TENANTS}
+        until(self.all_ready, "all replicas are ready")
+        self._supervisor.start()
+
+    def down(self) -> list[str]:
+        """End everything; command lines of what was left after that."""
+        self._ending.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
+        self._looking.close()
+        self.end()
+        return [
+            " ".join(arguments_of(process)) for process in psutil.process_iter() if self._is_ours(process)
+        ]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return process.environ().get("INFERQ_HOME") == str(self.home)
+        return False
+
+    def start(self, component: str) -> int:
+        """Start a service; armed when `failpoints` names it, once."""
+        if component == "redis":
+            pid = super().start(component)
+            until(self.redis_answers, "Redis answers")
+            return pid
+        kind = component.partition("-")[0]
+        argv = [sys.executable, "-m", MODULES[kind]]
+        pid = self.launch(["env", *self._variables(component, kind), *argv], component)
+        self.pids[component] = pid
+        return pid
+
+    def _variables(self, component: str, kind: str) -> list[str]:
+        link = {"api": "api", "watcher": "api", "scheduler": "scheduler", "node": "node"}[kind]
+        found = [f"INFERQ__QUEUE__REDIS_URL=redis://127.0.0.1:{self._ports[link]}/0"]
+        if kind == "api":
+            found.append(f"INFERQ__API__PORT={self.urls[component].rpartition(':')[2]}")
+        if component in self.failpoints:
+            found.append(f"INFERQ_FAILPOINTS={self.failpoints.pop(component)}")
+        return found
+
+    def _supervise(self) -> None:
+        """Start again what died, after a pause."""
+        dead_since: dict[str, float] = {}
+        while not self._ending.wait(0.1):
+            for name in SERVICES:
+                if name in self.held or is_alive(self.pids[name]):
+                    dead_since.pop(name, None)
+                elif time.monotonic() - dead_since.setdefault(name, time.monotonic()) >= RESTART_AFTER:
+                    self.start(name)
+
+    def all_logs(self) -> list[Path]:
+        return [*self.logs.glob("*.log"), *(self.home / "logs").glob("*.log*")]
+
+    # Network
+
+    def _start_network(self) -> None:
+        target = str(self.settings.run_dir / "redis.sock")
+        argv = [sys.executable, str(Path(__file__).with_name("proxy.py")), target, str(self._control), *LINKS]
+        self.pids["network"] = self.launch(argv, "network")
+        until(self._control.exists, "the network is there")
+        self._ports = dict(zip(LINKS, self.log("network").split(), strict=True))
+
+    def network(self, link: str, mode: str) -> None:
+        proxy.order(self._control, link, mode)
+
+    # Redis and SQL
+
+    @property
+    def redis_data(self) -> Path:
+        return self.home / "redis"
+
+    def redis_answers(self) -> bool:
+        with self.redis() as client:
+            try:
+                return bool(client.ping())
+            except OSError:
+                return False
+            except Exception as error:  # noqa: BLE001 - loading, or not there yet
+                return not str(error)
+
+    def kill_redis(self) -> None:
+        self.signal("redis", signal.SIGKILL)
+
+    def replace_redis_data(self, copy: Path | None) -> None:
+        """With Redis dead: an older state of its folder, or nothing."""
+        shutil.rmtree(self.redis_data)
+        if copy is None:
+            self.redis_data.mkdir()
+        else:
+            shutil.copytree(copy, self.redis_data)
+
+    def query(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        uri = f"file:{self.home / 'inferq.db'}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(statement, values)]
+
+    # Looking
+
+    def call(self, api: str, tenant: str, timeout: float = 45.0) -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {self.tokens[tenant]}"}
+        # Nothing here is encrypted, and reading all certificates for each client takes longer than a boot.
+        return httpx2.Client(base_url=self.urls[api], headers=headers, timeout=timeout, verify=False)
+
+    def _make_key(self, tenant: str) -> str:
+        answer = self.post("/v1/keys", {"name": tenant, "role": "user", "tenant": tenant})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["key"])
+
+    def is_ready(self, api: str) -> bool:
+        try:
+            return self._looking.get(f"{self.urls[api]}/readyz").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def replica_states(self) -> list[dict[str, Any]]:
+        try:
+            headers = {"Authorization": f"Bearer {self.key}"}
+            answer = self._looking.get(f"{self.url}/v1/running_models", headers=headers)
+        except httpx2.TransportError:
+            return []
+        return list(answer.json()) if answer.status_code == 200 else []
+
+    def all_ready(self) -> bool:
+        """Each api answers, and each replica that should be there is: alive, ready and free to work."""
+        if not all(self.is_ready(name) for name in APIS):
+            return False
+        ready = [
+            each
+            for each in self.replica_states()
+            if each["state"] == "ready" and not each["draining"] and psutil.pid_exists(each["pid"])
+        ]
+        return sorted(each["model"] for each in ready) == [NARROW, WIDE, WIDE]
+
+    def replicas_running(self) -> list[psutil.Process]:
+        return self._found(lambda argv: "--replica" in argv)
+
+    def find_replica(self, rng: random.Random) -> psutil.Process | None:
+        return one_of(self.replicas_running(), rng)
+
+    def find_engine(self, rng: random.Random) -> psutil.Process | None:
+        return one_of(self._found(lambda argv: "--uds" in argv and "--lifeline-fd" not in argv), rng)
+
+    def find_shim(self, rng: random.Random) -> psutil.Process | None:
+        return one_of(self._found(lambda argv: "--uds" in argv and "--lifeline-fd" in argv), rng)
+
+    def _found(self, chosen: Callable[[list[str]], bool]) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if chosen(arguments_of(p)) and self._is_ours(p)]
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def one_of(found: list[psutil.Process], rng: random.Random) -> psutil.Process | None:
+    return rng.choice(sorted(found, key=lambda process: process.pid)) if found else None
