@@ -17,6 +17,7 @@ from api.context import context_of
 from api.edits import edits_of, endpoint_of
 from inferq import errors
 from inferq.config.units import parse_duration
+from inferq.inputs import asks_for_results
 from inferq.job import Job
 from inferq.merge_patch import merged
 from inferq.moment import parse_moment
@@ -147,5 +148,9 @@ async def _revival(request: Request, job: Job, edits: dict[str, Any]) -> Revival
     submission.permit(request, endpoint_of(job))
     wanted = dict(edits)
     if edits.get("body") is not None:
+        if job.spec.depends_on and asks_for_results(job.spec.body):
+            raise errors.Conflict(
+                f"Job {job.id} was never filled with other jobs' results; requeue it by itself, with a whole body."
+            )
         wanted["body"] = merged(orjson.loads(job.spec.body), edits["body"])
     return Revival(job, await edits_of(request, job, wanted))

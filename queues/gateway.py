@@ -30,7 +30,7 @@ class Gateway:
         self.queue = JobQueue(self._redis, settings)
         self.hooks = Hooks(settings.hooks)
         self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
-        self.reviver = Reviver(self.queue, storage, self._signals)
+        self.reviver = Reviver(self.queue, storage, self._signals, settings)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)

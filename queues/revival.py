@@ -5,10 +5,12 @@ reconciler. Who may do that, and what changes about a job, is decided before.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferq import errors
+from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
 from inferq.lanes import Lane
 from queues.queue import JobQueue
@@ -29,7 +31,8 @@ class Revived:
 
 
 class Reviver:
-    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals):
+    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+        self._bounds = settings.queue
         self._queue = queue
         self._dead = storage.dead
         self._signals = signals
@@ -38,12 +41,28 @@ class Reviver:
         """Queue these dead letters again. Raises StoreUnavailable, and nothing is requeued then."""
         refused = await self._full(revivals)
         chosen = [each for each in revivals if each.job.id not in refused]
-        done = await self._dead.requeue(chosen) if chosen else []
-        kept = {job.id for job in done}
-        for each in chosen:
-            if each.job.id not in kept:
-                refused[each.job.id] = errors.Conflict(f"job {each.job.id} is no dead letter any more")
+        done, unfit = await self._begin(chosen) if chosen else ([], {})
+        refused |= unfit
+        for gone in {each.job.id for each in chosen} - {job.id for job in done} - set(unfit):
+            refused[gone] = errors.Conflict(f"job {gone} is no dead letter any more")
         return Revived(done, await self._queue_again(done), refused)
+
+    async def _begin(self, chosen: Sequence[Revival]) -> tuple[list[Job], dict[str, errors.InferqError]]:
+        """Their next generation, in one transaction; one by one when one of them cannot wait again for other jobs."""
+        try:
+            return await self._dead.requeue(chosen, expires_at=self._bounds.expiry(time.time())), {}
+        except errors.StoreUnavailable:
+            raise
+        except errors.InferqError as error:
+            if len(chosen) == 1:
+                return [], {chosen[0].job.id: error}
+        done: list[Job] = []
+        refused: dict[str, errors.InferqError] = {}
+        for each in sorted(chosen, key=lambda revival: revival.job.id):
+            jobs, unfit = await self._begin([each])
+            done += jobs
+            refused |= unfit
+        return done, refused
 
     async def purge(self, criteria: Criteria, *, limit: int) -> list[str]:
         """Delete dead letters from SQL and from Redis; their ids. Raises StoreUnavailable."""

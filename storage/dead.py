@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, no
 from inferq import errors
 from inferq.causes import pattern_of
 from inferq.job import Job, is_job_id
-from storage import statements
+from storage import dependents, statements
 from storage.again import run_again
 from storage.database import Database
 from storage.rows import BRIEF, WHOLE, job_of
@@ -143,7 +143,7 @@ class DeadLetters:
         looked_at = sum(row[3] for row in rows)
         return Causes(_folded(rows)[:limit], min(looked_at, LOOKED_AT), looked_at <= LOOKED_AT)
 
-    async def requeue(self, revivals: Sequence[Revival]) -> list[Job]:
+    async def requeue(self, revivals: Sequence[Revival], *, expires_at: float | None = None) -> list[Job]:
         """Begin the next generation of these jobs, in one transaction; those that were still as they were looked at.
 
         They become durable.
@@ -152,7 +152,9 @@ class DeadLetters:
         def work(connection: Connection) -> list[Job]:
             # By id, so that two that requeue the same jobs lock rows in the same order.
             ordered = sorted(revivals, key=lambda revival: revival.job.id)
-            return [job for revival in ordered if (job := _revive(connection, revival)) is not None]
+            return [
+                job for revival in ordered if (job := _revive(connection, revival, expires_at)) is not None
+            ]
 
         return await self._database.write(work)
 
@@ -163,7 +165,14 @@ class DeadLetters:
         oldest = _chosen((jobs.c.id,), criteria).where(_delivered()).order_by(jobs.c.finished_at, jobs.c.id)
         # Said twice: PostgreSQL looks at a row again that changed while this waited for it.
         gone = delete(jobs).where(jobs.c.id.in_(oldest.limit(limit)), DEAD).returning(jobs.c.id)
-        return await self._database.write(lambda connection: list(connection.scalars(gone)))
+
+        def work(connection: Connection) -> list[str]:
+            ids = list(connection.scalars(gone))
+            for job_id in ids:
+                dependents.forget(connection, job_id)
+            return ids
+
+        return await self._database.write(work)
 
     async def _jobs(self, statement: Select[Any]) -> list[Job]:
         def work(connection: Connection) -> list[Job]:
@@ -207,12 +216,12 @@ def _delivered() -> ColumnElement[bool]:
     return not_(and_(jobs.c.durable, not_(jobs.c.delivered), statements.starts_with(FILES)))
 
 
-def _revive(connection: Connection, revival: Revival) -> Job | None:
+def _revive(connection: Connection, revival: Revival, expires_at: float | None) -> Job | None:
     job = revival.job
     unchanged = and_(jobs.c.id == job.id, jobs.c.generation == job.generation, DEAD)
     if connection.scalar(select(jobs.c.id).where(unchanged).with_for_update()) is None:
         return None
-    return run_again(connection, job, revival.changes, expires_at=None)
+    return run_again(connection, job, revival.changes, expires_at=expires_at)
 
 
 def _folded(rows: Sequence[Any]) -> list[Cause]:

@@ -338,3 +338,38 @@ async def test_only_administrators_purge(stack: Stack, bury: Bury) -> None:
         assert (await stack.post("/v1/dead/purge", {"ids": [job_id]}, who)).status_code == 403
     assert (await stack.post("/v1/dead/requeue", {"ids": [job_id]}, "readonly")).status_code == 403
     assert await dead(stack) == [job_id]
+
+
+async def test_a_job_that_waited_for_another_waits_for_it_again(
+    stack: Stack, bury: Bury, replica: Replica, settings: Settings
+) -> None:
+    first = await stack.submit()
+    text = [{"role": "user", "content": "{{jobs.0.choices.0.message.content}}"}]
+    second = await stack.submit(messages=text, depends_on=[first])
+    await replica.fail(await replica.claim())
+    await recorded(settings, stack.context)
+    assert await dead(stack) == [second, first]
+    refused = await requeue(stack, ids=[second], edits={"body": {"max_tokens": 5}})
+    assert [each["code"] for each in refused["refusals"]] == ["conflict"]
+    answer = await requeue(stack, ids=[first, second])
+    assert (answer["requeued"], answer["refused"], answer["waiting"]) == (2, 0, 0)
+    states = [(await stack.get(f"/v1/jobs/{each}")).json()["state"] for each in (first, second)]
+    assert states == ["queued", "scheduled"]
+    assert (await replica.claim()).id == first
+    assert await replica.attempts.claim() is None
+
+
+async def test_what_it_waited_for_was_purged(
+    stack: Stack, bury: Bury, replica: Replica, settings: Settings
+) -> None:
+    """It stays a dead letter, and does not hold up the others."""
+    good, first = await bury(), await stack.submit()
+    text = [{"role": "user", "content": "{{jobs.0.choices.0.message.content}}"}]
+    second = await stack.submit(messages=text, depends_on=[first])
+    await replica.fail(await replica.claim())
+    await recorded(settings, stack.context)
+    assert (await purge(stack, ids=[first]))["purged"] == 1
+    answer = await requeue(stack, all=True)
+    assert (answer["ids"], [each["id"] for each in answer["refusals"]]) == ([good], [second])
+    assert answer["refusals"][0]["code"] == "job_not_found"
+    assert await dead(stack) == [second]
