@@ -28,7 +28,7 @@ def main() -> int:
         return 2
     root = Path(arguments.root).resolve()
     print(f"chaos seed {seed}, {arguments.seconds:.0f} s, {root}", flush=True)
-    plan = Plan(seed, arguments.seconds, names, root, arguments.patience, arguments.sweep)
+    plan = Plan(seed, arguments.seconds, names, root, arguments.patience, sweep=arguments.sweep)
 
     def judge(finding: Finding, folder: Path) -> None:
         print(report.summary(finding))

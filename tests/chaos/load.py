@@ -48,7 +48,9 @@ class Known:
 class Client(threading.Thread):
     """One caller. The seed decides what it does, not when its answers come."""
 
-    def __init__(self, site: Site, name: str, seed: str, known: Known, stopping: threading.Event) -> None:
+    def __init__(
+        self, site: Site, name: str, seed: str, known: Known, stopping: threading.Event, long: float
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.site = site
         self.rng = random.Random(f"{seed}/{name}")
@@ -56,6 +58,7 @@ class Client(threading.Thread):
         self.operations = Operations(self.journal)
         self.known = known
         self.stopping = stopping
+        self.long = long
         self.defect: BaseException | None = None
         self._count = 0
         self._http = {(api, tenant): site.call(api, tenant) for api in APIS for tenant in TENANTS}
@@ -87,7 +90,7 @@ class Client(threading.Thread):
         hooks = [f"!delay={self.rng.choice((0, 0.05, 0.1, 0.2, 0.5))}"]
         chance = self.rng.random()
         model = WIDE if self.rng.random() < 0.75 else NARROW
-        if chance < 0.08 and model == WIDE:
+        if chance < self.long and model == WIDE:
             hooks = [f"!delay={self.rng.uniform(1.0, 5.0):.1f}"]
         elif chance > 0.995:
             hooks.append("!crash")

@@ -33,6 +33,7 @@ class Mutant:
     rules: tuple[str, ...]
     faults: tuple[str, ...] = ()
     seconds: float = 15.0
+    long: float = 0.08
     sweep: bool = False
 
 
@@ -95,6 +96,7 @@ MUTANTS = [
         ("results_are_of_the_last_attempt", "redis_fits_together"),
         ("freeze-replica",),
         30.0,
+        long=0.6,
     ),
     Mutant(
         "no-lease",
@@ -140,7 +142,7 @@ def catch(mutant: Mutant) -> str | None:
     with tempfile.TemporaryDirectory(prefix="iq-mutant-") as name:
         root = planted(mutant, Path(name))
         for seed in SEEDS:
-            plan = Plan(seed, mutant.seconds, mutant.faults, root, PATIENCE, mutant.sweep)
+            plan = Plan(seed, mutant.seconds, mutant.faults, root, PATIENCE, mutant.long, mutant.sweep)
             finding = in_folder(plan, keep=False, judge=_quiet)
             said = {violation.rule for violation in finding.violations}
             if said & set(mutant.rules):

@@ -14,9 +14,10 @@ from tests.chaos.load import LANES
 from tests.chaos.site import APIS, NARROW, Site
 from tests.e2e.waiting import until
 
-FLOOD = 30
-AHEAD = 8
-"""So many of a flooder's jobs may be started before another tenant's one; its fair place is the second or third."""
+FLOOD = 40
+AHEAD = 15
+"""So many of a flooder's jobs may be begun before another tenant's one, who may still owe for the longest of jobs: by
+the bound of the order, 2 (0.5 + 0.2) device seconds, and what was begun before it came."""
 _WAITING = re.compile(r"^inferq_queue_jobs\{([^}]*)\} ([\d.e+]+)$", re.MULTILINE)
 
 
@@ -43,8 +44,8 @@ class Probe:
         blocker = self._submit("carol", "blocker", "!hang", "high")
         until(lambda: self._begun("blocker"), "the job that hangs has begun", self.patience)
         for number in range(FLOOD):
-            self._submit("alice", f"flood-{number}", "!delay=0.05", LANES[1 + number % 2])
-        self._submit("bob", "single", "!delay=0.05", "medium")
+            self._submit("alice", f"flood-{number}", "!delay=0.2", LANES[1 + number % 2])
+        self._submit("bob", "single", "!delay=0.2", "medium")
         until(self._all_wait, "all wait", self.patience)
         self._compare_metrics()
         op = self.operations.invoke("cancel", job=blocker, tenant="carol")

@@ -38,6 +38,8 @@ class Plan:
     faults: Sequence[str]
     root: Path
     patience: float = 90.0
+    long: float = 0.08
+    """Share of the work for the wide model that takes seconds, longer than many a lease."""
     sweep: bool = False
     """Each of the faults once, however long that takes, instead of a seeded mix for so many seconds."""
 
@@ -66,7 +68,7 @@ def run(plan: Plan, folder: Path) -> Finding:
         booted = time.time() - began
         print(f"  up after {booted:.1f} s: {folder}", flush=True)
         auditor = Auditor(site, stopping)
-        clients = start_load(site, plan.seed, stopping)
+        clients = start_load(site, plan.seed, stopping, plan.long)
         auditor.start()
         stopping.wait(WARM_UP)
         nemesis = Nemesis(site, plan.seed, plan.faults)
@@ -99,10 +101,10 @@ def run(plan: Plan, folder: Path) -> Finding:
     return finding
 
 
-def start_load(site: Site, seed: str, stopping: threading.Event) -> list[threading.Thread]:
+def start_load(site: Site, seed: str, stopping: threading.Event, long: float) -> list[threading.Thread]:
     known = Known()
     clients: list[threading.Thread] = [
-        Client(site, f"client-{number}", seed, known, stopping) for number in range(1, CLIENTS + 1)
+        Client(site, f"client-{number}", seed, known, stopping, long) for number in range(1, CLIENTS + 1)
     ]
     clients.append(Dropper(site, seed, stopping))
     for client in clients:
@@ -113,10 +115,11 @@ def start_load(site: Site, seed: str, stopping: threading.Event) -> list[threadi
 def quiesce(site: Site, patience: float) -> dict[str, list[str]]:
     """Wait until all is ready and nothing is under way; what did not come to rest in time."""
     found: dict[str, list[str]] = {}
+    deadline = time.monotonic() + patience
 
     def wait(look: Callable[[], object], what: str, tell: Callable[[], list[str]]) -> None:
         try:
-            until(look, what, patience)
+            until(look, what, max(deadline - time.monotonic(), 1.0))
         except AssertionError:
             found[f"not within {patience:.0f} s: {what}"] = tell()
 

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,16 +42,22 @@ def started(argv: list[str]) -> "subprocess.Popen[str]":
 
 
 @pytest.fixture
-async def wire(redis_url: str, short_dir: Path) -> AsyncIterator[Wire]:
+def network(redis_url: str, short_dir: Path) -> Iterator[str]:
+    """The address of Redis behind a network that `proxy.order` breaks."""
     control = short_dir / "control"
     argv = [sys.executable, proxy.__file__, redis_url.removeprefix("unix://"), str(control), "api"]
     with started(argv) as process:
         eventually(control.exists, "the network is there", 60)
         assert process.stdout
-        made = Wire(f"redis://127.0.0.1:{int(process.stdout.readline())}/0", control)
-        yield made
-        await made.redis.aclose()
+        yield f"redis://127.0.0.1:{int(process.stdout.readline())}/0"
         process.kill()
+
+
+@pytest.fixture
+async def wire(network: str, short_dir: Path) -> AsyncIterator[Wire]:
+    made = Wire(network, short_dir / "control")
+    yield made
+    await made.redis.aclose()
 
 
 async def test_every_connection_of_the_pool_may_be_broken(wire: Wire) -> None:
