@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from inferq.config.fim import FimTemplate
+from inferq.config.hub import Hub
 from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
@@ -17,7 +18,6 @@ from inferq.config.sections import (
     Deployment,
     Directories,
     HookRules,
-    Hub,
     IntelligentRouting,
     Media,
     Monitoring,
