@@ -203,7 +203,8 @@ def test_journals_become_evidence() -> None:
     evidence = gather(
         [
             {"at": 1.0, "actor": "c", "event": "invoke", "op": "c-1", "kind": "job", "marker": "m"},
-            {"at": 1.5, "actor": "nemesis", "event": "inject", "fault": "kill-api", "number": 1, "what": "api-1"},
+            {"at": 1.5, "actor": "nemesis", "event": "inject", "fault": "kill-api", "number": 1, "what": "api-1"}
+            | {"began": 1.4},
             {"at": 1.6, "actor": "nemesis", "event": "heal", "fault": "kill-api", "number": 1},
             {"at": 2.0, "actor": "c", "event": "ok", "op": "c-1", "job": "j"},
             {"at": 2.1, "actor": "sink", "event": "begin", "run": "r", "job": "j", "marker": "m", "pid": 7}
