@@ -135,7 +135,7 @@ def _ordered(events: list[Event]) -> Evidence:
             case {"event": "heal"}:
                 start = injected.pop(event["number"])
                 found.windows.append(
-                    Window(KINDS[event["fault"]], event["number"], start["at"], event["at"], start["what"])
+                    Window(KINDS[event["fault"]], event["number"], start["began"], event["at"], start["what"])
                 )
             case {"event": "drop"}:
                 found.drops[event["marker"]] = event["at"]

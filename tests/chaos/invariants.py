@@ -360,6 +360,25 @@ def refusals_are_known(evidence: Evidence) -> Iterator[Violation]:
             yield _violation(refusals_are_known, text, op.job, markers=(op.marker,))
 
 
+@rule
+def calls_are_on_record(evidence: Evidence) -> Iterator[Violation]:
+    """A call that was answered, and work that was to be kept, has ended in SQL, except where Redis forgot it before."""
+    cancels = {op.job for op in evidence.of_kind("cancel")}
+    for op in evidence.of_kind("call", "kept"):
+        if op.outcome != "ok":
+            continue
+        row = evidence.rows.get(str(op.job))
+        if row is None:
+            if not evidence.faults("forgets", op.began, op.ended, RECOVERY):
+                yield _violation(calls_are_on_record, f"{op.id}: {op.job} is in no row", op.job)
+        elif op.kind == "call" and row["state"] != "succeeded":
+            text = f"{op.id}: {op.job} was answered and its row says {row['state']}"
+            yield _violation(calls_are_on_record, text, op.job)
+        elif row["state"] == "cancelled" and op.job not in cancels:
+            text = f"{op.id}: {op.job} was to be kept and is cancelled, which nobody asked for"
+            yield _violation(calls_are_on_record, text, op.job)
+
+
 # Files
 
 

@@ -9,6 +9,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.history import Journal
 from tests.chaos.points import KINDS
 from tests.chaos.site import Site
+from tests.e2e.waiting import until
 
 GAP = (1.0, 6.0)
 """Seconds between the end of a fault and the next one."""
@@ -72,9 +73,10 @@ class Nemesis:
             time.sleep(min(step.gap, max(0.0, deadline - time.monotonic())))
 
     def sweep(self) -> None:
-        """Each kind once, by itself, in the given order."""
+        """Each kind once, by itself, in the given order, each in a site that is whole."""
         for name in self._names:
             self.carry_out(Planned((name,), f"{self._seed}/{name}", 0.0))
+            until(self.site.all_ready, f"all is well again after {name}")
 
     def carry_out(self, step: Planned) -> None:
         running: list[_Running] = []
@@ -84,9 +86,10 @@ class Nemesis:
                 self._count += 1
                 one = _Running(fault, self._count)
                 running.append(one)
+                began = time.time()
                 what = fault.inject()
                 one.ends = time.monotonic() + fault.seconds
-                at = self.journal.note("inject", fault=name, number=one.number, what=what)
+                at = self.journal.note("inject", fault=name, number=one.number, what=what, began=began)
                 print(f"  {time.strftime('%H:%M:%S', time.localtime(at))} {name}: {what}", flush=True)
         finally:
             for one in sorted(running, key=lambda one: one.ends):

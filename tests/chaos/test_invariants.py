@@ -72,6 +72,7 @@ def test_an_unknown_outcome_counts_against_nobody() -> None:
     assert broken(history(UNKNOWN, rows=(), runs=())) == set()
 
 
+LEFT = {"text": "r/0", "end": "left"}
 NOT_FOUND = {"status": 404, "code": "job_not_found"}
 STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
 OTHERS = operation("call", told={"text": "r/0 r/1"}, facts={"marker": "n"})
@@ -130,7 +131,7 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("runs_do_not_overlap", history(runs=(run(), run("s", began=102.2, ended=103.0)), rows=(row(generation=1),))),
         ("each_call_is_answered_once", history(operation("job"), OTHERS)),
-        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(how="cancelled", job="x"),), rows=())),
+        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(how="cancelled", job="x"),), rows=(), faults=(fault("lose-redis"),))),
         ("each_call_is_answered_once", history(operation("call", outcome="open", ended=INF), rows=(), runs=())),
         (
             "each_call_is_answered_once",
@@ -159,6 +160,9 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
                 runs=(),
             ),
         ),
+        ("calls_are_on_record", history(operation(**CALL), rows=())),
+        ("calls_are_on_record", history(operation(**CALL), rows=(row(state="failed", durable=0, attempt=1),))),
+        ("calls_are_on_record", history(operation("kept", told=LEFT), rows=(row(state="cancelled", durable=0),))),
         ("each_file_comes_back", history(drops={"f": 100.0})),
         ("each_file_comes_back", history(drops={"f": 100.0}, delivered={"f": ["processed/f", "errors/f"]})),
         ("redis_fits_together", history(wrong=[(100.0, "n:high says 2")])),
@@ -203,7 +207,8 @@ def test_journals_become_evidence() -> None:
     evidence = gather(
         [
             {"at": 1.0, "actor": "c", "event": "invoke", "op": "c-1", "kind": "job", "marker": "m"},
-            {"at": 1.5, "actor": "nemesis", "event": "inject", "fault": "kill-api", "number": 1, "what": "api-1"},
+            {"at": 1.5, "actor": "nemesis", "event": "inject", "fault": "kill-api", "number": 1, "what": "api-1"}
+            | {"began": 1.4},
             {"at": 1.6, "actor": "nemesis", "event": "heal", "fault": "kill-api", "number": 1},
             {"at": 2.0, "actor": "c", "event": "ok", "op": "c-1", "job": "j"},
             {"at": 2.1, "actor": "sink", "event": "begin", "run": "r", "job": "j", "marker": "m", "pid": 7}
