@@ -131,7 +131,15 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("runs_do_not_overlap", history(runs=(run(), run("s", began=102.2, ended=103.0)), rows=(row(generation=1),))),
         ("each_call_is_answered_once", history(operation("job"), OTHERS)),
-        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(how="cancelled", job="x"),), rows=(), faults=(fault("lose-redis"),))),
+        (
+            "each_call_is_answered_once",
+            history(
+                operation(**CALL),
+                runs=(run(how="cancelled", job="x"),),
+                rows=(),
+                faults=(fault("lose-redis"),),
+            ),
+        ),
         ("each_call_is_answered_once", history(operation("call", outcome="open", ended=INF), rows=(), runs=())),
         (
             "each_call_is_answered_once",
