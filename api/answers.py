@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api import errors as wire
 from api import rate_headers, sse
@@ -61,6 +61,8 @@ class Answer(Response):
         self.keep = keep
         self.patience = context.settings.api.wait_timeout
         self.job_header = (b"x-job-id", spec.id.encode())
+        self.chain = bool(context.settings.served[spec.model].fallback)
+        """Another model may answer."""
         self.began = time.perf_counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +70,7 @@ class Answer(Response):
         with self.context.gateway.replies.register(self.spec.id) as waiter:
             await self._submit(scope)
             try:
-                outcome = await self.answer(waiter, receive, send)
+                outcome = await self.answer(waiter, receive, self._named(send))
             except CallerLeft:
                 outcome = "abandoned"
                 self.context.telemetry.departures.inc()
@@ -92,6 +94,27 @@ class Answer(Response):
         if not accepted.created:
             raise AlreadyThere
         gateway.replies.accepted(spec)
+
+    def _named(self, send: Send) -> Send:
+        """With a header that names the model which ran the job, when that was not the one asked for."""
+        if not self.chain:
+            return send
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start" and (server := await self._served_by()):
+                message["headers"] = [*message["headers"], (b"x-served-by", server.encode())]
+            await send(message)
+
+        return named
+
+    async def _served_by(self) -> str | None:
+        if not self.chain:
+            return None
+        try:
+            job = await self.context.gateway.queue.get(self.spec.id)
+        except errors.QueueUnavailable:
+            return None
+        return job.served_by if job else None
 
     async def _abandon(self) -> None:
         """Nobody waits any more. With Redis away the job's lease or its lapsed api ends it."""
@@ -119,7 +142,7 @@ class Answer(Response):
             case FrameKind.RESULT | FrameKind.TYPED:
                 data, media_type = frame.result
                 self.context.telemetry.answer_told(self.spec.model, data, time.perf_counter() - self.began)
-                if self.keep is not None:
+                if self.keep is not None and await self._served_by() is None:
                     await self.keep(data, media_type)
                 if self.shape is not None:
                     data = await self.shape(data)

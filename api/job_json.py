@@ -45,6 +45,8 @@ def job_json(job: Job, link: Link | None = None, *, whole: bool = True) -> dict[
         "eta_seconds": job.eta,
         "progress": job.progress,
         "replica": job.replica,
+        "served_by": job.served_by,
+        "device_seconds": job.device_seconds,
         "error": job.error.as_dict() if job.error else None,
         "artifact": job.artifact,
         "metadata": spec.metadata,

@@ -4,6 +4,7 @@ Every way into the API that makes a job goes through here. It submits nothing.
 """
 
 import asyncio
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -37,7 +38,9 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
     checked = await checked_request(http, endpoint, body)
     kept = _on_disconnect(http) is OnDisconnect.KEEP
     streams = endpoint.streams(checked.body)
-    return checked, _spec(http, checked, kept=kept, stream=streams)
+    spec = _spec(http, checked, kept=kept, stream=streams)
+    # A stream is kept alive; who waits for a whole answer hangs up when its client's patience is over.
+    return checked, spec if streams or kept else replace(spec, expires_at=_deadline(http, spec))
 
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
@@ -108,6 +111,17 @@ async def _admit(
     except errors.AtCapacity as error:
         context.telemetry.job_rejected(checked.model, error.code)
         raise
+
+
+def _deadline(http: HttpRequest, spec: JobSpec) -> float | None:
+    """When nobody waits any more, as OpenAI's clients tell in a header: later the job need not start."""
+    try:
+        patience = float(text_header(http.scope, b"x-stainless-read-timeout") or "inf")
+    except ValueError:
+        patience = math.inf
+    if not 0 < patience < context_of(http).settings.api.wait_timeout:
+        return spec.expires_at
+    return min(time.time() + patience, spec.expires_at or math.inf)
 
 
 def _large(http: HttpRequest) -> bool:

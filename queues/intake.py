@@ -266,5 +266,6 @@ class Intake:
 
     async def _with_standing(self, job: Job) -> Job:
         """A waiting job with its position, and an estimate when its model is served."""
-        standing = await self._queue.standing(job.id, await self._capacities.of(job.spec.model))
+        capacity = await self._capacities.of(job.served_by or job.spec.model)
+        standing = await self._queue.standing(job.id, capacity)
         return replace(job, position=standing.position, eta=standing.eta) if standing else job

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.fallback import Reroute
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
@@ -53,6 +54,7 @@ class JobQueue:
         self.prefix = settings.queue.prefix
         self.scripts = Scripts(redis, settings.queue)
         self._bounds = Bounds(settings)
+        self._chains = {name for name, model in settings.served.items() if model.fallback}
         self._presence = Presence(redis, settings.queue.prefix)
 
     async def ping(self) -> None:
@@ -117,6 +119,7 @@ class JobQueue:
                 *capacity,
                 *self._bounds.of_job(spec),
                 *records.fields_of(spec, reply_to),
+                *(("chain", "1") if spec.model in self._chains else ()),
             )
         if status in (b"exists", b"tomb"):
             return None
@@ -146,6 +149,22 @@ class JobQueue:
         async with translated():
             state = await self.scripts("reorder", job_id, generation, lane.value)
         return str(state.decode())
+
+    async def put_aside(self, limit: int) -> list[Job]:
+        """Jobs that failed and may be given to another model, those that wait longest first."""
+        async with translated():
+            ids = await self.redis.zrange(f"{self.prefix}reroute", 0, limit - 1)
+        found = [await self.get(job_id.decode()) for job_id in ids]
+        return [job for job in found if job is not None]
+
+    async def reroute(self, job: Job, other: Reroute | None) -> tuple[str, bool]:
+        """Give a job that was put aside to another model, or let it fail: its state (`stale`: nothing was done), and
+        whether the other model is to be rung for.
+        """
+        asked = (other.model, other.body, repr(other.units)) if other else ("", b"", "0")
+        async with translated():
+            state, bell = await self.scripts("reroute", job.id, job.generation, *asked)
+        return state.decode(), bool(bell)
 
     async def get(self, job_id: str) -> Job | None:
         """The job as Redis knows it, without its place."""

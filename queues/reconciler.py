@@ -87,7 +87,10 @@ class Reconciler:
         """Ids of all jobs that wait or run in Redis."""
         ids = await self._queue.running()
         async with translated():
-            ids += [member.decode() for member in await self._redis.zrange(f"{self._prefix}later", 0, -1)]
+            for aside in ("later", "reroute"):
+                ids += [
+                    member.decode() for member in await self._redis.zrange(f"{self._prefix}{aside}", 0, -1)
+                ]
             for model in await self._queue.models():
                 # A tenant that is paused has jobs, but no place among those that are served.
                 for field in await self._redis.hkeys(f"{self._prefix}order:{model}"):

@@ -56,7 +56,7 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
 
     spec = JobSpec(
         id=job_id,
-        model=word("model"),
+        model=word("asked") or word("model"),
         endpoint=word("endpoint"),
         body=record.get("body", b""),
         lane=Lane(word("lane", "medium")),
@@ -91,7 +91,7 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         replica=word("replica") or None,
         progress=number("progress"),
         device_seconds=number("used"),
-        served_by=word("served") or None,
+        served_by=word("model") if "asked" in record else None,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from inferq import errors, process
 from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.fallback import Fallbacks
 from inferq.hooks import Hooks
 from queues import layout, remote, spending
 from queues.celery_app import make_app
@@ -53,6 +54,7 @@ class Scheduler:
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
+        self._fallbacks = Fallbacks(settings)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
         self._recurring = Recurring(self._queue, storage, settings, catalog, door)
         self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
@@ -75,6 +77,7 @@ class Scheduler:
             asyncio.create_task(self._forever("recorder", GATHER, self._record)),
             asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
+            asyncio.create_task(self._forever("fallback", DUE_EVERY, self._reroute)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
             asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
@@ -168,6 +171,19 @@ class Scheduler:
                 self._signals.ended(job_id.decode(), "expired")
             elif bell:
                 self._signals.ring(model.decode())
+
+    async def _reroute(self) -> None:
+        """Jobs that their model has failed go to the next one of its chain."""
+        for job in await self._queue.put_aside(DUE_LIMIT):
+            serving = job.served_by or job.spec.model
+            other = await self._fallbacks.reroute(job.spec, serving)
+            state, bell = await self._queue.reroute(job, other)
+            if other and state == "queued":
+                log.warning("job %s goes from %s to %s", job.id, serving, other.model)
+            if state != "stale":
+                self._signals.ended(job.id, state, message=job.error.message if job.error else "")
+            if other and bell:
+                self._signals.ring(other.model)
 
     async def _carry_out(self) -> None:
         """Cancels that were asked for in Flower. A job requeued since is left alone."""

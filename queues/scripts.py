@@ -26,6 +26,7 @@ NAMES = (
     "reap",
     "renew",
     "reorder",
+    "reroute",
     "reserve",
     "settle",
     "standing",

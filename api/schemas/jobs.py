@@ -55,6 +55,11 @@ JOB_SCHEMA: dict[str, Any] = {
         "eta_seconds": {"type": ["number", "null"], "description": "Estimated wait."},
         "progress": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "replica": {"type": ["string", "null"]},
+        "served_by": {
+            "type": ["string", "null"],
+            "description": "The model that runs or ran it, when another one was asked for.",
+        },
+        "device_seconds": {"type": ["number", "null"], "description": "Device time of its attempts so far."},
         "error": {
             "type": ["object", "null"],
             "properties": {

@@ -113,6 +113,8 @@ class ModelSettings(Section):
     """What one request may ask for at most."""
     request_defaults: dict[str, dict[str, Any]] = {}
     """By endpoint, fields that requests leave out; over those of the installation. null: no default."""
+    fallback: list[str] = []
+    """Other models, of the same type, that a job goes to in turn when this one has failed it."""
     description: str = ""
     """Shown to users."""
     options: dict[str, Any] = {}
@@ -182,6 +184,7 @@ class Settings(Section):
                 if alias in seen:
                     raise ValueError(f"models.{name}.aliases: {alias!r} already names model {seen[alias]!r}")
                 seen[alias] = name
+        _check_chains(self.models)
         if self.queue.type == "local" and self.queue.redis_url:
             raise ValueError(
                 "queue.redis_url: queue.type local uses the embedded server; remove one of the two"
@@ -242,3 +245,17 @@ class Settings(Section):
         """A short folder for sockets, one per INFERQ_HOME: socket paths end at 107 bytes, homes may be longer."""
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"inferq-{os.getuid()}" / digest
+
+
+def _check_chains(models: dict[str, ModelSettings]) -> None:
+    """Raise ValueError for a chain that names an unknown model, one of another type, itself, or one model twice."""
+    for name, model in models.items():
+        where = f"models.{name}.fallback"
+        for place, other in enumerate(model.fallback):
+            if other not in models:
+                raise ValueError(f"{where}: there is no model {other!r}")
+            if models[other].type != model.type:
+                kinds = f"{models[other].type}, {name!r} of type {model.type}"
+                raise ValueError(f"{where}: {other!r} is of type {kinds}")
+            if other == name or other in model.fallback[:place]:
+                raise ValueError(f"{where}: {other!r} was tried before it comes again")

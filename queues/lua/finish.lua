@@ -4,6 +4,7 @@
 --          retry                             attempts left: queued again after `delay` seconds, else failed with the
 --                                            given fields
 --          handback                          queued again at once, the attempt is not counted (three times at most)
+-- A job that failed for good and may be given to another model is 'scheduled' until that is done.
 -- frame    reply for the caller, sent only if this call makes the job terminal
 --   -> {state the job is in now or 'stale', {next job as field, value, ...}}
 begin_freeing()
@@ -11,7 +12,7 @@ local op, id, token, outcome, seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], num(
 local before = replayed(op)
 if before then return {before[1], attempt_of(before[2], ARGV[12])} end
 local job = job_fields(id, 'state', 'token', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max',
-  'units', 'reply', 'kept', 'handbacks', 'first', 'expires', 'used')
+  'units', 'reply', 'kept', 'handbacks', 'first', 'expires', 'used', 'chain')
 local state = 'stale'
 if job.state == 'running' and job.token == token then
   local used = {'used', text(num(job.used) + seconds)}
@@ -42,6 +43,8 @@ if job.state == 'running' and job.token == token then
       else
         fail(id, job, 'replica_stopped', 'its replicas stopped before the job could end', 503)
       end
+    elseif state == 'failed' and ARGV[16] == 'error' and put_aside(id, job, ARGV[17]) then
+      state = 'scheduled'
     else
       settle_state(id, job, state, {unpack(ARGV, 16)})
       reply(job.reply, ARGV[7])

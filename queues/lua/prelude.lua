@@ -15,6 +15,7 @@
 --   P held:MODEL          zset    ID -> time at which a reservation lapses
 --   P leases              zset    ID -> time at which the lease ends; exactly the jobs that run
 --   P later               zset    ID -> time at which a scheduled job is queued again
+--   P reroute             zset    ID -> since when a job that failed waits to be given to another model
 --   P expiry              zset    ID -> time at which it is given up if it still waits
 --   P finish              stream  id gen attempt state: what the recorder commits to SQL
 --   P reply:API           stream  b: packed frames for one api process
@@ -215,6 +216,7 @@ end
 local function settle_state(id, job, state, extra)
   end_run(id, job)
   redis.call('ZREM', P .. 'later', id)
+  redis.call('ZREM', P .. 'reroute', id)
   redis.call('ZREM', P .. 'expiry', id)
   local fields = {'state', state, 'finished', text(now())}
   for _, value in ipairs(extra) do fields[#fields + 1] = value end
@@ -224,8 +226,22 @@ local function settle_state(id, job, state, extra)
   tell(job, id, 'done', state)
 end
 
+-- A job whose model has others to fall back to does not fail of what those may not have: it is put aside, with the
+-- failure, until the scheduler has found one. `job` has its fields `chain` and `first`. Whether it was put aside.
+local ELSEWHERE = {engine_crashed = 1, engine_load_failed = 1, internal_error = 1, out_of_memory = 1, replica_lost = 1}
+local function put_aside(id, job, failure)
+  if job.chain ~= '1' or job.first or not ELSEWHERE[cjson.decode(failure).code] then return false end
+  end_run(id, job)
+  redis.call('ZADD', P .. 'reroute', text(now()), id)
+  redis.call('HSET', P .. 'job:' .. id, 'state', 'scheduled', 'error', failure)
+  redis.call('HDEL', P .. 'job:' .. id, 'token', 'replica', 'started', 'progress')
+  tell(job, id, 'state', 'scheduled')
+  return true
+end
+
 local function fail(id, job, code, message, status)
   local failure = cjson.encode({code = code, message = message, status = status, param = cjson.null})
+  if put_aside(id, job, failure) then return end
   settle_state(id, job, 'failed', {'error', failure})
   reply(job.reply, frame(id, 'E', '', failure))
 end

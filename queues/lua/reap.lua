@@ -3,7 +3,7 @@ begin_freeing()
 local answer = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(now()), 'LIMIT', 0, num(ARGV[1]))) do
   local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max', 'reply',
-    'kept', 'first', 'replica', 'expires')
+    'kept', 'first', 'replica', 'expires', 'chain')
   local state = 'gone'
   if job.state ~= 'running' then
     redis.call('ZREM', P .. 'leases', id) -- no job of ours: nothing counted it

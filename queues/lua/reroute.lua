@@ -1,0 +1,27 @@
+-- Gives a job that was put aside to another model, or lets it fail after all.
+-- ARGV id gen model body units; model '': there is none   -> {state the job is in or 'stale', bell wanted}
+begin_freeing()
+local id, model, body, units = ARGV[1], ARGV[3], ARGV[4], num(ARGV[5])
+local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'gen', 'attempt', 'reply', 'kept', 'error', 'expires', 'asked')
+if job.state ~= 'scheduled' or job.gen ~= ARGV[2] or redis.call('ZREM', P .. 'reroute', id) == 0 then return {'stale', 0} end
+-- 1. Nobody else can: the failure is the one that it had.
+if model == '' then
+  settle_state(id, job, 'failed', {})
+  reply(job.reply, frame(id, 'E', '', job.error))
+  return {'failed', 0}
+end
+-- 2. Too late for another one.
+if job.expires and num(job.expires) <= now() then
+  expire(id, job)
+  return {'expired', 0}
+end
+-- 3. A new job of the other model, with fresh attempts.
+local rate = num(redis.call('HGET', order_key(model), 'rate'))
+local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
+redis.call('HDEL', P .. 'job:' .. id, 'error')
+redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'asked', job.asked or job.model, 'body', body,
+  'size', #body, 'units', ARGV[5], 'est', text(est), 'attempt', 0)
+local score = enter(id, model, job.tenant, job.lane, est, #body, nil)
+redis.call('HSET', P .. 'job:' .. id, 'score', text(score))
+tell(job, id, 'state', 'queued')
+return {'queued', summon(model)}

@@ -1,0 +1,85 @@
+"""Callers of a model with others behind it: who answered is told, and a fallback's answer is nobody else's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from inferq.config import Settings
+from inferq.fallback import Fallbacks
+from inferq.job import Failure
+from queues.attempts import Finish, Outcome
+from tests.api.stack import ANSWER, CHAT, CHUNKS, MODELS, Replica, Stack, serving, settings_for, until
+
+CRASHED = Failure(code="out_of_memory", message="too large", status=500)
+
+
+@pytest.fixture
+async def chained(tmp_path: Path, redis_url: str, template: Path) -> AsyncIterator[tuple[Stack, Settings]]:
+    spare = {"engine": "text", "source": "models/spare", "type": "chat"}
+    models = {**MODELS, "spare": spare, "demo-chat": {**MODELS["demo-chat"], "fallback": ["spare"]}}
+    settings = settings_for(tmp_path / "home", redis_url, models=models)
+    async with serving(settings, template) as stack:
+        yield stack, settings
+
+
+async def fall_back(stack: Stack, settings: Settings) -> Replica:
+    """The first model has no memory for the job, the scheduler finds another; a replica of that one."""
+    first, second = Replica(settings), Replica(settings, "spare")
+    attempt = await first.claim()
+    await first.attempts.finish(attempt, Finish(outcome=Outcome.FAILED, failure=CRASHED), claim_next=False)
+    (aside,) = await until(lambda: stack.context.gateway.queue.put_aside(1))
+    other = await Fallbacks(settings).reroute(aside.spec, "demo-chat")
+    assert await stack.context.gateway.queue.reroute(aside, other) == ("queued", True)
+    await first.close()
+    return second
+
+
+async def test_a_caller_is_told_who_answered(chained: tuple[Stack, Settings]) -> None:
+    stack, settings = chained
+    call = asyncio.create_task(stack.post("/v1/chat/completions", CHAT))
+    replica = await fall_back(stack, settings)
+    await replica.result(await replica.claim())
+    answer = await call
+    assert (answer.status_code, answer.content) == (200, ANSWER)
+    assert answer.headers["x-served-by"] == "spare"
+    job = (await stack.get(f"/v1/jobs/{answer.headers['x-job-id']}")).json()
+    assert (job["model"], job["served_by"]) == ("demo-chat", "spare")
+    await replica.close()
+
+
+async def test_a_stream_is_told_too(chained: tuple[Stack, Settings]) -> None:
+    stack, settings = chained
+    call = asyncio.create_task(stack.post("/v1/chat/completions", {**CHAT, "stream": True}))
+    replica = await fall_back(stack, settings)
+    await replica.stream(await replica.claim(), CHUNKS)
+    answer = await call
+    assert answer.headers["x-served-by"] == "spare"
+    assert CHUNKS[1] in answer.content
+    await replica.close()
+
+
+async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tuple[Stack, Settings]) -> None:
+    stack, settings = chained
+    replica = Replica(settings)
+    answer, _ = await asyncio.gather(stack.post("/v1/chat/completions", CHAT), replica.answer_one())
+    assert "x-served-by" not in answer.headers
+    await replica.close()
+
+
+async def test_a_job_need_not_start_when_its_client_has_hung_up(stack: Stack, replica: Replica) -> None:
+    """OpenAI's clients say how long they wait; their streams are kept alive and have no such end."""
+    header = {"X_Stainless_Read_Timeout": "5"}
+    call = asyncio.create_task(stack.post("/v1/chat/completions", CHAT, **header))
+    attempt = await replica.claim()
+    deadline = attempt.job.spec.expires_at
+    assert deadline is not None
+    assert 0 < deadline - attempt.job.spec.created_at < 10
+    await replica.result(attempt)
+    assert (await call).status_code == 200
+    stream = asyncio.create_task(stack.post("/v1/chat/completions", {**CHAT, "stream": True}, **header))
+    attempt = await replica.claim()
+    assert attempt.job.spec.expires_at is None
+    await replica.stream(attempt, CHUNKS)
+    await stream
