@@ -65,6 +65,7 @@ class Scheduler:
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
         self._away = False
+        self._clock: tuple[float, float] | None = None
         self._trusted_at = time.monotonic() + settings.queue.lease
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -153,6 +154,7 @@ class Scheduler:
         await self._recorder.run_once()
 
     async def _reap(self) -> None:
+        await self._watch_clock()
         if time.monotonic() < self._trusted_at:
             return
         async with translated():
@@ -161,6 +163,17 @@ class Scheduler:
             if state != b"gone":
                 log.warning("job %s lost its replica: %s", job_id.decode(), state.decode())
                 self._signals.ended(job_id.decode(), state.decode(), message="the replica was lost")
+
+    async def _watch_clock(self) -> None:
+        """Leases end by Redis' clock. When it jumps ahead, replicas need time to renew by the new one."""
+        async with translated():
+            seconds, micros = await self._redis.time()
+        now, here = seconds + micros / 1e6, time.monotonic()
+        before, self._clock = self._clock, (now, here)
+        lease = self._settings.queue.lease
+        if before and now - before[0] > here - before[1] + lease / 3:
+            log.warning("the clock of Redis went ahead by %.0f s", now - before[0] - (here - before[1]))
+            self._trusted_at = here + lease
 
     async def _due(self) -> None:
         """Pauses before another attempt that are over, and deadlines that have passed."""
