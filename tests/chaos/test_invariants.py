@@ -72,6 +72,7 @@ def test_an_unknown_outcome_counts_against_nobody() -> None:
     assert broken(history(UNKNOWN, rows=(), runs=())) == set()
 
 
+FORGOT = (fault("lose-redis"),)
 LEFT = {"text": "r/0", "end": "left"}
 NOT_FOUND = {"status": 404, "code": "job_not_found"}
 STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
@@ -131,7 +132,7 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("runs_do_not_overlap", history(runs=(run(), run("s", began=102.2, ended=103.0)), rows=(row(generation=1),))),
         ("each_call_is_answered_once", history(operation("job"), OTHERS)),
-        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(how="cancelled", job="x"),), rows=(), faults=(fault("lose-redis"),))),
+        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(job="x"),), rows=(), faults=FORGOT)),
         ("each_call_is_answered_once", history(operation("call", outcome="open", ended=INF), rows=(), runs=())),
         (
             "each_call_is_answered_once",
