@@ -14,14 +14,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import errors as wire
-from api import sse
+from api import rate_headers, sse
 from api.context import Context
 from api.departure import CallerLeft, UntilDeparture
 from inferq import errors
 from inferq.job import Failure, JobSpec, JobState
+from queues.bounds import NO_RATES
 from queues.frames import RESULTS, Frame, FrameKind
 from queues.intake import Accepted
 from queues.replies import Waiter
+from storage.idempotency import Claim
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ Shape = Callable[[bytes], Awaitable[bytes]]
 """Makes of an engine's answer what the caller gets."""
 Keep = Callable[[bytes, str], Awaitable[None]]
 """Is given an engine's good answer and its media type, for others who ask the same."""
+
+
+class AlreadyThere(Exception):
+    """Another call has submitted the same job; this one has no waiter in it."""
 
 
 class Answer(Response):
@@ -60,7 +66,7 @@ class Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome = "failed"
         with self.context.gateway.replies.register(self.spec.id) as waiter:
-            await self._submit()
+            await self._submit(scope)
             try:
                 outcome = await self.answer(waiter, receive, send)
             except CallerLeft:
@@ -80,9 +86,11 @@ class Answer(Response):
         """Send the answer; the outcome as a word for the metrics."""
         raise NotImplementedError
 
-    async def _submit(self) -> None:
+    async def _submit(self, scope: Scope) -> None:
         spec, gateway = self.spec, self.context.gateway
-        await submit(self.context, spec, weight=self.weight, reply_to=gateway.replies.name)
+        accepted = await submit(self.context, spec, scope, weight=self.weight, reply_to=gateway.replies.name)
+        if not accepted.created:
+            raise AlreadyThere
         gateway.replies.accepted(spec)
 
     async def _abandon(self) -> None:
@@ -254,12 +262,24 @@ def failure_of(frame: Frame) -> Failure:
     return Failure(code=value["code"], message=value["message"], status=value["status"], param=value["param"])
 
 
-async def submit(context: Context, spec: JobSpec, *, weight: float, reply_to: str | None = None) -> Accepted:
-    """Hand a job to the queue and count what became of it."""
+async def submit(
+    context: Context,
+    spec: JobSpec,
+    scope: Scope,
+    *,
+    weight: float,
+    reply_to: str | None = None,
+    claim: Claim | None = None,
+) -> Accepted:
+    """Hand a job to the queue, count what became of it, and note in the request's scope what its tenant has left."""
     try:
-        accepted = await context.gateway.intake.submit(spec, reply_to=reply_to, weight=weight)
+        accepted = await context.gateway.intake.submit(spec, reply_to=reply_to, weight=weight, claim=claim)
     except (errors.AtCapacity, errors.Unavailable) as error:
         context.telemetry.job_rejected(spec.model, error.code)
+        rate_headers.note(scope, error.details.get("rates", NO_RATES))
         raise
+    rate_headers.note(scope, accepted.rates)
+    if not accepted.created:
+        return accepted
     context.telemetry.job_accepted(spec.model, spec.lane, durable=spec.durable)
     return accepted

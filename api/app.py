@@ -11,6 +11,8 @@ from api.proxy import ProxyMode
 from api.routers import (
     artifacts,
     audio,
+    dead,
+    groups,
     health,
     images,
     jobs,
@@ -18,15 +20,20 @@ from api.routers import (
     models,
     nodes,
     pages,
+    queues,
+    schedules,
     text,
     vectors,
     video,
+    webhooks,
 )
 from api.routes import refuse_undeclared
 
 ROUTERS = (
     *(text.routes, vectors.routes, vectors.elsewhere, images.routes, audio.routes, video.routes),
-    *(jobs.routes, artifacts.routes, models.routes, nodes.routes, keys.routes, health.routes, pages.routes),
+    *(jobs.routes, dead.routes, groups.routes, schedules.routes, artifacts.routes, models.routes),
+    *(nodes.routes, queues.routes, keys.routes, webhooks.routes),
+    *(health.routes, pages.routes),
 )
 """In the order in which paths are matched: the busy ones first."""
 

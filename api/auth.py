@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from inferq import errors
+from inferq.lanes import Lane
 from storage.keys import ApiKey
 
 FRESH = 10.0
@@ -44,6 +45,8 @@ class Caller:
     access: Access
     tenant: str
     weight: float
+    lane: Lane = Lane.HIGH
+    """The highest that its jobs may use."""
 
     @property
     def sees_all(self) -> bool:
@@ -114,7 +117,7 @@ class KeyCache:
             self._good.pop(digest, None)
             _remember(self._unknown, digest, now)
             return None
-        caller = Caller(found.id, found.name, Access[found.role.name], found.tenant, found.weight)
+        caller = Caller(found.id, found.name, Access[found.role.name], found.tenant, found.weight, found.lane)
         self._unknown.pop(digest, None)
         _remember(self._good, digest, (now, caller))
         return caller

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from api.context import context_of, headers_of
 from api.departure import CallerLeft
+from api.fingerprint import fingerprint_of
 from inferq import errors
 
 SILENCE = 30.0
@@ -34,7 +35,11 @@ async def read_bytes(request: Request, limit: int) -> bytes:
     parts: list[bytes] = []
     while body.more:
         parts.append(await body.next())
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    raw = parts[0] if len(parts) == 1 else b"".join(parts)
+    fingerprint = fingerprint_of(request)
+    if fingerprint is not None:
+        fingerprint.add(raw)
+    return raw
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

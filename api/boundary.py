@@ -35,12 +35,15 @@ class Boundary:
         request_id = _request_id(headers_of(scope))
         started = time.perf_counter()
         status = CALLER_LEFT
+        told: list[tuple[bytes, bytes]] = []
+        # A list, so that it stays one through every copy of the scope.
+        scope["told"] = told
 
         async def tagged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *told, (b"x-request-id", request_id)]
             await send(message)
 
         self._telemetry.in_progress.inc()

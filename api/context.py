@@ -46,7 +46,7 @@ class Context:
             keys=KeyCache(storage.keys.find),
             telemetry=telemetry,
             link_secret=load_secret(settings.home, secret.get_secret_value() if secret else None),
-            door=Door(settings, gateway.queue, storage.media),
+            door=Door(settings, gateway.queue, storage.media, gateway.hooks),
         )
 
     @property

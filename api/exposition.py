@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
 from api.context import Context
 from api.fleet import PATIENCE, Fleet, Part, read_fleet, read_parts
@@ -67,7 +67,14 @@ def _queues(fleet: Fleet) -> Iterator[Metric]:
                 size.add_metric([model], count)
             else:
                 waiting.add_metric([model, lane], count)
-    yield from (waiting, size)
+    ratio = HistogramMetricFamily(
+        "inferq_eta_ratio",
+        "Waits as they came out, divided by what was promised at first.",
+        labels=("model",),
+    )
+    for model, promised in (fleet.promises or {}).items():
+        ratio.add_metric([model], list(promised.ratios.items()), promised.sum)
+    yield from (waiting, size, ratio)
 
 
 def _jobs(counts: Counts) -> Iterator[Metric]:
@@ -88,17 +95,21 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
         "jobs_done": _gauge("replica_jobs_done", "Jobs ended since the replica started.", labels),
         "restarts": _gauge("replica_restarts", "Engine starts after the first.", labels),
     }
+    circuit = _gauge(
+        "replica_circuit_open", "1 while a replica takes no job because its engine keeps failing.", labels
+    )
     states: dict[tuple[str, str, str], int] = {}
     for replica in fleet.replicas or []:
         key = (replica.model, replica.device, replica.state)
         states[key] = states.get(key, 0) + 1
+        circuit.add_metric([replica.name, replica.model], replica.circuit != "closed")
         for field, family in families.items():
             value = getattr(replica, field)
             if value is not None:
                 family.add_metric([replica.name, replica.model], value)
     for key, number in states.items():
         count.add_metric(key, number)
-    yield from (count, *families.values())
+    yield from (count, circuit, *families.values())
 
 
 def _devices(fleet: Fleet) -> Iterator[Metric]:

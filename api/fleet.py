@@ -13,6 +13,7 @@ from inferq import errors
 from inferq.config import ModelSettings
 from inferq.config.settings import PULL_MODEL
 from inferq.lanes import Lane
+from queues.overview import Promises, promises
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Fleet:
     nodes: list[NodeInfo] | None
     depths: dict[str, dict[str, int]] | None
     learnt: dict[str, Learnt] | None = None
+    promises: dict[str, Promises] | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -89,6 +91,7 @@ async def read_fleet(context: Context) -> Fleet:
             read_or_none(queue.nodes()),
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
+            read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
         )
     )
 

@@ -4,6 +4,7 @@ Nothing is kept on disk or held whole: the endpoint's `on_file` takes a file's b
 bounded: the body (`api.body`), the number of parts, their headers, the text in all fields. Knows no endpoint.
 """
 
+import hashlib
 import logging
 import math
 import re
@@ -21,6 +22,7 @@ from starlette.requests import Request
 
 from api.body import Body
 from api.context import text_header
+from api.fingerprint import Fingerprint, fingerprint_of
 from inferq import errors
 from inferq.endpoints.fields import ARRAY, BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, Table
 
@@ -87,7 +89,7 @@ async def read_form(
     await body.start()
     form = _Form(table)
     try:
-        parts = _Parts(body, _boundary(request), MOST_FIELDS + most_files)
+        parts = _Parts(body, _boundary(request), MOST_FIELDS + most_files, fingerprint_of(request))
         while (headers := await parts.next()) is not None:
             await _take(headers, parts, form, files, on_file)
         while body.more:
@@ -123,12 +125,14 @@ class _Mark(Enum):
 class _Parts:
     """The parts of a form, one after the other, parsed as the body arrives."""
 
-    def __init__(self, body: Body, boundary: bytes, most: int) -> None:
+    def __init__(self, body: Body, boundary: bytes, most: int, fingerprint: Fingerprint | None) -> None:
         self._body = body
+        self._fingerprint = fingerprint
         self._most = most
         self._events: deque[dict[bytes, bytes] | bytes | _Mark] = deque()
         self._inside = False
         self._count = 0
+        self._part = hashlib.sha256()
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
         callbacks: MultipartCallbacks = {
@@ -171,7 +175,21 @@ class _Parts:
                 self._parser.write(piece)
             except FormParserError as error:
                 raise _malformed(error) from error
-        return self._events.popleft()
+        event = self._events.popleft()
+        if self._fingerprint is not None:
+            self._note(event, self._fingerprint)
+        return event
+
+    def _note(self, event: dict[bytes, bytes] | bytes | _Mark, fingerprint: Fingerprint) -> None:
+        """Each part by itself: a form that is sent again has another boundary and comes in other pieces."""
+        if isinstance(event, bytes):
+            self._part.update(event)
+        elif isinstance(event, dict):
+            self._part = hashlib.sha256()
+            for header in sorted(event.items()):
+                fingerprint.add(*header)
+        else:
+            fingerprint.add(self._part.digest())
 
     def _begin(self) -> None:
         self._count += 1

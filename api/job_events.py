@@ -1,6 +1,7 @@
 """`GET /v1/jobs/{id}/events`: a job's events as a resumable stream of server-sent events."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -12,12 +13,14 @@ from api import sse
 from api.context import Context
 from api.departure import CallerLeft, UntilDeparture
 from inferq import errors
-from inferq.job import Job
+from inferq.job import Job, JobState
 
 Event = tuple[str, str, bytes]
 
 _BEGINNING = "0-0"
 _EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
+_LOOK = 1.0
+"""Seconds between two looks whether a scheduled job is queued."""
 _REPLAY = 0.2
 """Seconds in which Redis must have said what it still has of a job that has ended."""
 
@@ -35,9 +38,22 @@ class EventStream(Response):
         await send(sse.start((b"x-job-id", self._job.id.encode())))
         try:
             async with UntilDeparture(receive):
+                await self._until_queued(send)
                 await self._pass_on(send)
         except CallerLeft:
             return
+
+    async def _until_queued(self, send: Send) -> None:
+        """A job that waits for its time or for others has no events yet: its reader is kept until it has."""
+        context, loop = self._context, asyncio.get_running_loop()
+        told = loop.time()
+        while _waits(self._job) and not context.stopping.is_set():
+            await asyncio.sleep(_LOOK)
+            with contextlib.suppress(errors.Unavailable):
+                self._job = await context.gateway.intake.find(self._job.id)
+            if loop.time() - told >= sse.KEEP_ALIVE:
+                told = loop.time()
+                await send(sse.part(sse.comment(str(self._job.state))))
 
     async def _pass_on(self, send: Send) -> None:
         events = self._context.gateway.queue.events(self._job.id, self._after)
@@ -64,6 +80,11 @@ class EventStream(Response):
             job = self._job
         last = render(self._after, "done", job.state.encode()) if job.terminal else b""
         await send(sse.part(last, more=False))
+
+
+def _waits(job: Job) -> bool:
+    """Whether it is in SQL alone; the pause before another attempt is in Redis."""
+    return job.state is JobState.SCHEDULED and job.attempt == 0
 
 
 def render(event_id: str, name: str, data: bytes) -> bytes:

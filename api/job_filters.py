@@ -68,6 +68,22 @@ PARAMETERS = [
 ]
 
 
+def page_of(request: Request) -> dict[str, Any]:
+    """`cursor` and `limit` alone, for lists without filters."""
+    found: dict[str, Any] = {"limit": _PAGE}
+    for name, text in request.query_params.items():
+        if name not in ("cursor", "limit"):
+            raise errors.InvalidRequest(f"Unknown filter '{name}'. Legal here: cursor, limit.", param=name)
+        if text:
+            found[name] = _READERS[name](name, text)
+    return found
+
+
+def page_size(text: str | None) -> int:
+    """How many entries a page of a list has. Raises InvalidRequest."""
+    return _limit("limit", text) if text else _PAGE
+
+
 def filters_of(request: Request) -> dict[str, Any]:
     """Arguments for `Ledger.list_jobs`. A misspelt filter is refused: ignoring it would list everything."""
     found: dict[str, Any] = {"limit": _PAGE}

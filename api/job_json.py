@@ -34,6 +34,10 @@ def job_json(job: Job, link: Link | None = None, *, whole: bool = True) -> dict[
         "attempt": job.attempt,
         "max_attempts": spec.max_attempts,
         "created_at": spec.created_at or None,
+        "due_at": spec.due_at,
+        "expires_at": spec.expires_at,
+        "depends_on": list(spec.depends_on),
+        "group": spec.group,
         "queued_at": job.queued_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
@@ -44,6 +48,7 @@ def job_json(job: Job, link: Link | None = None, *, whole: bool = True) -> dict[
         "error": job.error.as_dict() if job.error else None,
         "artifact": job.artifact,
         "metadata": spec.metadata,
+        "webhook": spec.webhook,
         "links": {
             "self": here,
             "cancel": f"{here}/cancel",

@@ -10,7 +10,9 @@ import inferq
 from api import operations
 from api.auth import Access
 from api.routes import SecuredRoute
+from api.schemas.groups import GROUP_SCHEMA
 from api.schemas.jobs import JOB_SCHEMA
+from api.schemas.schedules import SCHEDULE_SCHEMA
 
 _DESCRIPTION = """\
 A self-hosted scheduler for AI-model jobs, with OpenAI's API. Every call becomes a job that waits in a lane (`high`,
@@ -31,9 +33,14 @@ _TAGS = [
     {"name": "Audio", "description": "Speech both ways, OpenAI-compatible."},
     {"name": "Video", "description": "Videos, as long jobs."},
     {"name": "Jobs", "description": "Durable jobs: accept, look, cancel, retry, requeue, follow."},
+    {"name": "Dead letters", "description": "Jobs that failed for good: why, run again, purge."},
+    {"name": "Queues", "description": "What waits and runs; pause, resume and drain."},
+    {"name": "Groups", "description": "Jobs that are accepted and looked at together."},
+    {"name": "Schedules", "description": "Jobs that come again."},
     {"name": "Artifacts", "description": "Results too big or too binary for a record."},
     {"name": "Models", "description": "What can be called, and what runs now."},
     {"name": "Keys", "description": "Who may call. Administrators only."},
+    {"name": "Webhooks", "description": "Messages about the ends of jobs."},
     {"name": "Health", "description": "Probes, metrics, status."},
 ]
 
@@ -49,7 +56,12 @@ def document(app: FastAPI) -> bytes:
         tags=_TAGS,
     )
     components = made.setdefault("components", {})
-    components["schemas"] = {"Error": operations.ERROR_SCHEMA, "Job": JOB_SCHEMA}
+    components["schemas"] = {
+        "Error": operations.ERROR_SCHEMA,
+        "Job": JOB_SCHEMA,
+        "Group": GROUP_SCHEMA,
+        "Schedule": SCHEDULE_SCHEMA,
+    }
     components["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer", "description": "An API key, `iq-...`."}
     }

@@ -95,10 +95,30 @@ def parameter(
     }
 
 
+def page(name: str) -> dict[str, Any]:
+    """One page of a list of these."""
+    return {
+        "type": "object",
+        "properties": {
+            "object": {"type": "string", "const": "list"},
+            "data": {"type": "array", "items": ref(name)},
+            "has_more": {"type": "boolean"},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
 def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+IDEMPOTENCY_KEY = parameter(
+    "header",
+    "Idempotency-Key",
+    "A name of your own for this request. The same request with the same key gets the same job and its answer; another "
+    "one is refused with 422 `idempotency_mismatch`.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)
 CALL_HEADERS = [
     parameter("header", "X-Priority", "`high`, `medium`, `low`, or 0 to 9. Wins over the body's `priority`."),
     parameter(
@@ -109,6 +129,10 @@ CALL_HEADERS = [
     ),
     parameter(
         "header", "Prefer", "`respond-async` makes it a durable job: the answer is 202 with the job, at once."
+    ),
+    IDEMPOTENCY_KEY,
+    parameter(
+        "header", "X-Webhook", "With `respond-async`: an https URL that is told when the job has ended."
     ),
     parameter("header", "X-Request-Id", "An id of your own for this request; every answer carries one."),
 ]

@@ -4,7 +4,9 @@ Every way into the API that makes a job goes through here. It submits nothing.
 """
 
 import asyncio
+import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +15,13 @@ from starlette.requests import Request as HttpRequest
 from api.auth import Access, Caller
 from api.context import caller_of, context_of, headers_of, text_header
 from api.departure import UntilDeparture
-from inferq import errors, request
+from inferq import errors, request, webhooks
 from inferq.endpoints import ENDPOINTS, Body, Endpoint
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.job import Job, JobSpec, OnDisconnect
-from inferq.request import Request
+from inferq.lanes import bounded
+from inferq.request import NOW, Request
+from inferq.terms import Terms, terms_of
 
 LARGE = 256 * 2**10
 """Bytes of a body from which on a thread checks it, so that others are served meanwhile."""
@@ -25,6 +29,11 @@ LARGE = 256 * 2**10
 
 async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tuple[Request, JobSpec]:
     """The job of a call that waits on its connection."""
+    if text_header(http.scope, b"x-webhook") is not None:
+        raise errors.InvalidRequest(
+            "X-Webhook is for calls that are answered with an id: send `Prefer: respond-async` with it.",
+            param="X-Webhook",
+        )
     checked = await checked_request(http, endpoint, body)
     kept = _on_disconnect(http) is OnDisconnect.KEEP
     streams = endpoint.streams(checked.body)
@@ -33,27 +42,41 @@ async def interactive(http: HttpRequest, endpoint: Endpoint, body: Body) -> tupl
 
 async def durable(http: HttpRequest, endpoint: Endpoint, body: Body) -> JobSpec:
     """The job of a call that is answered with an id."""
-    checked = await checked_request(http, endpoint, body, unattended=True)
+    terms = _with_header(http, NOW)
+    checked = await checked_request(http, endpoint, body, unattended=True, terms=terms)
     return _spec(http, checked, durable=True, kept=True)
 
 
-async def from_envelope(http: HttpRequest, envelope: dict[str, Any]) -> JobSpec:
-    """The job that `POST /v1/jobs` describes."""
+async def from_envelope(http: HttpRequest, envelope: dict[str, Any], **given: Any) -> JobSpec:
+    """The job that `POST /v1/jobs` describes; `given` are other fields of JobSpec."""
+    terms = _with_header(http, terms_of(envelope, now=time.time()))
     endpoint, body = request.unfold(context_of(http).catalog, envelope, http.scope.get("proxy"))
-    return await durable(http, endpoint, body)
+    checked = await checked_request(http, endpoint, body, unattended=True, terms=terms)
+    return _spec(http, checked, durable=True, kept=True, **given)
+
+
+def _with_header(http: HttpRequest, terms: Terms) -> Terms:
+    """The terms with the webhook that a header names, unless they name one. Raises InvalidRequest."""
+    header = text_header(http.scope, b"x-webhook")
+    if header is None:
+        return terms
+    url = webhooks.permitted(header, context_of(http).settings, "X-Webhook")
+    return replace(terms, webhook=terms.webhook or url)
 
 
 async def checked_request(
-    http: HttpRequest, endpoint: Endpoint, body: Body, *, unattended: bool = False
+    http: HttpRequest, endpoint: Endpoint, body: Body, *, unattended: bool = False, terms: Terms = NOW
 ) -> Request:
     """The request with its files taken in and measured, and not too big for its model."""
     permit(http, endpoint)
     context = context_of(http)
     lane = text_header(http.scope, b"x-priority")
-    work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=http.scope.get("proxy"))
+    proxy = http.scope.get("proxy")
+    work = partial(request.check, context.catalog, endpoint, body, lane=lane, proxy=proxy, terms=terms)
     large = _large(http)
     checked = await asyncio.to_thread(work) if large else work()
     checked.large = large
+    checked.lane = bounded(checked.lane, caller_of(http).lane)
     await _admit(http, checked, caller_of(http).tenant, unattended=unattended)
     return checked
 

@@ -11,7 +11,7 @@ from functools import partial
 from inferq import errors
 from inferq.config import Settings
 from inferq.endpoints.length import TEMPLATE, Prompt
-from inferq.request import Request
+from inferq.request import Request, encode
 from inferq.tokenizing import Counter, Tokenizers
 
 
@@ -21,7 +21,13 @@ class Admission:
         self._tokenizers = Tokenizers()
 
     async def admit(self, request: Request) -> None:
-        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
+        """Raises InvalidRequest for what the model can never serve, or what cannot be passed on.
+
+        A request that waits for others' results is only encoded: it is admitted when they have filled it.
+        """
+        if request.unfilled:
+            request.encoded = encode(request.body)
+            return
         context = request.settings.context
         if context is not None:
             doubtful = [each for each in request.prompts if each.most + each.answer > context]

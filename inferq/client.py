@@ -17,9 +17,12 @@ from urllib.parse import quote
 import httpx2
 
 from inferq import errors
+from inferq.error_answers import error_of, raise_for
 from inferq.job import TERMINAL, JobState
 
 DEFAULT_URL = "http://127.0.0.1:9000"
+_LONG_CALL = 300.0
+"""Seconds for a call that changes many jobs."""
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0, 10.0)
 
 
@@ -42,6 +45,10 @@ class JobJson(TypedDict):
     attempt: int
     max_attempts: int
     created_at: float | None
+    due_at: NotRequired[float | None]
+    expires_at: NotRequired[float | None]
+    depends_on: NotRequired[list[str]]
+    group: NotRequired[str | None]
     queued_at: float | None
     started_at: float | None
     finished_at: float | None
@@ -101,7 +108,7 @@ class Client:
     # Jobs
 
     def submit(self, job: Mapping[str, Any]) -> JobJson:
-        """Accept a durable job: `{endpoint?, model, body, priority?, metadata?}`, or a body itself."""
+        """Accept a durable job: `{endpoint?, model, body, priority?, run_at?, ...}`, or a body itself."""
         accepted: JobJson = self._json("POST", "/v1/jobs", job)
         return accepted
 
@@ -128,6 +135,33 @@ class Client:
         """Run a finished job again with another body, model, priority or metadata."""
         queued: JobJson = self._json("POST", f"/v1/jobs/{job_id}/requeue", edits)
         return queued
+
+    # Dead letters
+
+    def dead(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> JobPage:
+        """One page of failed jobs, the newest failure first. `filters`: model, lane, tenant, source, code, since,
+        until.
+        """
+        wanted = {name: value for name, value in {**filters, "cursor": cursor}.items() if value}
+        page: JobPage = self._json("GET", "/v1/dead", params={**wanted, "limit": str(limit)})
+        return page
+
+    def dead_groups(self, *, limit: int = 50, **filters: str | None) -> dict[str, Any]:
+        """Failed jobs by cause: `{data: [{model, code, pattern, count, first_at, last_at, example}], complete}`."""
+        wanted = {name: value for name, value in filters.items() if value}
+        return dict(self._json("GET", "/v1/dead/groups", params={**wanted, "limit": str(limit)}))
+
+    def dead_job(self, job_id: str) -> dict[str, Any]:
+        """A failed job with the request that failed, as `body`."""
+        return dict(self._json("GET", f"/v1/dead/{job_id}"))
+
+    def dead_requeue(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """One call of requeueing: `{ids?, filter?, all?, edits?, dry_run?, limit?, cursor?}`."""
+        return dict(self._json("POST", "/v1/dead/requeue", wanted, timeout=_LONG_CALL))
+
+    def dead_purge(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """One call of purging: `{ids?, filter?, all?, older_than?, dry_run?, limit?}`."""
+        return dict(self._json("POST", "/v1/dead/purge", wanted, timeout=_LONG_CALL))
 
     def result(self, job_id: str) -> bytes:
         return self._send("GET", f"/v1/jobs/{job_id}/result").content
@@ -172,6 +206,32 @@ class Client:
                 # The server ended the stream early (a restart): ask again, but never in a tight loop.
                 time.sleep(next(pauses, _RECONNECT_SECONDS[-1]))
 
+    # Groups and schedules
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/groups/{quote(group_id)}"))
+
+    def groups(self, *, limit: int = 50, cursor: str = "") -> dict[str, Any]:
+        """One page, newest first."""
+        wanted = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        return dict(self._json("GET", "/v1/groups", params=wanted))
+
+    def cancel_group(self, group_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/groups/{quote(group_id)}/cancel"))
+
+    def schedules(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/schedules")["data"])
+
+    def create_schedule(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a job come again: `{name, cron, timezone?, job, enabled?}`."""
+        return dict(self._json("POST", "/v1/schedules", wanted))
+
+    def change_schedule(self, schedule: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self._json("PATCH", f"/v1/schedules/{quote(schedule)}", changes))
+
+    def delete_schedule(self, schedule: str) -> None:
+        self._send("DELETE", f"/v1/schedules/{quote(schedule)}")
+
     # Interactive calls
 
     def call(self, endpoint: str, body: Mapping[str, Any], *, timeout: float = 600.0) -> Any:
@@ -185,7 +245,7 @@ class Client:
             _translated(self.url),
             self._http.stream("POST", f"/v1/{endpoint}", json=request, timeout=timeout) as response,
         ):
-            _raise_for(response)
+            raise_for(response)
             for event in httpx2.EventSource(response):
                 if event.data == "[DONE]":
                     return
@@ -219,17 +279,58 @@ class Client:
         except httpx2.HTTPError:
             return False
 
+    def queues(self) -> dict[str, Any]:
+        """What waits and runs by model, lane and tenant, and what is paused or drained."""
+        return dict(self._json("GET", "/v1/queues"))
+
+    def pause(self, kind: str, name: str, reason: str = "") -> dict[str, Any]:
+        """Pause a model, tenant or lane; drain a replica or node."""
+        return dict(
+            self._json("POST", "/v1/queues/pauses", {"kind": kind, "name": name, "reason": reason or None})
+        )
+
+    def resume(self, kind: str, name: str) -> dict[str, Any]:
+        return dict(self._json("DELETE", f"/v1/queues/pauses/{kind}/{quote(name)}"))
+
+    def reprioritise(self, job_id: str, priority: str) -> JobJson:
+        """Give a job that has not ended another lane."""
+        changed: JobJson = self._json("PATCH", f"/v1/jobs/{job_id}", {"priority": priority})
+        return changed
+
     def keys(self) -> list[dict[str, Any]]:
         return list(self._json("GET", "/v1/keys")["data"])
 
     def create_key(
-        self, name: str, role: str, *, tenant: str | None = None, weight: float | None = None
+        self,
+        name: str,
+        role: str,
+        *,
+        tenant: str | None = None,
+        weight: float | None = None,
+        lane: str | None = None,
     ) -> dict[str, Any]:
-        wanted = {"name": name, "role": role, "tenant": tenant, "weight": weight}
+        wanted = {"name": name, "role": role, "tenant": tenant, "weight": weight, "lane": lane}
         return dict(self._json("POST", "/v1/keys", {k: v for k, v in wanted.items() if v is not None}))
 
     def revoke_key(self, key: str) -> None:
         self._send("DELETE", f"/v1/keys/{key}")
+
+    def deliveries(self, **filters: str | None) -> dict[str, Any]:
+        """One page, newest first. `filters`: job, state, limit, cursor."""
+        wanted = {name: value for name, value in filters.items() if value}
+        return dict(self._json("GET", "/v1/webhooks/deliveries", params=wanted))
+
+    def delivery(self, delivery_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/webhooks/deliveries/{delivery_id}"))
+
+    def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/webhooks/deliveries/{delivery_id}/retry"))
+
+    def test_webhook(self, url: str) -> dict[str, Any]:
+        return dict(self._json("POST", "/v1/webhooks/test", {"url": url}))
+
+    def webhook_secret(self) -> str:
+        return str(self._json("GET", "/v1/webhooks/secret")["secret"])
 
     def _events(self, path: str, after: str) -> Iterator[Event]:
         headers = {"Last-Event-ID": after} if after else {}
@@ -238,7 +339,7 @@ class Client:
             _translated(self.url),
             self._http.stream("GET", path, headers=headers, timeout=60.0) as response,
         ):
-            _raise_for(response)
+            raise_for(response)
             for event in httpx2.EventSource(response):
                 yield Event(event.id, event.event, event.data)
 
@@ -252,7 +353,7 @@ class Client:
     def _send(self, method: str, path: str, body: Any = None, **options: Any) -> httpx2.Response:
         with _translated(self.url):
             response = self._http.request(method, path, json=body, **options)
-            _raise_for(response)
+            raise_for(response)
             return response
 
 
@@ -267,59 +368,6 @@ def _translated(url: str) -> Iterator[None]:
         raise errors.Unavailable(f"{url} gave no answer in time") from error
     except (httpx2.HTTPError, httpx2.SSEError) as error:
         raise errors.Unavailable(f"the connection to {url} broke: {error}") from error
-
-
-def _raise_for(response: httpx2.Response) -> None:
-    if response.status_code < httpx2.codes.BAD_REQUEST:
-        return
-    response.read()
-    try:
-        payload = response.json()
-    except ValueError:
-        payload = {}
-    raise error_of(payload, status=response.status_code, retry_after=response.headers.get("retry-after"))
-
-
-def error_of(payload: Any, *, status: int, retry_after: str | None = None) -> errors.InferqError:
-    """The class for an error object of the API: by its code, else by its status."""
-    error = payload.get("error") if isinstance(payload, dict) else None
-    fields = error if isinstance(error, dict) else {}
-    kind = _BY_CODE.get(str(fields.get("code"))) or _BY_STATUS.get(status, errors.InferqError)
-    try:
-        seconds = float(retry_after) if retry_after else None
-    except ValueError:
-        seconds = None
-    return kind(
-        str(fields.get("message") or f"the server answered {status}"),
-        param=fields.get("param"),
-        retry_after=seconds,
-        status=status,
-    )
-
-
-def _family(kind: type[errors.InferqError]) -> Iterator[type[errors.InferqError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _family(child)
-
-
-_BY_CODE = {kind.code: kind for kind in _family(errors.InferqError)}
-_BY_STATUS: dict[int, type[errors.InferqError]] = {
-    400: errors.InvalidRequest,
-    401: errors.Unauthenticated,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    405: errors.InvalidRequest,
-    408: errors.BodyTooSlow,
-    409: errors.Conflict,
-    413: errors.BodyTooLarge,
-    415: errors.InvalidRequest,
-    422: errors.InvalidRequest,
-    429: errors.AtCapacity,
-    502: errors.EngineError,
-    503: errors.Unavailable,
-    504: errors.EngineTimeout,
-}
 
 
 def _read_line(path: Path) -> str | None:

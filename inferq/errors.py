@@ -9,20 +9,25 @@
     │   ├── BodyTooSlow
     │   ├── HeadersTooLarge
     │   ├── HeadersTooSlow
+    │   ├── IdempotencyMismatch     the key was used for another request
     │   └── NotReady                the feature exists in the documentation but not in this release
     ├── Unauthenticated             no key, or a key nobody knows
     ├── Forbidden                   the key's role is too low
+    │   └── RefusedByHook           a hook does not let the request in
     ├── NotFound
     │   ├── ModelNotFound
     │   └── JobNotFound
     ├── Conflict                    the job's state forbids the action
     │   └── LeaseLost               the attempt is no longer trusted
     ├── AtCapacity                  a stated bound is reached; come back later
-    │   └── QueueFull
+    │   ├── QueueFull
+    │   ├── RateLimited             requests or tokens per minute
+    │   └── BudgetSpent             device seconds per day or month
     ├── EngineError                 the engine failed while it ran the job
     │   ├── EngineLoadFailed
     │   ├── EngineCrashed
     │   ├── EngineTimeout
+    │   ├── OutOfMemory             also alone, the job needs more memory than there is
     │   └── StreamBroken
     ├── Unavailable                 a part of the system is away
     │   ├── QueueUnavailable        Redis
@@ -103,6 +108,12 @@ class HeadersTooSlow(InvalidRequest):
     code = "headers_too_slow"
 
 
+class IdempotencyMismatch(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_mismatch"
+
+
 class NotReady(InvalidRequest):
     """The feature is documented but not built in this release."""
 
@@ -119,6 +130,12 @@ class Forbidden(InferqError):
     """This key may not do that."""
 
     code = "permission_denied"
+
+
+class RefusedByHook(Forbidden):
+    """A hook does not let this request in."""
+
+    code = "refused_by_hook"
 
 
 class NotFound(InferqError):
@@ -164,6 +181,18 @@ class QueueFull(AtCapacity):
     code = "queue_full"
 
 
+class RateLimited(AtCapacity):
+    """Too many requests, or tokens, in a minute."""
+
+    code = "rate_limit_exceeded"
+
+
+class BudgetSpent(AtCapacity):
+    """The device time of the day or month is used."""
+
+    code = "insufficient_quota"
+
+
 class EngineError(InferqError):
     """The engine failed."""
 
@@ -187,6 +216,13 @@ class EngineTimeout(EngineError):
     """The engine gave no answer within its bound."""
 
     code = "engine_timeout"
+
+
+class OutOfMemory(EngineError):
+    """The engine ran out of memory."""
+
+    code = "out_of_memory"
+    retryable = False
 
 
 class StreamBroken(EngineError):

@@ -39,9 +39,9 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SCHEDULED, *TERMINAL}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
-    JobState.EXPIRED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
+    JobState.EXPIRED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
 }
 """Legal moves. Leaving a terminal state is a requeue: it raises the job's generation."""
 
@@ -59,6 +59,13 @@ class OnDisconnect(StrEnum):
 
     CANCEL = "cancel"
     KEEP = "keep"
+
+
+class OnDependencyFailure(StrEnum):
+    """What becomes of a job when one that it waits for does not succeed."""
+
+    FAIL = "fail"
+    RUN = "run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +98,14 @@ class JobSpec:
     due_at: float | None = None
     expires_at: float | None = None
     depends_on: tuple[str, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.FAIL
     webhook: str | None = None
     group: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """A new job that is scheduled first. One that was due keeps its `due_at`."""
+        return self.due_at is not None or bool(self.depends_on)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

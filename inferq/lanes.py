@@ -11,6 +11,7 @@ class Lane(StrEnum):
     LOW = "low"
 
 
+_ORDER = tuple(Lane)
 _DIGITS = tuple("0123456789")
 _TIERS = {
     "flex": Lane.LOW,
@@ -34,6 +35,11 @@ def parse_lane(value: object, *, param: str = "priority") -> Lane:
     raise errors.InvalidRequest(
         f"{param} must be high, medium, low or a number from 0 to 9, not {str(value)[:40]!r}", param=param
     )
+
+
+def bounded(lane: Lane, highest: Lane) -> Lane:
+    """The lane, or `highest` where it is above that."""
+    return max(lane, highest, key=_ORDER.index)
 
 
 def lane_of_tier(tier: object) -> Lane | None:

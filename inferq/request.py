@@ -17,27 +17,18 @@ from typing import Any
 
 import orjson
 
-from inferq import errors
+from inferq import errors, inputs, webhooks
 from inferq.catalog import Catalog
 from inferq.config import ModelSettings, Settings
 from inferq.endpoints import Body, Endpoint, FileFacts, FilePlace
 from inferq.endpoints import fields as tables
 from inferq.endpoints.endpoint import asks_for_events
-from inferq.endpoints.fields import INTEGER, OBJECT, STRING, Field
+from inferq.endpoints.fields import OBJECT, STRING, Field
 from inferq.endpoints.gateway import GATEWAY, MODEL
 from inferq.endpoints.length import Prompt
 from inferq.job import JobSpec, new_job_id
 from inferq.lanes import Lane, lane_of_tier, parse_lane
-
-
-def _not_built(_value: Any, path: str) -> None:
-    raise errors.NotReady(f"'{path}' is documented but not built in this release.", param=path)
-
-
-NOT_BUILT = {
-    "run_at": Field(types=(STRING, INTEGER), doc="Not built in this release.", check=_not_built),
-    "webhook": Field(types=(STRING, OBJECT), doc="Not built in this release.", check=_not_built),
-}
+from inferq.terms import TERMS, Terms
 
 ENVELOPE = {
     "endpoint": Field(
@@ -49,7 +40,7 @@ ENVELOPE = {
     ),
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
-    **NOT_BUILT,
+    **TERMS,
 }
 """A job as `POST /v1/jobs` and job files describe it."""
 
@@ -59,6 +50,10 @@ LEAST_CONTEXT = 2048
 
 MOST_UNITS = 1e12
 """Tokens, seconds or megapixel-steps that a job may come to; sums of these stay exact enough to share time by."""
+
+
+NOW = Terms()
+"""The terms of a call, and of a job that states none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +66,11 @@ class Request:
     body: Body
     lane: Lane
     metadata: dict[str, Any]
+    terms: Terms = NOW
+    """When its job runs."""
+    unfilled: bool = False
+    """Parts of the body are still to come from other jobs' results: files among them are not there, nor is its size
+    known."""
     files: dict[str, FileFacts] = field(default_factory=dict)
     prompts: tuple[Prompt, ...] = ()
     """What has to fit into the model's context, where that is known."""
@@ -87,8 +87,18 @@ class Request:
     def places(self) -> tuple[FilePlace, ...]:
         """Where the body names files, looked for once. Raises InvalidRequest for a name of the wrong type."""
         if self._places is None:
-            self._places = tuple(self.endpoint.files(self.body))
+            found = self.endpoint.files(self.body)
+            self._places = tuple(
+                place for place in found if not (self.unfilled and inputs.is_place(place.named))
+            )
         return self._places
+
+    def change(self, body: Body, metadata: dict[str, Any]) -> None:
+        """Put another body in place of this one, before its files are taken. Raises InvalidRequest."""
+        tables.verify(body, self.endpoint.table)
+        tables.verify({"metadata": metadata}, {"metadata": GATEWAY["metadata"]})
+        self.body, self.metadata, self._places = {**body, "model": self.model}, metadata, None
+        self.prompts = tuple(self.endpoint.prompts(self.body, self.settings))
 
     def admit(self) -> None:
         """Raises InvalidRequest for what the model can never serve, or what cannot be passed on."""
@@ -108,9 +118,20 @@ class Proxy:
 
 
 def check(
-    catalog: Catalog, endpoint: Endpoint, body: Body, *, lane: str | None = None, proxy: Proxy | None = None
+    catalog: Catalog,
+    endpoint: Endpoint,
+    body: Body,
+    *,
+    lane: str | None = None,
+    proxy: Proxy | None = None,
+    terms: Terms = NOW,
 ) -> Request:
-    """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound."""
+    """Check a body, which is changed. `lane` wins over what the body says. Raises InvalidRequest, NotFound.
+
+    A body that takes parts of other jobs' results is checked as far as it goes, and again when it is filled: what
+    fills it must not meet defaults that were made for less.
+    """
+    unfilled = bool(terms.depends_on and inputs.places(body, terms.depends_on))
     name, model = find_model(catalog, endpoint, body, proxy=proxy)
     tables.verify(body, endpoint.table)
     endpoint.prepare(body, model)
@@ -121,7 +142,8 @@ def check(
     metadata = body.pop("metadata", None) or {}
     body["model"] = name
     prompts = tuple(endpoint.prompts(body, model))
-    endpoint.fill(body, catalog.defaults(endpoint, model), _room(model, prompts))
+    if not unfilled:
+        endpoint.fill(body, catalog.defaults(endpoint, model), _room(model, prompts))
     return Request(
         endpoint=endpoint,
         model=name,
@@ -129,6 +151,8 @@ def check(
         body=body,
         lane=chosen,
         metadata=metadata,
+        terms=terms,
+        unfilled=unfilled,
         prompts=prompts,
         open_ended=most is not None and bool(endpoint.length) and not _bounded(endpoint, body),
     )
@@ -156,12 +180,14 @@ def _bounded(endpoint: Endpoint, body: Body) -> bool:
 
 
 def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) -> tuple[Endpoint, Body]:
-    """The endpoint and the body of an envelope, or of an object without `body`, which is itself the body."""
+    """The endpoint and the body of an envelope, or of an object without `body`, which is itself the body.
+
+    What it says about when it runs is for `terms_of`.
+    """
     if proxy is not None:
         found = _renamed(found, proxy.model)
-    tables.verify({name: found.get(name) for name in NOT_BUILT}, NOT_BUILT)
     if found.get("body") is None:
-        body = dict(found)
+        body = {name: value for name, value in found.items() if name not in TERMS}
         named = body.pop("endpoint", None)
     else:
         tables.refuse_unknown(found, ENVELOPE)
@@ -194,9 +220,19 @@ def _joined(found: dict[str, Any]) -> Body:
 
 
 def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
-    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited."""
+    """The job of an admitted request; `given` are the other fields of JobSpec: whose it is, and how it is awaited.
+
+    Raises InvalidRequest for a webhook that may not be named here.
+    """
     model, body = request.settings, request.body
-    processing = settings.processing
+    processing, terms, now = settings.processing, request.terms.fields(), time.time()
+    if terms["webhook"] is not None:
+        terms["webhook"] = webhooks.permitted(terms["webhook"], settings, "webhook")
+    if terms["expires_at"] is None and not (terms["due_at"] or terms["depends_on"]):
+        # One that waits for something else begins to wait in the queue later.
+        terms["expires_at"] = settings.queue.expiry(now)
+    if terms["webhook"]:
+        terms["webhook"] = webhooks.permitted(terms["webhook"], settings, "webhook")
     return JobSpec(
         **{
             "id": new_job_id(),
@@ -208,8 +244,9 @@ def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
             "units": request.units,
             "max_attempts": processing.retry_attempts,
             "run_timeout": model.run_timeout or processing.worker_timeout,
-            "created_at": time.time(),
+            "created_at": now,
             "metadata": request.metadata,
+            **terms,
             **given,
         }
     )

@@ -151,3 +151,28 @@ def _ended(choice: dict[str, Any]) -> dict[str, Any]:
     if message and not message["content"] and "tool_calls" not in message:
         message["content"] = ""
     return {"logprobs": None, "finish_reason": None, **choice}
+
+
+def unfold(endpoint: str, answer: bytes) -> bytes | None:
+    """The events of a stream that amounts to this answer of text, its words in one piece; None for other endpoints."""
+    if endpoint not in ("chat/completions", "completions"):
+        return None
+    whole = json.loads(answer)
+    chunk = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
+    if endpoint == "chat/completions":
+        chunk["object"] = f"{whole.get('object', 'chat.completion')}.chunk"
+    choices = [_as_part(choice) for choice in whole.get("choices", ())]
+    events = [{**chunk, "choices": choices}]
+    if whole.get("usage") is not None:
+        events.append({**chunk, "choices": [], "usage": whole["usage"]})
+    return b"".join(b"data: %b\n\n" % _dumped(event) for event in events) + b"data: [DONE]\n\n"
+
+
+def _as_part(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice of an answer as one of a chunk, where calls of tools carry their index."""
+    part = {name: value for name, value in choice.items() if name != "message"}
+    message = choice.get("message")
+    if message is not None:
+        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls") or ())]
+        part["delta"] = {**message, "tool_calls": calls} if calls else message
+    return part

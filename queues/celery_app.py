@@ -5,10 +5,13 @@ leases decide who owns a job. The visibility time-out must be the same in every 
 makes an app.
 """
 
+from typing import Any
+
 from celery import Celery
 from kombu.entity import Queue as CeleryQueue
 
 from inferq.config import Settings
+from inferq.config.redis_url import sentinel_of
 
 BELL_TASK = "inferq.bell"
 VISIBILITY_TIMEOUT = 24 * 3600
@@ -17,12 +20,20 @@ VISIBILITY_TIMEOUT = 24 * 3600
 def broker_url(settings: Settings) -> str:
     """The Redis address as Celery writes it."""
     url = settings.redis_url
+    address = sentinel_of(url)
+    if address:
+        return address.celery_url
     return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 
 def bell_queue(model: str) -> str:
     """Name of a model's queue of doorbells; in Redis it is the list PREFIX + this name."""
     return f"bell.{model}"
+
+
+def _sentinel_options(settings: Settings) -> dict[str, Any]:
+    address = sentinel_of(settings.redis_url)
+    return {"master_name": address.master, "sentinel_kwargs": address.sentinel_login} if address else {}
 
 
 def make_app(settings: Settings) -> Celery:
@@ -38,6 +49,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_keepalive": not settings.redis_url.startswith("unix://"),
             "health_check_interval": 25,
             "queue_order_strategy": "priority",
+            **_sentinel_options(settings),
         },
         broker_channel_error_retry=True,
         broker_connection_retry_on_startup=True,

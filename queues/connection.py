@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import redis
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -15,12 +16,15 @@ from redis.backoff import ExponentialBackoff
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.config.redis_url import sentinel_of
+from queues import sentinel
 
 Client = Any
 """A connection pool. redis-py types every answer as a union over its decoding modes; ours are always bytes."""
 
 FULL = "Redis is full (maxmemory); nothing can be queued"
 SOCKET_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 3.0
 BLOCK_MS = 2000
 """Longest blocking read; well under SOCKET_TIMEOUT."""
 
@@ -31,18 +35,32 @@ def connect(settings: Settings, *, connections: int = 32) -> Client:
     After an outage each connection of the pool may be such a one. Mutating calls bear a repeat. A time-out is not
     tried again: whoever waits has waited long enough.
     """
-    pool = BlockingConnectionPool.from_url(
-        settings.redis_url,
-        max_connections=connections,
-        timeout=5,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=3,
-        health_check_interval=0,
+    timeouts = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+    options: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": 5,
+        "health_check_interval": 0,
         # Of redis.asyncio: redis-py's other Retry is taken without a word, and awaits nothing that it could retry.
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1, (redis.exceptions.ConnectionError,)),
-        client_name="inferq",
-    )
-    return Redis.from_pool(pool)
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 1, (redis.exceptions.ConnectionError,)),
+        "client_name": "inferq",
+    }
+    address = sentinel_of(settings.redis_url)
+    if address:
+        return Redis.from_pool(sentinel.pool_of(address, timeouts, **options))
+    return Redis.from_pool(BlockingConnectionPool.from_url(settings.redis_url, **timeouts, **options))
+
+
+def connect_sync(settings: Settings, *, patience: float, name: str) -> Client:
+    """A client for code without asyncio, whose commands wait at most `patience` seconds for an answer."""
+    options: dict[str, Any] = {
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "client_name": name,
+    }
+    address = sentinel_of(settings.redis_url)
+    if address:
+        return sentinel.client_of(address, **options)
+    return redis.Redis.from_url(settings.redis_url, **options)
 
 
 @asynccontextmanager

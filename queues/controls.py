@@ -82,11 +82,9 @@ class Controls:
 def running_limits(settings: Settings) -> dict[str, int]:
     """The bounds on running jobs as fields of the control hash."""
     limits: dict[str, int] = {}
-    if settings.queue.max_tenant_running is not None:
-        limits["running:tenants"] = settings.queue.max_tenant_running
     for name, tenant in settings.tenants.items():
         if tenant.max_running is not None:
-            limits[f"running:tenant:{name}"] = tenant.max_running
+            limits["running:tenants" if name == "*" else f"running:tenant:{name}"] = tenant.max_running
     for name, model in settings.served.items():
         if model.max_running is not None:
             limits[f"running:model:{name}"] = model.max_running

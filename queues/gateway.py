@@ -5,6 +5,7 @@ import logging
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
@@ -13,6 +14,7 @@ from queues.controls import Controls
 from queues.intake import Intake
 from queues.queue import JobQueue
 from queues.replies import ReplyReader
+from queues.revival import Reviver
 from queues.signals import Signals
 from storage import Storage
 
@@ -20,13 +22,15 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """`intake`, `queue`, `controls`, `replies` and `cache` of one process. Starts with Redis away."""
+    """What one gateway process needs of the queue. Starts with Redis away."""
 
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
         self.queue = JobQueue(self._redis, settings)
-        self.intake = Intake(self.queue, storage, self._signals, settings)
+        self.hooks = Hooks(settings.hooks)
+        self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
+        self.reviver = Reviver(self.queue, storage, self._signals, settings)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)

@@ -4,17 +4,25 @@ Durable jobs: a place in Redis, then the commit in SQL (which is what "accepted"
 between two steps is mended by the reconciler. Interactive jobs: one call to Redis.
 """
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from inferq import errors, failpoints
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
+from queues.bounds import NO_RATES, Rates
+from queues.capacity import Capacities
 from queues.queue import JobQueue, Standing
 from queues.replies import LOST
 from queues.signals import Signals
 from storage import Storage
+from storage.groups import Group
+from storage.idempotency import Claim
 from storage.ledger import Page
 
 _LIVE = ("scheduled", "queued", "running")
@@ -23,40 +31,114 @@ CANCELLED = Failure(code="cancelled", message="the job was cancelled", status=49
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`queued` is False when only SQL holds the job because Redis is away; `eta` is in seconds."""
+    """`queued` is False when only SQL holds the job, because Redis is away or it is scheduled; `eta` is in seconds.
+    `created` is False when the job was there before; `owner` is the job that the call's key stands for, when that is
+    another one.
+    """
 
     position: int | None
     eta: float | None
     queued: bool = True
+    created: bool = True
+    owner: str | None = None
+    scheduled: bool = False
+    rates: Rates = NO_RATES
 
 
 class Intake:
-    def __init__(self, queue: JobQueue, storage: Storage, signals: Signals, settings: Settings):
+    def __init__(
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        signals: Signals,
+        settings: Settings,
+        hooks: Hooks | None = None,
+    ):
+        self._hooks = hooks
         self._queue = queue
         self._ledger = storage.ledger
+        self._claims = storage.claims
+        self._groups = storage.groups
         self._signals = signals
-        self._max_offline = settings.queue.max_offline_jobs
+        self._bounds = settings.queue
+        self._capacities = Capacities(queue, settings)
 
-    async def submit(self, spec: JobSpec, *, reply_to: str | None = None, weight: float = 1.0) -> Accepted:
-        """Accept a job. Submitting the same id again changes nothing.
+    async def submit(
+        self,
+        spec: JobSpec,
+        *,
+        reply_to: str | None = None,
+        weight: float = 1.0,
+        claim: Claim | None = None,
+    ) -> Accepted:
+        """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
+        call was first to make: `owner` names that call's job.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable (durable only).
+        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
+        and for `depends_on` JobNotFound and InvalidRequest.
         """
+        accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
+        if self._hooks and accepted.created:
+            self._hooks.after_accept(spec)
+        return accepted
+
+    async def _submit(
+        self, spec: JobSpec, *, reply_to: str | None, weight: float, claim: Claim | None
+    ) -> Accepted:
+        if spec.waits:
+            await self._charge([spec])
+            most = self._bounds.max_scheduled_jobs
+            made = await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most, claim=claim)
+            owner = None if made else await self._owner(spec, claim)
+            return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
+        capacity = await self._capacities.of(spec.model)
         if not spec.durable:
-            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
+            standing = await self._queue.accept(
+                spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
+            )
             return self._announce(spec, standing)
+        bound, reserved, rates = None, True, NO_RATES
         try:
-            await self._queue.reserve(spec)
+            rates = await self._queue.reserve(spec)
         except errors.QueueUnavailable:
-            await self._ledger.accept(spec, bound=self._max_offline)
-            return Accepted(None, None, queued=False)
-        failpoints.reach("intake.reserved")
-        await self._ledger.accept(spec)
+            bound, reserved = self._bounds.max_offline_jobs, False
+        if reserved:
+            failpoints.reach("intake.reserved")
+        created = await self._ledger.accept(spec, bound=bound, claim=claim)
         failpoints.reach("intake.committed")
-        try:
-            return self._announce(spec, await self._queue.accept(spec, "reserved", weight=weight))
-        except errors.QueueUnavailable:
+        if not created and (owner := await self._owner(spec, claim)):
+            return Accepted(None, None, created=False, owner=owner)
+        if not reserved:
             return Accepted(None, None, queued=False)
+        try:
+            standing = await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
+            return replace(self._announce(spec, standing), rates=rates)
+        except errors.QueueUnavailable:
+            return Accepted(None, None, queued=False, rates=rates)
+
+    async def _owner(self, spec: JobSpec, claim: Claim | None) -> str | None:
+        """The job that another call has made under the same key."""
+        held = await self._claims.find(claim) if claim is not None else None
+        return held.job_id if held is not None and held.job_id != spec.id else None
+
+    async def submit_group(
+        self, group: Group, specs: Sequence[JobSpec], *, claim: Claim | None = None
+    ) -> str:
+        """Accept a group of jobs, all or none; they are scheduled first. Its id, or that of the group for which the
+        key of `claim` stands. Raises as `submit`.
+        """
+        await self._charge(specs)
+        most = self._bounds.max_scheduled_jobs
+        owner = await self._groups.accept(group, specs, most_scheduled=most, claim=claim)
+        if self._hooks and owner == group.id:
+            for spec in specs:
+                self._hooks.after_accept(spec)
+        return owner
+
+    async def _charge(self, specs: Sequence[JobSpec]) -> None:
+        # Without Redis nobody counts; what SQL holds is bounded.
+        with contextlib.suppress(errors.QueueUnavailable):
+            await self._queue.charge(specs)
 
     async def find(self, job_id: str) -> Job:
         """The job, from Redis, else from SQL. A durable job shows as finished only when SQL holds it.
@@ -119,20 +201,50 @@ class Intake:
                 raise
         return await self.find(job_id)
 
+    async def cancel_group(self, group_id: str) -> None:
+        """Cancel all jobs of a group that have not ended. Raises StoreUnavailable.
+
+        What Redis does not hear of is taken out of it by the reconciler.
+        """
+        with contextlib.suppress(errors.QueueUnavailable):
+            for job_id, generation in await self._groups.cancel(group_id):
+                if await self._queue.cancel(job_id, CANCELLED, generation=generation) in _LIVE:
+                    self._signals.ended(job_id, "cancelled")
+
+    async def reprioritise(self, job_id: str, lane: Lane) -> Job:
+        """Give a waiting job another lane. Raises JobNotFound, Conflict when it does not wait, StoreUnavailable,
+        QueueUnavailable.
+        """
+        job = await self.find(job_id)
+        # The order lives in Redis; a death before SQL hears of it costs the new lane only if Redis is lost as well.
+        state = await self._queue.reorder(job_id, lane, generation=job.generation)
+        if state == "unknown" and job.state is JobState.SCHEDULED:
+            state = job.state
+        if state not in (JobState.QUEUED, JobState.SCHEDULED):
+            raise errors.Conflict(f"job {job_id} is {job.state if job.terminal else state} and waits no more")
+        if job.spec.durable:
+            await self._ledger.set_lane(job_id, lane)
+        return await self.find(job_id)
+
     async def abandon(self, job_id: str) -> None:
         """The caller of an interactive job has gone: cancel it, in one call and without looking it up."""
         if await self._queue.cancel(job_id, CANCELLED) in _LIVE:
             self._signals.ended(job_id, "cancelled")
 
-    async def requeue(self, job_id: str, *, edits: Mapping[str, Any] | None = None) -> Job:
+    async def requeue(
+        self, job_id: str, *, edits: Mapping[str, Any] | None = None, claim: Claim | None = None
+    ) -> Job:
         """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on.
 
-        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable.
+        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable, IdempotencyMismatch.
         """
         if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
-        job = await self._ledger.requeue(job_id, **dict(edits or {}))
-        failpoints.reach("intake.requeued")
+        expiry = self._bounds.expiry(time.time())
+        wanted = {"expires_at": expiry, **dict(edits or {})}
+        job = await self._ledger.requeue(job_id, claim=claim, **wanted)
+        if job.state is not JobState.QUEUED:
+            return job
         try:
             standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
             self._announce(job.spec, standing, again=True)
@@ -146,17 +258,13 @@ class Intake:
 
     def _announce(self, spec: JobSpec, standing: Standing | None, *, again: bool = False) -> Accepted:
         if standing is None:
-            return Accepted(None, None)
+            return Accepted(None, None, created=False)
         self._signals.sent(spec, again=again)
         if standing.bell_wanted:
             self._signals.ring(spec.model)
-        return Accepted(standing.position, None)
+        return Accepted(standing.position, standing.eta, rates=standing.rates)
 
     async def _with_standing(self, job: Job) -> Job:
-        """A waiting job with its position, and an estimate when replicas of its model are ready to work."""
-        standing = await self._queue.standing(job.id)
-        if standing is None:
-            return job
-        ready = [r for r in await self._queue.replicas() if r.model == job.spec.model and r.state == "ready"]
-        eta = standing.ahead / len(ready) if ready else None
-        return replace(job, position=standing.position, eta=eta)
+        """A waiting job with its position, and an estimate when its model is served."""
+        standing = await self._queue.standing(job.id, await self._capacities.of(job.spec.model))
+        return replace(job, position=standing.position, eta=standing.eta) if standing else job

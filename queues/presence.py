@@ -18,7 +18,8 @@ class ReplicaInfo:
     """One resident copy of a model. `state` is the engine's: stopped, starting, ready, stopping or failed.
 
     `load_seconds` is the measured time from start to ready, `memory_bytes` the engine's resident memory, `facts` what
-    the engine said of its model when it became ready.
+    the engine said of its model when it became ready. `circuit` is that of its breaker: closed, open (for
+    `circuit_left` seconds more no job is taken) or half_open (one job is tried).
     """
 
     name: str
@@ -38,6 +39,8 @@ class ReplicaInfo:
     restarts: int = 0
     draining: bool = False
     error: str | None = None
+    circuit: str = "closed"
+    circuit_left: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -2,15 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
+from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
@@ -21,13 +22,27 @@ RESERVATION = 30.0
 """Seconds that a place is kept between the bound check and the commit of a durable job."""
 
 
+class Capacity(NamedTuple):
+    """Who serves a model: so many replicas, the first of them in `delay` seconds."""
+
+    replicas: int
+    delay: float
+
+
+NOBODY = Capacity(0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it."""
+    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it, `eta` the seconds
+    until it is expected to start, None while nobody serves its model.
+    """
 
     position: int
     ahead: float
+    eta: float | None = None
     bell_wanted: bool = False
+    rates: Rates = NO_RATES
 
 
 class JobQueue:
@@ -37,7 +52,7 @@ class JobQueue:
         self.redis = redis
         self.prefix = settings.queue.prefix
         self.scripts = Scripts(redis, settings.queue)
-        self._bounds = settings.queue
+        self._bounds = Bounds(settings)
         self._presence = Presence(redis, settings.queue.prefix)
 
     async def ping(self) -> None:
@@ -47,18 +62,35 @@ class JobQueue:
     async def refuse_full(self, model: str, tenant: str, lane: Lane) -> None:
         """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
         async with translated():
-            status, ahead = await self.scripts("full", model, tenant, lane.value, *self._limits(lane))
-        self._refuse_full(model, lane, status.decode(), float(ahead))
-
-    async def reserve(self, spec: JobSpec) -> None:
-        """Keep a place for a durable job for 30 s. Raises QueueFull."""
-        async with translated():
             status, ahead = await self.scripts(
+                "full", model, tenant, lane.value, *self._bounds.of_queue(tenant, lane)
+            )
+        self._bounds.refuse(model, tenant, lane, status.decode(), float(ahead), [])
+
+    async def reserve(self, spec: JobSpec) -> Rates:
+        """Keep a place for a durable job for 30 s. Raises QueueFull, RateLimited, BudgetSpent."""
+        async with translated():
+            status, ahead, told = await self.scripts(
                 "reserve",
                 *(spec.id, spec.model, spec.tenant, spec.lane.value, len(spec.body), RESERVATION),
-                *self._limits(spec.lane),
+                *self._bounds.of_job(spec),
             )
-        self._refuse_full(spec.model, spec.lane, status.decode(), float(ahead))
+        self._refuse(spec, status, ahead, told)
+        return self._bounds.rates(spec.tenant, told)
+
+    async def charge(self, specs: Sequence[JobSpec]) -> None:
+        """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
+
+        Raises RateLimited, BudgetSpent.
+        """
+        first = specs[0]
+        async with translated():
+            status, ahead, told = await self.scripts(
+                "reserve",
+                *(first.id, first.model, first.tenant, first.lane.value, 0, 0),
+                *self._bounds.of_scheduled(specs),
+            )
+        self._refuse(first, status, ahead, told)
 
     async def accept(
         self,
@@ -68,55 +100,34 @@ class JobQueue:
         generation: int = 0,
         weight: float = 0.0,
         reply_to: str | None = None,
+        capacity: Capacity = NOBODY,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
         `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
-        job, or a cancel came first. Raises QueueFull, and InvalidRequest when a number of it is not finite.
+        job, or a cancel came first. Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a number of it
+        is not finite.
         """
         async with translated():
-            status, position, ahead, bell = await self.scripts(
+            status, position, ahead, bell, eta, told = await self.scripts(
                 "accept",
                 *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
                 *(repr(spec.units), len(spec.body), generation),
                 "" if spec.expires_at is None else repr(spec.expires_at),
-                *self._limits(spec.lane),
+                *capacity,
+                *self._bounds.of_job(spec),
                 *records.fields_of(spec, reply_to),
             )
         if status in (b"exists", b"tomb"):
             return None
         if status == b"number":
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
-        self._refuse_full(spec.model, spec.lane, status.decode(), float(ahead))
-        return Standing(position + 1, float(ahead), bool(bell))
+        self._refuse(spec, status, ahead, told)
+        rates = self._bounds.rates(spec.tenant, told)
+        return Standing(position + 1, float(ahead), float(eta) if eta else None, bool(bell), rates)
 
-    def _limits(self, lane: Lane) -> tuple[int, int, int, int, int]:
-        """The bounds in the order in which the scripts take them."""
-        bounds = self._bounds
-        return (
-            bounds.max_queue_size,
-            bounds.max_queue_bytes,
-            bounds.max_lane_jobs.get(lane.value, bounds.max_queue_size),
-            bounds.max_tenant_jobs,
-            bounds.max_tenant_bytes or bounds.max_queue_bytes,
-        )
-
-    def _refuse_full(self, model: str, lane: Lane, status: str, ahead: float) -> None:
-        if status == "ok":
-            return
-        what, name = {
-            "jobs": (f"jobs wait for {model}", "max_queue_size"),
-            "bytes": (f"bytes wait for {model}", "max_queue_bytes"),
-            "lane": (f"jobs of the lane {lane} wait for {model}", "max_lane_jobs"),
-            "tenant": (f"jobs of this key wait for {model}", "max_tenant_jobs"),
-            "tenant_bytes": (f"bytes of this key wait for {model}", "max_tenant_bytes"),
-        }[status]
-        most = dict(zip(("jobs", "bytes", "lane", "tenant", "tenant_bytes"), self._limits(lane), strict=True))
-        raise errors.QueueFull(
-            f"{most[status]} {what}; that is the bound ({name})",
-            retry_after=min(max(ahead / 10, 1.0), 60.0),
-            model=model,
-        )
+    def _refuse(self, spec: JobSpec, status: bytes, ahead: bytes, told: list[bytes]) -> None:
+        self._bounds.refuse(spec.model, spec.tenant, spec.lane, status.decode(), float(ahead), told)
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
         """The state the job was in.
@@ -170,16 +181,23 @@ class JobQueue:
             found = await pipe.execute()
         return [(JobState(state.decode()), int(gen or 0)) if state else None for state, gen in found]
 
+    async def forget(self, job_ids: list[str]) -> None:
+        """Drop the records of jobs that have ended and that nobody can queue again."""
+        async with translated():
+            await self.redis.delete(
+                *(f"{self.prefix}{kind}:{each}" for each in job_ids for kind in ("job", "events"))
+            )
+
     async def running(self) -> list[str]:
         """Ids of the jobs that replicas hold."""
         async with translated():
             return [member.decode() for member in await self.redis.zrange(f"{self.prefix}leases", 0, -1)]
 
-    async def standing(self, job_id: str) -> Standing | None:
+    async def standing(self, job_id: str, capacity: Capacity = NOBODY) -> Standing | None:
         """Where a waiting job stands; None when it does not wait."""
         async with translated():
-            position, ahead = await self.scripts("standing", job_id)
-        return None if position < 0 else Standing(position + 1, float(ahead))
+            position, ahead, eta = await self.scripts("standing", job_id, *capacity)
+        return None if position < 0 else Standing(position + 1, float(ahead), float(eta) if eta else None)
 
     async def models(self) -> list[str]:
         """Models that have had a job."""

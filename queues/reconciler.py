@@ -54,7 +54,7 @@ class Reconciler:
     async def _put_back(self, job_id: str) -> bool:
         """Queue a job from its row as it is now. Creating is refused where Redis has it after all."""
         row: Job | None = await self._ledger.get(job_id)
-        if row is None or row.terminal:
+        if row is None or row.terminal or row.state is JobState.SCHEDULED:
             return False
         try:
             standing = await self._queue.accept(row.spec, "restore", generation=row.generation)

@@ -11,6 +11,7 @@ import redis.exceptions
 
 from inferq import failpoints
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Job, JobState
 from queues import records
 from queues.connection import Client, translated
@@ -28,7 +29,8 @@ ANSWERED_TTL = 60
 
 
 class Recorder:
-    def __init__(self, redis: Client, ledger: Ledger, settings: Settings):
+    def __init__(self, redis: Client, ledger: Ledger, settings: Settings, hooks: Hooks | None = None):
+        self._hooks = hooks
         self._redis = redis
         self._ledger = ledger
         self._prefix = settings.queue.prefix
@@ -83,6 +85,9 @@ class Recorder:
             return 0
         failpoints.reach("recorder.committed")
         self._offset = new
+        if self._hooks:
+            for job in jobs:
+                self._hooks.after_finish(job)
         await self._settle(new, jobs)
         return len(events)
 

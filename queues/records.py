@@ -25,6 +25,12 @@ def fields_of(spec: JobSpec, reply_to: str | None) -> list[Any]:
     ):
         if flag:
             fields += [name, "1"]
+    if spec.due_at is not None:
+        fields += ["run_at", repr(spec.due_at)]
+    if spec.depends_on:
+        fields += ["needs", orjson.dumps(spec.depends_on)]
+    if spec.group:
+        fields += ["group", spec.group]
     if spec.metadata:
         fields += ["metadata", orjson.dumps(spec.metadata)]
     if reply_to:
@@ -64,8 +70,11 @@ def job_of(job_id: str, record: dict[str, bytes]) -> Job:
         run_timeout=number("run_timeout") or 0.0,
         created_at=number("created") or 0.0,
         metadata=orjson.loads(record["metadata"]) if "metadata" in record else {},
-        due_at=number("due"),
+        # The end of a pause before another attempt, else the time that it was scheduled for.
+        due_at=number("due") or number("run_at"),
         expires_at=number("expires"),
+        depends_on=tuple(orjson.loads(record["needs"])) if "needs" in record else (),
+        group=word("group") or None,
     )
     return Job(
         spec=spec,

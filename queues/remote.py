@@ -15,13 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from celery.worker.control import Panel, nok, ok
 from redis.exceptions import RedisError
 
 from inferq.config import Settings
 from inferq.job import is_job_id
-from queues.connection import Client, translated
+from queues.connection import Client, connect_sync, translated
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +43,7 @@ class Request:
 
 def take_over_revoke(settings: Settings) -> None:
     """Make this process' Celery worker answer revoke and terminate with cancel requests."""
-    client = redis.Redis.from_url(
-        settings.redis_url,
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
-        client_name="inferq-remote",
-    )
+    client = connect_sync(settings, patience=PATIENCE, name="inferq-remote")
     prefix = settings.queue.prefix
 
     def revoke(

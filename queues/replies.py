@@ -151,6 +151,10 @@ class ReplyReader:
         waiter = self._waiters[job_id] = Waiter(self, job_id)
         return waiter
 
+    def awaits(self, job_id: str) -> bool:
+        """True while a waiter for this job is registered."""
+        return job_id in self._waiters
+
     def accepted(self, spec: JobSpec) -> None:
         """The job of a waiter is in the queue: from now on its absence means that Redis lost it."""
         waiter = self._waiters.get(spec.id)

@@ -10,17 +10,23 @@ import time
 from collections.abc import Awaitable, Callable
 
 from inferq import errors, process
+from inferq.catalog import Catalog
 from inferq.config import Settings
-from queues import layout, remote
+from inferq.hooks import Hooks
+from queues import layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.controls import Controls
+from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
+from queues.door import Door
 from queues.intake import Intake
 from queues.leader import Leadership
 from queues.queue import JobQueue
 from queues.reconciler import Reconciler
 from queues.recorder import GATHER, Recorder
+from queues.recurring import Recurring
+from queues.releaser import Releaser
 from queues.scripts import Scripts
 from queues.signals import Signals
 from storage import Storage
@@ -42,12 +48,17 @@ class Scheduler:
         self._signals = Signals(make_app(settings), "scheduler")
         self._queue = JobQueue(self._redis, settings)
         self._leadership = Leadership(self._redis, settings.queue.prefix)
-        self._recorder = Recorder(self._redis, storage.ledger, settings)
+        self._recorder = Recorder(self._redis, storage.ledger, settings, Hooks(settings.hooks))
         self._placement = Placement(self._redis, self._queue, settings)
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
+        catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
+        self._recurring = Recurring(self._queue, storage, settings, catalog, door)
+        self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
         self._controls = Controls(self._redis, settings, storage.pauses)
+        self._storage = storage
+        self._deliverer = Deliverer(storage.deliveries, settings)
         self._leading = asyncio.Event()
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
@@ -66,11 +77,18 @@ class Scheduler:
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
             asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+            asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
+            asyncio.create_task(self._forever("recurring", 1.0, self._recurring.run_once)),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
+            asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
+            asyncio.create_task(self._forever("webhooks", LOOK_EVERY, self._deliverer.run_once)),
         ]
         await stopping.wait()
         await process.end_tasks(tasks)
+        await self._deliverer.stop()
+        await self._releaser.errands.stop()
+        await self._recurring.errands.stop()
         with contextlib.suppress(errors.QueueUnavailable):
             await self._leadership.release()
         self._signals.stop()
@@ -110,6 +128,7 @@ class Scheduler:
             self._trusted_at = time.monotonic()
         await self._recorder.align()
         await self._controls.copy()
+        await spending.restore(self._redis, self._settings.queue.prefix, self._storage.usage)
         self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 
@@ -164,6 +183,11 @@ class Scheduler:
         removed = await self._artifacts.sweep()
         if removed:
             log.info("removed %d unfinished artifacts", removed)
+
+    async def _sweep_rows(self) -> None:
+        """Remove idempotency keys that are free again, and webhook messages that are done with."""
+        await self._storage.claims.sweep(self._settings.api.idempotency_ttl)
+        await self._storage.deliveries.sweep(self._settings.webhooks.keep)
 
     async def _reconcile(self) -> None:
         self._reconcile_now.clear()

@@ -13,11 +13,13 @@ from typing import Any, Self
 from sqlalchemy import Connection, Select, func, literal_column, select, update
 
 from inferq import errors
-from inferq.job import Failure, Job, JobSpec, JobState
+from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
-from storage import statements
+from storage import dependents, endings, statements, usage, waiting
+from storage.again import run_again
 from storage.database import Database, exclusive
-from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, requeued_values, spec_values
+from storage.idempotency import Claim, first, take
+from storage.rows import BRIEF, WHOLE, accepted_values, job_of, recorded_values, spec_values
 from storage.statements import FINAL
 from storage.tables import OFFLINE, UNDELIVERED, UNFINISHED, jobs, offsets
 
@@ -78,18 +80,24 @@ class Ledger:
         *,
         state: JobState = JobState.QUEUED,
         bound: int | None = None,
+        most_scheduled: int | None = None,
         error: Failure | None = None,
+        claim: Claim | None = None,
     ) -> bool:
-        """Commit a new job; that commit is what 202 means. False, and no change, when the id exists already.
+        """Commit a new job; that commit is what 202 means. False, and no change, when the id exists already, or
+        when the key of `claim` stands for another job. Raises IdempotencyMismatch.
 
         `bound`: the queue is away; raise QueueFull when more than so many jobs, this one included, would wait in
-        SQL alone. Without it a place in Redis is reserved. `error` says why a job is filed as ended already.
+        SQL alone. Without it a place in Redis is reserved. `most_scheduled` bounds the scheduled jobs of its tenant.
+        `error` says why a job is filed as ended already. Raises, for a scheduled job, what `waiting.begin` raises.
         """
         values = spec_values(spec) | accepted_values(spec, state, error)
         # Only what SQL alone accepted counts as not queued.
         values["in_queue"] = bound is None
 
         def work(connection: Connection) -> bool:
+            if claim is not None and take(connection, claim) != spec.id:
+                return False
             if bound is not None:
                 exclusive(connection, "accept")
             if connection.execute(statements.INSERT_JOB, values).rowcount == 0:
@@ -98,6 +106,10 @@ class Ledger:
                 raise errors.QueueFull(
                     f"{bound} jobs already wait for the queue to come back", retry_after=30.0
                 )
+            if state is JobState.SCHEDULED:
+                waiting.begin(connection, [spec], at_most=most_scheduled)
+            elif state in TERMINAL:
+                endings.ended(connection, [spec.id])
             return True
 
         return await self.database.write(work)
@@ -129,6 +141,7 @@ class Ledger:
         source: str | None = None,
         endpoint: str | None = None,
         durable: bool | None = None,
+        group: str | None = None,
         ids: Sequence[str] | None = None,
         cursor: str | None = None,
         limit: int = 50,
@@ -138,7 +151,7 @@ class Ledger:
         """
         filters = {
             "state": state, "model": model, "lane": lane, "tenant": tenant, "source": source,
-            "endpoint": endpoint, "durable": durable,
+            "endpoint": endpoint, "durable": durable, "group_id": group,
         }  # fmt: skip
         found = await self._jobs(statements.select_page(filters, ids, cursor, limit))
         more = len(found) > limit
@@ -153,10 +166,16 @@ class Ledger:
         )
 
         def work(connection: Connection) -> Job | None:
-            connection.execute(statement)
+            if connection.execute(statement).rowcount:
+                endings.ended(connection, [job_id])
             return _whole(connection, job_id)
 
         return await self.database.write(work)
+
+    async def set_lane(self, job_id: str, lane: Lane) -> None:
+        """Give a job that has not ended another lane."""
+        statement = update(jobs).where(jobs.c.id == job_id, jobs.c.rank < FINAL).values(lane=lane.value)
+        await self.database.write(lambda connection: connection.execute(statement))
 
     async def requeue(
         self,
@@ -169,11 +188,16 @@ class Ledger:
         metadata: Mapping[str, Any] | None = None,
         model: str | None = None,
         max_attempts: int | None = None,
+        expires_at: float | None = None,
+        claim: Claim | None = None,
     ) -> Job:
         """Begin the next generation of a job that has ended, with the given edits. The job becomes durable.
 
-        Raises JobNotFound, and Conflict when the job has not ended, or when its body was not kept and none
-        is given.
+        It is queued at once, and given up at `expires_at`; but when its body still has to be filled with other jobs'
+        results and none is given, it is scheduled, and waits for those jobs again.
+
+        Nothing is changed when an earlier call has the key of `claim`. Raises IdempotencyMismatch, JobNotFound, also
+        for such another job, and Conflict when the job has not ended, or when its body was not kept and none is given.
         """
         edits = {
             "body": body,
@@ -187,12 +211,11 @@ class Ledger:
         changes = {name: value for name, value in edits.items() if value is not None}
 
         def work(connection: Connection) -> Job:
-            job = _requeueable(_whole(connection, job_id, lock=True), job_id, body)
-            fresh = requeued_values(job.generation + 1)
-            changed = (
-                update(jobs).where(jobs.c.id == job_id).values(**fresh, **changes, durable=True, kept=True)
-            )
-            return job_of(connection.execute(changed.returning(*WHOLE)).mappings().one())
+            found = _whole(connection, job_id, lock=True)
+            if found is not None and claim is not None and not first(connection, claim):
+                return found
+            job = _requeueable(found, job_id, body)
+            return run_again(connection, job, changes, expires_at=expires_at)
 
         return await self.database.write(work)
 
@@ -208,7 +231,10 @@ class Ledger:
             if not _advance(connection, stream, old, new):
                 return False
             if rows:
+                ending = _ending(connection, rows)
                 connection.execute(statements.RECORD_JOB, rows)
+                endings.ended(connection, ending)
+                usage.add(connection, [row for row in rows if row["id"] in set(ending)])
             return True
 
         return await self.database.write(work)
@@ -292,6 +318,21 @@ def _whole(connection: Connection, job_id: str, *, lock: bool = False) -> Job | 
     statement = statements.JOB_BY_ID.with_for_update() if lock else statements.JOB_BY_ID
     row = connection.execute(statement, {"job_id": job_id}).mappings().first()
     return None if row is None else job_of(row)
+
+
+def _present(connection: Connection, job_id: str) -> Job:
+    return job_of(connection.execute(statements.JOB_BY_ID, {"job_id": job_id}).mappings().one())
+
+
+def _ending(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Ids of the rows that RECORD_JOB is about to make terminal; they stay locked until then."""
+    last = {row["id"]: row["generation"] for row in rows if row["rank"] == FINAL}
+    known: dict[str, tuple[int, int]] = {}
+    for ids in dependents.pages(sorted(last)):
+        some = select(jobs.c.id, jobs.c.generation, jobs.c.rank).where(jobs.c.id.in_(ids)).order_by(jobs.c.id)
+        found = connection.execute(some.with_for_update())
+        known |= {job_id: (generation, rank) for job_id, generation, rank in found}
+    return [job_id for job_id, generation in last.items() if known.get(job_id, (-1, 0)) < (generation, FINAL)]
 
 
 def _advance(connection: Connection, stream: str, old: str, new: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, RowMapping, literal, null
 
-from inferq.job import RANK, TERMINAL, Failure, Job, JobSpec, JobState
+from inferq.job import RANK, TERMINAL, Failure, Job, JobSpec, JobState, OnDependencyFailure
 from inferq.lanes import Lane
 from storage.tables import jobs
 from storage.texts import clean, clean_or_none
@@ -45,7 +45,7 @@ def spec_values(spec: JobSpec) -> dict[str, Any]:
         "created_at": spec.created_at,
         "metadata": spec.metadata,
         "due_at": spec.due_at,
-        "depends_on": list(spec.depends_on),
+        "depends_on": _dependencies(spec),
         "expires_at": spec.expires_at,
         "webhook": clean_or_none(spec.webhook),
         "group_id": spec.group,
@@ -90,19 +90,38 @@ def accepted_values(spec: JobSpec, state: JobState, error: Failure | None) -> di
     return {**standing_values(job), "delivered": False}
 
 
-def requeued_values(generation: int) -> dict[str, Any]:
-    """The standing of a job whose next generation begins now. Redis does not hold it yet."""
+def end_values(state: JobState, failure: Failure | None) -> dict[str, Any]:
+    """The standing of a job that ends now without a run."""
     return {
+        "state": state.value,
+        "rank": RANK[state],
+        "finished_at": time.time(),
+        "error_code": failure.code if failure else None,
+        "error_message": clean(failure.message) if failure else None,
+        "error_status": failure.status if failure else None,
+        "error_param": clean_or_none(failure.param) if failure else None,
+    }
+
+
+def requeued_values(generation: int, *, waits: bool = False) -> dict[str, Any]:
+    """The standing of a job whose next generation begins now; `waits`: it is scheduled first.
+
+    Redis does not hold it yet, and its times and what it waited for were the earlier generation's.
+    """
+    state = JobState.SCHEDULED if waits else JobState.QUEUED
+    fresh = {
         **dict.fromkeys(STANDING),
-        "state": JobState.QUEUED.value,
-        "rank": RANK[JobState.QUEUED],
+        "state": state.value,
+        "rank": RANK[state],
         "generation": generation,
         "attempt": 0,
-        "queued_at": time.time(),
+        "queued_at": None if waits else time.time(),
         "result_type": "application/json",
-        "in_queue": False,
+        "in_queue": waits,
         "delivered": False,
+        "due_at": None,
     }
+    return fresh if waits else {**fresh, "depends_on": []}
 
 
 def recorded_values(job: Job) -> dict[str, Any]:
@@ -149,11 +168,27 @@ def _spec_of(row: RowMapping) -> JobSpec:
         created_at=row["created_at"],
         metadata=row["metadata"],
         due_at=row["due_at"],
-        depends_on=tuple(row["depends_on"]),
+        **_awaited(row["depends_on"]),
         expires_at=row["expires_at"],
         webhook=row["webhook"],
         group=row["group_id"],
     )
+
+
+def _dependencies(spec: JobSpec) -> Any:
+    if not spec.depends_on:
+        return []
+    return {"ids": list(spec.depends_on), "on_failure": spec.on_dependency_failure.value}
+
+
+def _awaited(found: Any) -> dict[str, Any]:
+    """The fields of JobSpec that the column `depends_on` stands for."""
+    if not found:
+        return {}
+    return {
+        "depends_on": tuple(found["ids"]),
+        "on_dependency_failure": OnDependencyFailure(found["on_failure"]),
+    }
 
 
 def _failure_of(row: RowMapping) -> Failure | None:

@@ -26,6 +26,7 @@ UNFINISHED = text("durable AND rank IN (1, 2)")
 OFFLINE = text("NOT in_queue AND rank < 3")
 SCHEDULED = text("rank = 0")
 UNDELIVERED = text("durable AND rank = 3 AND NOT delivered")
+DEAD = text("state = 'failed'")
 
 metadata = MetaData(
     naming_convention={
@@ -73,7 +74,8 @@ jobs = Table(
     Column("metadata", JSON, nullable=False),
     # What a scheduled job waits for: its time, or the jobs in `dependencies`.
     Column("due_at", Double),
-    Column("depends_on", JSON, nullable=False, server_default="[]"),
+    # Empty, or {"ids": [...], "on_failure": "fail" or "run"}.
+    Column("depends_on", JSON),
     Column("expires_at", Double),
     Column("webhook", Text),
     Column("group_id", Text),
@@ -87,9 +89,17 @@ jobs = Table(
     Index("ix_jobs_tenant_id", "tenant", "id"),
     Index("ix_jobs_group_id_id", "group_id", "id"),
     Index("ix_jobs_due", "due_at", sqlite_where=SCHEDULED, postgresql_where=SCHEDULED),
+    Index("ix_jobs_scheduled_expiry", "expires_at", sqlite_where=SCHEDULED, postgresql_where=SCHEDULED),
+    Index("ix_jobs_scheduled_tenant", "tenant", sqlite_where=SCHEDULED, postgresql_where=SCHEDULED),
     Index("ix_jobs_unfinished", "id", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
     Index("ix_jobs_offline", "id", sqlite_where=OFFLINE, postgresql_where=OFFLINE),
     Index("ix_jobs_undelivered", "source", "id", sqlite_where=UNDELIVERED, postgresql_where=UNDELIVERED),
+    # Only failed jobs are in them, so a job that succeeds pays for none. Without the state, which is the same in all,
+    # SQLite would rather take ix_jobs_state_id and sort.
+    Index("ix_jobs_dead", "state", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_model", "model", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_tenant", "tenant", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
+    Index("ix_jobs_dead_code", "error_code", "finished_at", "id", sqlite_where=DEAD, postgresql_where=DEAD),
 )
 
 offsets = Table(
@@ -183,6 +193,8 @@ deliveries = Table(
     # A UUID of version 7; it is the webhook's own id, the same at each try.
     Column("id", Text, primary_key=True),
     Column("url", Text, nullable=False),
+    # Receivers on one host share its limit.
+    Column("host", Text, nullable=False),
     Column("event", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("tenant", Text, nullable=False),

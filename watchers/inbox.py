@@ -46,7 +46,7 @@ class Inbox:
         self._folders = folders
         self._settings = settings
         self._catalog = Catalog(settings)
-        self._door = Door(settings, gateway.queue, storage.media)
+        self._door = Door(settings, gateway.queue, storage.media, gateway.hooks)
         self._intake = gateway.intake
         self._ledger = storage.ledger
 

@@ -1,9 +1,10 @@
 """What a job file asks for: from its bytes to a checked request. Pure.
 
-The file holds ``{endpoint?, model, body, priority?, metadata?}``, or without `body` the request body itself, with
-`endpoint` and the other fields about the job beside its own. The rules are those of `POST /v1/jobs`.
+The file holds ``{endpoint?, model, body, priority?, run_at?, metadata?}``, or without `body` the request body itself,
+with `endpoint` and the other fields about the job beside its own. The rules are those of `POST /v1/jobs`.
 """
 
+import time
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from inferq import errors
 from inferq.catalog import Catalog
 from inferq.request import Request, check, unfold
+from inferq.terms import terms_of
 
 _STREAMING = ("stream", "stream_options", "stream_format")
 """Nobody reads along with a job file."""
@@ -51,7 +53,8 @@ def _is_lines(data: bytes) -> bool:
 
 def understand(found: dict[str, Any], catalog: Catalog) -> Request:
     """What the object asks for. Raises InvalidRequest, NotFound, NotReady."""
+    terms = terms_of(found, now=time.time())
     endpoint, body = unfold(catalog, found)
     for name in _STREAMING:
         body.pop(name, None)
-    return check(catalog, endpoint, body)
+    return check(catalog, endpoint, body, terms=terms)

@@ -27,6 +27,7 @@ import psutil
 
 from inferq import shim
 from inferq.engine import Engine, Launch, MediaForm
+from workers.engine_runs import EngineRuns
 from workers.facts import facts_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ HEALTH_FAILURES = 6
 LONGEST_HEALTH = 256 * 1024
 """Bytes that are read of what an engine says of itself."""
 STOP_GRACE = 10
+DIED_WITHIN = 1.0
 KEEP_ALIVE = 2.0
 """Seconds for which an idle connection is used again; less than any server keeps one (vLLM: 5)."""
 
@@ -79,6 +81,7 @@ class EngineProcess:
         self.error: str | None = None
         self.session: aiohttp.ClientSession | None = None
         self.facts: dict[str, Any] = {}
+        self.runs = EngineRuns(lambda: self.session)
         self._engine = engine
         self._launch = launch
         self._env = dict(env)
@@ -93,8 +96,8 @@ class EngineProcess:
         self._folder: Path | None = None
         self._stopping = asyncio.Event()
         self._doubted = asyncio.Event()
-        self._silent = False
-        """The engine has no list of its requests."""
+        self._condemned: str | None = None
+        self._kill = asyncio.Event()
 
     @property
     def media(self) -> MediaForm:
@@ -104,7 +107,7 @@ class EngineProcess:
     @property
     def usable(self) -> bool:
         """Ready, and nothing speaks against it."""
-        return self.state is EngineState.READY and not self._doubted.is_set()
+        return self.state is EngineState.READY and not self._doubted.is_set() and self._condemned is None
 
     async def run(self) -> None:
         """Start the engine, watch it, start it again; until `stop`. The only writer of the state."""
@@ -132,20 +135,23 @@ class EngineProcess:
         """A call broke off or took too long: the engine is not usable until it has shown that it is well."""
         self._doubted.set()
 
-    async def progress(self) -> dict[str, float]:
-        """How far the requests under way are, from 0 to 1 by their id; empty for engines that do not tell."""
-        if self.session is None or self._silent:
-            return {}
-        try:
-            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
-            async with self.session.get("/runs", timeout=timeout) as response:
-                if response.status != 200:
-                    self._silent = True
-                    return {}
-                runs = (await response.json())["runs"]
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return {}
-        return {run["id"]: min(run["done"] / run["total"], 1.0) for run in runs if run.get("total")}
+    async def died(self, session: object) -> bool:
+        """Whether the life of the engine ended in which this was its session; asked when a call of it was cut off,
+        which is mostly before the end of the process is seen. False when that is not known within a second.
+        """
+        self.doubt()
+        deadline = time.monotonic() + DIED_WITHIN
+        while self.session is session and self.state is EngineState.READY:
+            if not self._doubted.is_set() or time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def kill(self, why: str) -> None:
+        """End this life of the engine, whatever it does; another one begins. The first reason counts."""
+        if self.state is EngineState.READY and self._condemned is None:
+            self._condemned = why
+            self._kill.set()
 
     def memory(self) -> int | None:
         """Resident bytes of the engine and its descendants."""
@@ -181,12 +187,14 @@ class EngineProcess:
         self.error = None
         self.facts = await self._ask_facts()
         self._doubted.clear()
+        self._condemned = None
+        self._kill.clear()
         self._become(EngineState.READY)
         log.info("the engine is ready after %.1f s", self.load_seconds)
         await self._on_ready()
         await self._watch()
         if not self._stopping.is_set():
-            self.error = f"the engine ended{self._status()}: {self._last_words()}"
+            self.error = self._condemned or f"the engine ended{self._status()}: {self._last_words()}"
             log.error("%s", self.error)
         return True
 
@@ -263,14 +271,15 @@ class EngineProcess:
         return facts_of(said)
 
     async def _watch(self) -> None:
-        """Return when the child has ended, hangs, or a stop is asked for."""
+        """Return when the child has ended, hangs, is to be killed, or a stop is asked for."""
         assert self._child is not None
         ended = asyncio.create_task(self._child.wait())
         stopping = asyncio.create_task(self._stopping.wait())
+        killed = asyncio.create_task(self._kill.wait())
         bad = 0
         try:
             while bad < HEALTH_FAILURES:
-                if await self._first_of(ended, stopping, doubts=bad == 0):
+                if await self._first_of(ended, stopping, killed, doubts=bad == 0):
                     return
                 bad = 0 if await self._healthy() else bad + 1
                 if bad == 0 and self._doubted.is_set():
@@ -278,7 +287,7 @@ class EngineProcess:
                     await self._on_ready()
             log.error("the engine has not answered %d health checks; it is killed", HEALTH_FAILURES)
         finally:
-            for task in (ended, stopping):
+            for task in (ended, stopping, killed):
                 task.cancel()
 
     async def _first_of(self, *ends: "asyncio.Task[Any]", doubts: bool) -> bool:

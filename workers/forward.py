@@ -11,12 +11,15 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import aiohttp
 
 from inferq.job import Failure, JobSpec
+from inferq.retry import OUT_OF_MEMORY
 from inferq.sse import EventCutter
+from workers.engines.failures import tells_no_memory
 
 # At the beginning of a line, where no text of an answer can stand: JSON writes its line ends as two characters.
 # Streams of newer endpoints end with an event of their own and no `[DONE]`.
@@ -90,14 +93,26 @@ class EngineRefused(Exception):
         self.failure = failure
 
 
+class Break(StrEnum):
+    """How an engine broke off."""
+
+    ABSENT = "absent"
+    """It was not there, and has not seen the request."""
+    CUT = "cut"
+    """The connection ended before the answer did, as it does when the engine's process dies."""
+    TOLD = "told"
+    """It answered that it failed."""
+
+
 class EngineBroke(Exception):
     """The engine died, or broke off; another attempt may succeed. With a `failure` the engine is well, and told what
     is not.
     """
 
-    def __init__(self, message: str, failure: Failure | None = None):
+    def __init__(self, message: str, failure: Failure | None = None, *, how: Break = Break.TOLD):
         super().__init__(message)
         self.failure = failure
+        self.how = how
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +145,18 @@ def _read_waiting(transport: asyncio.Transport) -> bytes | None:
 
 
 async def forward(
-    session: aiohttp.ClientSession, spec: JobSpec, body: bytes, pace: Pace
+    session: aiohttp.ClientSession, spec: JobSpec, body: bytes, pace: Pace, *, alone: bool = False
 ) -> AsyncGenerator[Body | Piece, None]:
-    """Send a job's body to the engine. Yields one Body, or Pieces until the end of the stream.
+    """Send a job's body to the engine. Yields one Body, or Pieces until the end of the stream. `alone` asks the engine
+    to run it in the smallest pieces.
 
     Raises EngineRefused, EngineBroke. Closing the iterator closes the request, which cancels it in the engine.
     """
     if session.closed:
-        raise EngineBroke("the engine has ended")
+        raise EngineBroke("the engine has ended", how=Break.ABSENT)
     headers = {"Content-Type": "application/json", "X-Request-Id": spec.id}
+    if alone:
+        headers["X-Inferq-Alone"] = "1"
     try:
         async with session.post(f"/v1/{spec.endpoint}", data=body, headers=headers) as response:
             if response.status != 200:
@@ -153,7 +171,7 @@ async def forward(
             else:
                 yield Body(await response.read(), response.content_type)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-        raise EngineBroke(str(error) or type(error).__name__) from error
+        raise EngineBroke(str(error) or type(error).__name__, how=Break.CUT) from error
 
 
 async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGenerator[Piece, None]:
@@ -179,7 +197,7 @@ async def _whole_events(response: aiohttp.ClientResponse, pace: Pace) -> AsyncGe
         done = True
         yield Piece(rest.rstrip(b"\r\n") + b"\n\n", EVENTS, final=True)
     if not done:
-        raise EngineBroke("the engine ended the stream early")
+        raise EngineBroke("the engine ended the stream early", how=Break.CUT)
 
 
 def _checked(events: bytes) -> bool:
@@ -215,6 +233,8 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
     if status == 500 and isinstance(inner, int) and 400 <= inner < 600:
         status = inner
     message = str(error.get("message") or f"the engine answered {status}")
+    if inner == OUT_OF_MEMORY or (status >= 500 and tells_no_memory(message)):
+        return EngineBroke(message, Failure(code=OUT_OF_MEMORY, message=message, status=500))
     if inner in _AWAY:
         return EngineBroke(message, Failure(code=inner, message=message, status=status))
     if status >= 500 or status in _PASSING:

@@ -5,7 +5,7 @@ How an attempt ends:
 1. The engine answered: succeeded.
 2. The engine refused: failed, with the engine's words.
 3. The engine died, broke off, or could not reach what it needs: run again while attempts are left, unless part of
-   the answer was sent.
+   the answer was sent, or the engine has died twice while it ran this job and no other: failed.
 4. It ran too long: failed.
 5. Its caller is gone: cancelled.
 6. It was cancelled or lost its lease: nothing is written, Redis has decided. A lease that could only not be renewed
@@ -13,6 +13,8 @@ How an attempt ends:
 7. The replica drains and its time is up: handed back, the attempt does not count.
 8. The artifact store could not take the answer, or give the job's files, until the time was up: run again. A caller
    who waits for an answer that is not kept is told at once: failed.
+9. The engine ran out of memory: asked once more in the same attempt, alone, and then failed. Where part of the answer
+   was passed on: like 3.
 """
 
 import asyncio
@@ -27,19 +29,23 @@ import aiohttp
 
 from inferq import errors, failpoints
 from inferq.errors import LeaseLost
-from inferq.job import Failure
+from inferq.hooks import Hooks
 from inferq.streams import fold
 from queues import frames
-from queues.attempts import Attempt, Attempts, Finish, Operation, Outcome, error_frame
+from queues.attempts import Attempt, Attempts, Finish, Operation, Outcome
 from queues.frames import FrameKind
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
+from workers import endings
 from workers.device_clock import DeviceClock
+from workers.endings import Endings, failure_of
 from workers.files import Files
-from workers.forward import EVENTS, Body, EngineBroke, EngineRefused, Pace, Piece, forward
+from workers.forward import EVENTS, Body, Break, EngineBroke, EngineRefused, Pace, Piece, forward
+from workers.lane_priority import with_priority
+from workers.room import Room
 from workers.running import Charge, Running
-from workers.storing import ADVICE, patiently
+from workers.storing import patiently
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +58,13 @@ class _CallerGone(Exception):
 
 
 class Runner:
-    """Runs attempts of one replica. `running` (by token) is what the leases are renewed for; `done` counts ended ones.
+    """Runs attempts of one replica. `running` (by token) is what the leases are renewed for; `done` counts ended ones;
+    `endings` says what becomes of jobs, and whether the engine is well.
 
-    `on_broken` is called when the engine broke off or was too slow, before the next job is asked for.
+    `on_broken` is called when the engine broke off or was too slow, before the next job is asked for. `died` says
+    whether the life of the engine is over that had this session. `released` is called with the id of a job whose
+    request was closed before the engine had answered, and returns when the engine no longer works on it: until then
+    its slot is taken.
     """
 
     def __init__(
@@ -66,9 +76,16 @@ class Runner:
         files: Files,
         *,
         inline_result: int,
+        judge: Endings,
         session: Callable[[], aiohttp.ClientSession | None],
         on_broken: Callable[[], None],
+        died: Callable[[object], Awaitable[bool]],
+        released: Callable[[str], Awaitable[None]],
+        hooks: Hooks | None = None,
+        passes_lanes: bool = False,
     ):
+        self._passes_lanes = passes_lanes
+        self._hooks = hooks
         self.running: dict[str, Running] = {}
         self.done = 0
         self._attempts = attempts
@@ -77,10 +94,19 @@ class Runner:
         self._artifacts = artifacts
         self._files = files
         self._inline = inline_result
+        self.endings = judge
         self._session = session
         self._on_broken = on_broken
+        self._died = died
+        self._released = released
         self._clock = DeviceClock()
+        self._room = Room()
         self._pace = Pace(lambda: len(self.running))
+
+    @property
+    def closed(self) -> bool:
+        """A job runs alone, or waits until it can: no other one is to be taken now."""
+        return self._room.closed
 
     async def run(self, attempt: Attempt, *, may_claim: Callable[[], bool], slot: str = "") -> Attempt | None:
         """Run an attempt to its end; the next job for the slot, if `may_claim()` then allows one and one waits."""
@@ -92,80 +118,139 @@ class Runner:
         try:
             finish = await self._outcome(running)
             finish = replace(finish, seconds=running.charge.end())
+            # Whoever waits is told at once; the slot's next job waits for the engine.
             failpoints.reach("runner.answered")
-            state, following = await self._finish(attempt, finish, may_claim, slot)
+            go_on = _no if running.asked else may_claim
+            state, following = await self._finish(attempt, finish, go_on, slot)
+            failpoints.reach("runner.finished")
+            self._note_end(running, finish, state)
+            if running.asked:
+                await self._released(attempt.id)
+                following = await self._attempts.claim(slot) if may_claim() else None
         finally:
             self.running.pop(attempt.token, None)
-        failpoints.reach("runner.finished")
+            if running.asked:
+                self._room.let()
+        return following
+
+    def _note_end(self, running: Running, finish: Finish, state: str) -> None:
+        self.running.pop(running.attempt.token)
         self.done += 1
         if state != "stale":
             message = finish.failure.message if finish.failure else ""
-            self._signals.ended(attempt.id, state, runtime=finish.seconds, message=message)
-        return following
+            self._signals.ended(running.attempt.id, state, runtime=finish.seconds, message=message)
 
     async def _outcome(self, running: Running) -> Finish:
         """How the attempt ended; the numbers are those of the module's docstring."""
         attempt = running.attempt
         await self._ended(running)
         try:
-            return running.task.result()  # 1
+            finish = running.task.result()  # 1
+            self.endings.breaker.succeeded()
+            return finish
         except EngineRefused as refused:
             outcome, failure = Outcome.FAILED, refused.failure  # 2
+            self.endings.breaker.succeeded()
         except EngineBroke as broke:
             if broke.failure is None:
                 self._on_broken()
-            outcome = Outcome.RETRY  # 3
-            failure = broke.failure or _failure("engine_crashed", f"the engine broke off: {broke}", 502)
+            alone = broke.how is Break.CUT and not running.company
+            died = alone and await self._died(running.engine)
+            outcome, failure = self.endings.broken(running, broke, died=died)  # 3, 9
         except _CallerGone:
-            outcome, failure = Outcome.CANCELLED, _failure("caller_gone", _GONE, 499)  # 5
+            outcome, failure = Outcome.CANCELLED, failure_of("caller_gone", _GONE, 499)  # 5
         except errors.NotFound as gone:
-            outcome, failure = Outcome.FAILED, _failure("file_gone", gone.message, 410)  # 2
+            outcome, failure = Outcome.FAILED, failure_of("file_gone", gone.message, 410)  # 2
         except LeaseLost as lost:
-            outcome, failure = Outcome.RETRY, _failure("lease_lost", lost.message, 503)  # 6
+            outcome, failure = Outcome.RETRY, failure_of("lease_lost", lost.message, 503)  # 6
         except errors.StoreUnavailable as away:
-            outcome, failure = Outcome.FAILED, _store_failure(away.message)  # 8
+            outcome, failure = Outcome.FAILED, endings.store_failure(away.message)  # 8
         except asyncio.CancelledError:
-            outcome, failure = _stopped(running)  # 4, 5, 6, 7, 8
+            outcome, failure = endings.stopped(running)  # 4, 5, 6, 7, 8
         except Exception as error:
             log.exception("running job %s failed", attempt.id)
-            outcome, failure = Outcome.RETRY, _failure("internal_error", f"the replica failed: {error}", 500)
-        return _failed(attempt, failure, outcome)
+            outcome, failure = (
+                Outcome.RETRY,
+                failure_of("internal_error", f"the replica failed: {error}", 500),
+            )
+        return self.endings.failed(attempt, failure, outcome)
 
     async def _ended(self, running: Running) -> None:
         """Wait for its end, which is made when its time is up."""
         done, _ = await asyncio.wait({running.task}, timeout=running.attempt.job.spec.run_timeout or None)
         if not done:
-            at_engine = running.store is None
-            _stop_late(running)
+            at_engine = running.asked and running.store is None
+            endings.stop_late(running)
             await asyncio.wait({running.task})
             if at_engine:
                 self._on_broken()
 
     async def _answer(self, attempt: Attempt) -> Finish:
         spec = attempt.job.spec
+        if self._hooks:
+            await self._hooks.before_run(attempt.job)
         async with AsyncExitStack() as held:
             body = await self._patiently(attempt, lambda: held.enter_async_context(self._files.handed(spec)))
+            if self._passes_lanes:
+                body = with_priority(body, spec.lane)
+            running = self.running[attempt.token]
+            try:
+                return await self._ask(running, body)
+            except EngineBroke as broke:
+                if not endings.no_memory(broke) or running.begun:
+                    raise
+                log.warning(
+                    "job %s needs more memory than there is; it is asked for once more, alone", attempt.id
+                )
+            running.alone = True
+            try:
+                return await self._ask(running, body)
+            except EngineBroke as broke:
+                raise endings.advised(broke) from None
+
+    async def _ask(self, running: Running, body: bytes) -> Finish:
+        """Ask the engine, when there is room for this request, and pass its answer on."""
+        async with self._room.enter(alone=running.alone):
             session = self._session()
             if session is None:
-                raise EngineBroke("the engine is not ready")
-            answer = await held.enter_async_context(aclosing(forward(session, spec, body, self._pace)))
-            return await self._passed_on(attempt, answer)
+                raise EngineBroke("the engine is not ready", how=Break.ABSENT)
+            running.asked, running.engine = True, session
+            self._note_company(running)
+            asked = forward(session, running.attempt.job.spec, body, self._pace, alone=running.alone)
+            try:
+                async with aclosing(asked) as answer:
+                    return await self._passed_on(running, answer)
+            except (EngineRefused, EngineBroke):
+                running.asked = False
+                raise
+            finally:
+                if running.asked:
+                    # The engine may go on with it for a while: nobody is alone until it has let go.
+                    self._room.hold()
+
+    def _note_company(self, running: Running) -> None:
+        beside = [each for each in self.running.values() if each.asked and each is not running]
+        for each in beside:
+            each.company = True
+        running.company = bool(beside)
 
     async def _patiently(self, attempt: Attempt, call: Callable[[], Awaitable[T]]) -> T:
         return await patiently(self.running[attempt.token], call)
 
-    async def _passed_on(self, attempt: Attempt, answer: AsyncGenerator[Body | Piece, None]) -> Finish:
+    async def _passed_on(self, running: Running, answer: AsyncGenerator[Body | Piece, None]) -> Finish:
         """Pass the pieces of an answer on as they come; the end that they amount to.
 
         Events that say the end go out with the finish, not before: clients hang up when they have read them, and
         that must not look like a caller who left a running job.
         """
+        attempt = running.attempt
         kept = attempt.job.spec.kept
         seen: list[bytes] = []
         sent, held = 0, b""
         media_type = EVENTS
         async for part in answer:
             if isinstance(part, Body):
+                running.asked = False
                 return await self._whole(attempt, part)
             media_type = part.media_type
             if held:  # it was not the end after all
@@ -182,6 +267,7 @@ class Runner:
                     await _insist(partial(self._writer.keep, attempt, part.data))
             if self._writer.unreachable(attempt) and not kept:
                 raise _CallerGone
+        running.asked = False
         await self._writer.drain(attempt)
         finish = Finish(outcome=Outcome.SUCCEEDED, frame=_ending(attempt, sent, held))
         if not kept:
@@ -192,6 +278,7 @@ class Runner:
         return await self._stored(attempt, finish, await self._kept(attempt, data), media_type)
 
     async def _pass(self, attempt: Attempt, number: int, data: bytes) -> None:
+        self.running[attempt.token].begun = True
         # Followers of a durable job are told when it starts over, so nothing binds it to its first attempt.
         if number or attempt.job.spec.durable:
             self._writer.chunk(attempt, number, data)
@@ -232,6 +319,10 @@ class Runner:
         )
 
 
+def _no() -> bool:
+    return False
+
+
 def _ending(attempt: Attempt, sent: int, last: bytes) -> bytes:
     """The frames that end a stream of so many chunks: the last chunk where one was held, and the end."""
     chunk = frames.pack(attempt.id, FrameKind.CHUNK, attempt.token, sent, last) if last else b""
@@ -246,41 +337,3 @@ async def _insist(call: Callable[[], Awaitable[T]]) -> T:
         except errors.QueueUnavailable as error:
             log.warning("waiting: %s", error.message)
             await asyncio.sleep(0.2)
-
-
-def _stop_late(running: Running) -> None:
-    """The time of an attempt is up, with its engine or with the store."""
-    spec = running.attempt.job.spec
-    if running.store is None:
-        running.stop(f"the job ran longer than {spec.run_timeout:g} s", Outcome.FAILED)
-    else:
-        why = f"{running.store}, until the {spec.run_timeout:g} s of the job were over"
-        outcome = Outcome.RETRY if spec.kept else Outcome.FAILED
-        running.stop(why, outcome, _store_failure(why))
-
-
-def _stopped(running: Running) -> tuple[Outcome, Failure]:
-    code, status = _STOPS[running.outcome]
-    told = _failure(code, running.stopped or "the attempt was stopped", status)
-    return running.outcome, running.failure or told
-
-
-_STOPS = {
-    Outcome.FAILED: ("engine_timeout", 504),
-    Outcome.CANCELLED: ("caller_gone", 499),
-    Outcome.RETRY: ("lease_lost", 503),
-    Outcome.HANDBACK: ("replica_stopped", 503),
-}
-
-
-def _failure(code: str, message: str, status: int) -> Failure:
-    return Failure(code=code, message=message, status=status)
-
-
-def _store_failure(why: str) -> Failure:
-    return _failure(errors.StoreUnavailable.code, f"{why}; {ADVICE}", 503)
-
-
-def _failed(attempt: Attempt, failure: Failure, outcome: Outcome) -> Finish:
-    frame = error_frame(attempt.id, attempt.token, failure) if attempt.reply_to else b""
-    return Finish(outcome=outcome, frame=frame, failure=failure)

@@ -13,7 +13,9 @@ from workers.device_clock import DeviceClock
 class Running:
     """An attempt under way. `stop` makes it end; `renewed` is when its lease was last seen to hold (monotonic).
 
-    `store` says what the artifact store keeps it waiting for, None while it does not.
+    `store` says what the artifact store keeps it waiting for, None while it does not. `asked` is true from the moment
+    the engine may have the request until it has answered or broken off; `begun` when part of the answer was passed on;
+    `alone` from the moment at which it is to run with nothing beside it; `company` when something was.
     """
 
     attempt: Attempt
@@ -24,6 +26,12 @@ class Running:
     failure: Failure | None = None
     progress: float | None = None
     store: str | None = None
+    asked: bool = False
+    begun: bool = False
+    alone: bool = False
+    company: bool = False
+    engine: object = None
+    """What is another one for each life of the engine: the session in which it was asked."""
     began: float = field(default_factory=time.monotonic)
     renewed: float = field(default_factory=time.monotonic)
 

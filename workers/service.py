@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from inferq import errors, process
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import Failure
+from inferq.retry import RetryPolicy
 from inferq.scheduling.placement import Place
 from queues import layout
 from queues.attempts import LINGER, Attempts, Outcome
@@ -26,10 +27,14 @@ from queues.presence import Learnt, Presence, ReplicaInfo, loaded_as
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
+from workers.breaker import Breaker
+from workers.endings import Endings
 from workers.engine_process import EngineProcess, EngineState
 from workers.files import Files
+from workers.lane_priority import passes_lanes
 from workers.runner import Runner
 from workers.running import Running
+from workers.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -39,31 +44,6 @@ PROGRESS_EVERY = 0.5
 PROGRESS_AFTER = 1.0
 """Seconds after which a job is long enough for people to ask how far it is."""
 ALIVE = frozenset({EngineState.STARTING.value, EngineState.READY.value})
-
-
-class _Slot:
-    """One of a replica's slots while it is taken: it looks for a job, runs one, or lingers."""
-
-    def __init__(self) -> None:
-        self.name = secrets.token_hex(8)
-        self.lingers = False
-        self._woken = asyncio.Event()
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    async def linger(self, seconds: float) -> bool:
-        """Wait for a wake; False when none came. One that came since the last wait counts."""
-        self.lingers = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self.lingers = False
-            self._woken.clear()
-        return True
 
 
 class ReplicaService:
@@ -91,7 +71,7 @@ class ReplicaService:
         self._slots = settings.served[place.model].slots
         limit = settings.processing.max_workers
         self._slots = self._slots if limit == "auto" else min(self._slots, limit)
-        self._taken: dict[str, _Slot] = {}
+        self._taken: dict[str, Slot] = {}
         self._idle_since = time.time()
         self._draining = False
         self._drained = asyncio.Event()
@@ -103,9 +83,16 @@ class ReplicaService:
             artifacts,
             Files(artifacts, self._engine.media),
             inline_result=settings.storage.inline_result,
+            judge=_endings(settings),
             session=lambda: self._engine.session,
             on_broken=self._engine.doubt,
+            died=self._engine.died,
+            released=self._let_go,
+            hooks=Hooks(settings.hooks),
+            passes_lanes=passes_lanes(settings.served[place.model]),
         )
+        self._breaker = self._runner.endings.breaker
+        self._release_bound = settings.served[place.model].release_bound
         self._control_cursor: str | None = None
 
     @property
@@ -141,12 +128,12 @@ class ReplicaService:
 
     async def serve(self) -> None:
         """Take the best job, run it, and go on until nothing is left for this slot and it has lingered in vain."""
-        if not self._may_claim():
+        if not self._may_take(len(self._taken)):
             return
         if len(self._taken) >= self._slots:
             self._wake_lingering(1)
             return
-        slot = _Slot()
+        slot = Slot()
         self._taken[slot.name] = slot
         try:
             attempt = await self._attempts.claim(slot.name)
@@ -161,7 +148,7 @@ class ReplicaService:
         finally:
             del self._taken[slot.name]
 
-    async def _linger(self, slot: _Slot) -> bool:
+    async def _linger(self, slot: Slot) -> bool:
         """Wait for a wake; False when the slot is to be given back."""
         return self._may_claim() and await slot.linger(LINGER) and self._may_claim()
 
@@ -193,7 +180,28 @@ class ReplicaService:
         self._drained.set()
 
     def _may_claim(self) -> bool:
-        return self._engine.usable and not self._draining
+        """Whether a slot that is taken may have another job."""
+        return self._may_take(len(self._taken) - 1)
+
+    def _may_take(self, others: int) -> bool:
+        """Whether a slot may have a job beside so many others that are taken."""
+        ready = self._engine.usable and not self._draining and not self._runner.closed
+        return ready and self._breaker.allows(others=others)
+
+    async def _let_go(self, job_id: str) -> None:
+        """Return when the engine no longer works on a job whose request was closed; one that does not let go of it in
+        time is killed and started again. A replica that ends has no time for that, and its engine ends with it.
+        """
+
+        def others() -> int:
+            return sum(item.attempt.id == job_id for item in self._runner.running.values())
+
+        bound = self._release_bound
+        gone = await self._engine.runs.let_go(
+            job_id, others=others, bound=bound, unless=lambda: self._draining
+        )
+        if not gone:
+            self._engine.kill(f"the engine did not let go of job {job_id} within {bound:g} s and was killed")
 
     async def _on_ready(self) -> None:
         """The engine can take jobs, for the first time or again."""
@@ -238,7 +246,7 @@ class ReplicaService:
 
     async def _look(self) -> None:
         """Work waits and slots are free, but no doorbell came: serve without one. Also look after the callers."""
-        if self._may_claim() and self._busy < self._slots:
+        if self._may_take(len(self._taken)) and self._busy < self._slots:
             waiting = await self._attempts.waiting()
             waiting -= self._wake_lingering(waiting)
             for _ in range(min(waiting, self._slots - len(self._taken))):
@@ -267,7 +275,7 @@ class ReplicaService:
         if not running:
             return
         changed = []
-        for job_id, share in (await self._engine.progress()).items():
+        for job_id, share in (await self._engine.runs.progress()).items():
             item = running.get(job_id)
             if item is not None and share != item.progress:
                 item.progress = share
@@ -341,6 +349,8 @@ class ReplicaService:
             restarts=engine.restarts,
             draining=self._draining,
             error=engine.error,
+            circuit=self._breaker.state.value,
+            circuit_left=round(self._breaker.left, 1),
             facts=engine.facts if engine.state is EngineState.READY else {},
         )
         async with translated():
@@ -351,6 +361,12 @@ class ReplicaService:
             await self._show()
         except errors.QueueUnavailable as error:
             log.warning("%s", error.message)
+
+
+def _endings(settings: Settings) -> Endings:
+    processing = settings.processing
+    policy = RetryPolicy(processing.retry_delay, processing.retry_max_delay, settings.api.wait_timeout)
+    return Endings(policy, Breaker(processing.breaker_failures, processing.breaker_delay))
 
 
 async def fail_waiting(attempts: Attempts, presence: Presence, place: Place, why: str) -> None:

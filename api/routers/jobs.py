@@ -1,10 +1,8 @@
 """Jobs: accept, look, list, cancel, retry, requeue, follow, fetch the result."""
 
-from typing import Any
+from functools import partial
 
-import orjson
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api import operations, submission
@@ -12,19 +10,19 @@ from api.auth import Access
 from api.body import parse_object, read_bytes, read_object
 from api.calls import accept, accepted_response, json_response
 from api.context import caller_of, context_of, text_header
-from api.downloads import artifact_response
+from api.edits import edits_of
 from api.finding import find_job
+from api.idempotency import turn_of
 from api.job_events import EventStream
 from api.job_filters import PARAMETERS, filters_of
 from api.job_json import job_json
 from api.links import linker
-from api.pictures import rendered
+from api.results import result_response
 from api.routes import Routes
-from api.schemas.jobs import REQUEUE
+from api.schemas.jobs import CHANGE, REQUEUE
 from inferq import errors
-from inferq.endpoints import ENDPOINTS, Answer, fields
-from inferq.job import Job
-from inferq.lanes import parse_lane
+from inferq.endpoints import ENDPOINTS, fields
+from inferq.lanes import bounded, parse_lane
 from inferq.request import ENVELOPE
 
 routes = Routes("Jobs")
@@ -48,13 +46,14 @@ _ACCEPTED = {
         job={"model": "demo-chat", "body": _EXAMPLE, "priority": "low", "metadata": {"from": "docs"}},
         bare={"model": "demo-chat", **_EXAMPLE},
     ),
+    parameters=[operations.IDEMPOTENCY_KEY],
     responses={**_ACCEPTED, **operations.failures(400, 401, 403, 404, 413, 429, 503)},
 )
 async def create_job(request: Request) -> ASGIApp:
     """A durable job: once it is accepted it reaches an end, whatever restarts. An object without `body` is itself the
     request body."""
     envelope = await read_object(request)
-    return await accept(request, await submission.from_envelope(request, envelope))
+    return await accept(request, partial(submission.from_envelope, request, envelope))
 
 
 @routes.route(
@@ -64,18 +63,7 @@ async def create_job(request: Request) -> ASGIApp:
     summary="List jobs",
     parameters=PARAMETERS,
     responses={
-        "200": operations.answer(
-            "One page, newest first, without results.",
-            {
-                "type": "object",
-                "properties": {
-                    "object": {"type": "string", "const": "list"},
-                    "data": {"type": "array", "items": operations.ref("Job")},
-                    "has_more": {"type": "boolean"},
-                    "next_cursor": {"type": ["string", "null"]},
-                },
-            },
-        ),
+        "200": operations.answer("One page, newest first, without results.", operations.page("Job")),
         **operations.failures(400, 401, 403, 503),
     },
 )
@@ -112,6 +100,27 @@ async def get_job(request: Request) -> ASGIApp:
 
 
 @routes.route(
+    "PATCH",
+    "/jobs/{job_id}",
+    access=Access.USER,
+    summary="Give a job another priority",
+    parameters=[operations.JOB_ID],
+    requestBody=operations.body(fields.object_schema(CHANGE), urgent={"priority": "high"}),
+    responses={**_JOB, **operations.failures(*operations.CHANGE_ERRORS)},
+)
+async def change_job(request: Request) -> ASGIApp:
+    """While it waits it keeps the time at which it came: only the head start of its lane changes. A key cannot lift it
+    above the lane that the key may use."""
+    wanted = await read_object(request)
+    fields.refuse_unknown(wanted, CHANGE)
+    fields.verify(wanted, CHANGE)
+    job = await find_job(request)
+    lane = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
+    changed = await context_of(request).gateway.intake.reprioritise(job.id, lane)
+    return json_response(job_json(changed, linker(request)))
+
+
+@routes.route(
     "POST",
     "/jobs/{job_id}/cancel",
     access=Access.USER,
@@ -131,7 +140,7 @@ async def cancel_job(request: Request) -> ASGIApp:
     "/jobs/{job_id}/retry",
     access=Access.USER,
     summary="Run a failed job again",
-    parameters=[operations.JOB_ID],
+    parameters=[operations.JOB_ID, operations.IDEMPOTENCY_KEY],
     responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
 )
 async def retry_job(request: Request) -> ASGIApp:
@@ -140,7 +149,9 @@ async def retry_job(request: Request) -> ASGIApp:
     context = context_of(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
     context.catalog.for_endpoint(job.spec.model, ENDPOINTS[job.spec.endpoint])
-    return accepted_response(await context.gateway.intake.requeue(job.id), request)
+    turn = await turn_of(request, job.id)
+    queued = turn.earlier or await context.gateway.intake.requeue(job.id, claim=turn.claim)
+    return accepted_response(queued, request)
 
 
 @routes.route(
@@ -148,7 +159,7 @@ async def retry_job(request: Request) -> ASGIApp:
     "/jobs/{job_id}/requeue",
     access=Access.USER,
     summary="Run a job again with changes",
-    parameters=[operations.JOB_ID],
+    parameters=[operations.JOB_ID, operations.IDEMPOTENCY_KEY],
     requestBody={
         **operations.body(fields.object_schema(REQUEUE), lane={"priority": "high"}),
         "required": False,
@@ -164,8 +175,12 @@ async def requeue_job(request: Request) -> ASGIApp:
     fields.verify(wanted, REQUEUE)
     job = await find_job(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
-    edits = await _edits(request, job, wanted)
-    return accepted_response(await context.gateway.intake.requeue(job.id, edits=edits), request)
+    turn = await turn_of(request, job.id)
+    if turn.earlier is not None:
+        return accepted_response(turn.earlier, request)
+    edits = await edits_of(request, job, wanted)
+    queued = await context.gateway.intake.requeue(job.id, edits=edits, claim=turn.claim)
+    return accepted_response(queued, request)
 
 
 @routes.route(
@@ -207,42 +222,11 @@ async def follow_job(request: Request) -> ASGIApp:
 async def job_result(request: Request) -> ASGIApp:
     """The bytes themselves, whether the record holds them or the artifact store."""
     job = await find_job(request)
-    if job.result is not None:
-        return await _result_response(request, job)
-    if job.artifact:
-        return await artifact_response(request, job.artifact)
+    response = await result_response(request, job)
+    if response is not None:
+        return response
     if job.error and job.terminal:
         raise errors.Conflict(f"Job {job.id} is {job.state} and has no result: {job.error.message}")
     raise errors.Conflict(
         f"Job {job.id} is {job.state}; there is no result {'any more' if job.terminal else 'yet'}."
     )
-
-
-async def _result_response(request: Request, job: Job) -> Response:
-    """The result as a call of the endpoint itself would have answered."""
-    assert job.result is not None
-    data, spec = job.result, job.spec
-    if spec.endpoint in ENDPOINTS and ENDPOINTS[spec.endpoint].answer is Answer.PICTURES:
-        form = orjson.loads(spec.body).get("response_format") if spec.body else None
-        data = await rendered(data, form, context_of(request).storage.artifacts, linker(request))
-    return Response(data, media_type=job.result_type, headers={"X-Job-Id": job.id})
-
-
-async def _edits(request: Request, job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What `Intake.requeue` takes. The body names its model, so a change of either makes a new body."""
-    context = context_of(request)
-    model = wanted.get("model") or job.spec.model
-    name, _ = context.catalog.for_endpoint(model, ENDPOINTS[job.spec.endpoint])
-    edits: dict[str, Any] = {}
-    body = wanted.get("body")
-    if body is None and name != job.spec.model and job.spec.body:
-        body = orjson.loads(job.spec.body)
-    if body is not None:
-        edits = await submission.edited(request, job, name, body)
-    if name != job.spec.model:
-        edits["model"] = name
-    if wanted.get("priority") is not None:
-        edits["lane"] = parse_lane(wanted["priority"])
-    if wanted.get("metadata") is not None:
-        edits["metadata"] = wanted["metadata"]
-    return edits

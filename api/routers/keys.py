@@ -13,6 +13,7 @@ from api.context import context_of
 from api.routes import Routes
 from inferq.endpoints import fields
 from inferq.endpoints.fields import NUMBER, STRING, Field
+from inferq.lanes import Lane
 from storage.keys import ApiKey, Role
 
 routes = Routes("Keys")
@@ -26,6 +27,9 @@ KEY = {
         doc="`readonly` looks, `user` submits and sees its tenant's jobs, `admin` may do all.",
     ),
     "tenant": Field(types=(STRING,), doc="Whose budget its jobs draw on; by default the key's own name."),
+    "lane": Field(
+        types=(STRING,), choices=tuple(Lane), doc="The highest lane that its jobs may use; by default `high`."
+    ),
     "weight": Field(types=(NUMBER,), low=0.001, high=1000, doc="Share of device time against other tenants."),
 }
 
@@ -52,7 +56,11 @@ async def create_key(request: Request) -> ASGIApp:
     fields.verify(wanted, KEY)
     weight = wanted.get("weight")
     key, text = await context_of(request).storage.keys.create(
-        wanted["name"], Role(wanted["role"]), wanted.get("tenant"), 1.0 if weight is None else float(weight)
+        wanted["name"],
+        Role(wanted["role"]),
+        wanted.get("tenant"),
+        1.0 if weight is None else float(weight),
+        Lane(wanted.get("lane") or Lane.HIGH),
     )
     return json_response({**key_object(key), "key": text})
 
@@ -97,6 +105,7 @@ def key_object(key: ApiKey) -> dict[str, Any]:
         "role": key.role,
         "tenant": key.tenant,
         "weight": key.weight,
+        "lane": key.lane,
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
     }

@@ -1,5 +1,7 @@
 """Models: those that are configured, those that lie here and are not, and bringing more of them here."""
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -52,6 +54,7 @@ async def list_models(request: Request) -> ASGIApp:
     "/models/pull",
     access=Access.ADMIN,
     summary="Bring a model here",
+    parameters=[operations.IDEMPOTENCY_KEY],
     requestBody=operations.body(
         fields.object_schema(TABLE),
         hub={"source": "org/name", "exclude": ["*.bin"]},
@@ -68,7 +71,7 @@ async def pull_model(request: Request) -> ASGIApp:
     is checked, and `models/NAME` appears when nothing is missing. The same model again is left alone."""
     body = await read_request(request, PULL)
     fields.refuse_unknown(body, TABLE)
-    return await accept(request, await submission.durable(request, PULL, body))
+    return await accept(request, partial(submission.durable, request, PULL, body))
 
 
 @routes.route(

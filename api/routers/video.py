@@ -1,5 +1,6 @@
 """Video: long jobs in three shapes, `video/generations`, OpenAI's `videos`, and `jobs`."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -8,7 +9,7 @@ from starlette.types import ASGIApp
 
 from api import operations, submission
 from api.auth import Access
-from api.calls import accepted_job, job_headers, json_response
+from api.calls import accepted_job, job_headers, json_response, patience
 from api.context import caller_of, context_of
 from api.downloads import artifact_response
 from api.finding import find_job
@@ -53,7 +54,9 @@ async def create_generation(request: Request) -> ASGIApp:
     """Always a long job: the answer is a task id. `Prefer: wait=N` waits up to N seconds for its end."""
     job = await _accept(request)
     body = generation_json(job, linker(request))
-    return json_response(body, status=200 if job.terminal else 202, headers=_headers(job))
+    return json_response(
+        body, status=200 if job.terminal and patience(request) else 202, headers=_headers(job, request)
+    )
 
 
 @routes.route(
@@ -84,7 +87,7 @@ async def get_generation(request: Request) -> ASGIApp:
 async def create_video(request: Request) -> ASGIApp:
     """As OpenAI has it: 200 with the video object, to be polled."""
     job = await _accept(request)
-    return json_response(video_json(job), headers=_headers(job))
+    return json_response(video_json(job), headers=_headers(job, request))
 
 
 @routes.route(
@@ -167,7 +170,7 @@ async def _accept(request: Request) -> Job:
                 param="input_reference",
             )
         body["image_url"] = body.pop("input_reference")
-    return await accepted_job(request, await submission.durable(request, ENDPOINT, body))
+    return await accepted_job(request, partial(submission.durable, request, ENDPOINT, body))
 
 
 async def _find(request: Request) -> Job:
@@ -177,5 +180,5 @@ async def _find(request: Request) -> Job:
     return job
 
 
-def _headers(job: Job) -> dict[str, str]:
-    return {**job_headers(job), "openai-poll-after-ms": str(POLL_MS)}
+def _headers(job: Job, request: Request) -> dict[str, str]:
+    return {**job_headers(job, request), "openai-poll-after-ms": str(POLL_MS)}

@@ -1,5 +1,6 @@
 """Bodies of the job routes, and the Job object they answer with."""
 
+from dataclasses import replace
 from typing import Any
 
 from inferq.endpoints import ENDPOINTS
@@ -14,6 +15,8 @@ REQUEUE = {
     "priority": GATEWAY["priority"],
     "metadata": GATEWAY["metadata"],
 }
+
+CHANGE = {"priority": replace(GATEWAY["priority"], required=True)}
 
 _TIME = {"type": ["number", "null"], "description": "Unix seconds."}
 
@@ -34,6 +37,17 @@ JOB_SCHEMA: dict[str, Any] = {
         "attempt": {"type": "integer"},
         "max_attempts": {"type": "integer"},
         "created_at": _TIME,
+        "due_at": {
+            **_TIME,
+            "description": "Unix seconds; not queued before. Null: at once, or after other jobs.",
+        },
+        "expires_at": {**_TIME, "description": "Unix seconds; given up when it has not started by then."},
+        "depends_on": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The jobs that it waits for.",
+        },
+        "group": {"type": ["string", "null"], "description": "The group it was accepted in."},
         "queued_at": _TIME,
         "started_at": _TIME,
         "finished_at": _TIME,
@@ -57,6 +71,7 @@ JOB_SCHEMA: dict[str, Any] = {
         },
         "artifact": {"type": ["string", "null"], "description": "sha256 of a result too big for the record."},
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "webhook": {"type": ["string", "null"], "description": "Where its end is told."},
         "links": {"type": "object", "additionalProperties": {"type": "string"}},
     },
     "required": ["id", "object", "model", "endpoint", "state", "lane"],

@@ -9,7 +9,8 @@ from inferq import errors
 CHAT, COMPLETIONS, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 _TYPES = {CHAT: "chat", COMPLETIONS: "completion", EMBEDDINGS: "embedding"}
 _ENDPOINTS = {model_type: endpoint for endpoint, model_type in _TYPES.items()}
-_JOB_FIELDS = ("endpoint", "model", "priority", "metadata", "run_at", "webhook")
+_TERMS = ("run_at", "expires_at", "expires_in", "depends_on", "on_dependency_failure")
+_JOB_FIELDS = ("endpoint", "model", "priority", "metadata", "webhook", *_TERMS)
 
 
 def from_prompt(text: str, endpoint: str) -> dict[str, Any]:

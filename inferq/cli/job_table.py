@@ -20,6 +20,17 @@ def render(jobs: Iterable[JobJson]) -> Table:
     return table
 
 
+def failures(jobs: Iterable[JobJson]) -> Table:
+    """Failed jobs and why, one line each; a long message is cut."""
+    table = output.table("JOB", "MODEL", "WHEN", "ERROR")
+    table.columns[1].overflow = table.columns[3].overflow = "ellipsis"
+    for job in jobs:
+        error = job["error"] or {"code": "-", "message": ""}
+        why = f"[red]{escape(error['code'])}[/red] {escape(' '.join(error['message'].split()))}"
+        table.add_row(job["id"], escape(job["model"]), output.age(job["finished_at"]), why)
+    return table
+
+
 def details(job: JobJson) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)

@@ -142,12 +142,30 @@ def requeue(
     """
     edits: dict[str, Any] = {"model": model, "priority": priority and parse_lane(priority).value}
     if body:
-        edits["body"] = _parse_body(body)
+        edits["body"] = parse_body(body)
     with Client.from_environment() as client:
         _show_changed(client.requeue(job, {name: value for name, value in edits.items() if value}), json)
 
 
-def _parse_body(text: str) -> Any:
+@app.command()
+def move(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs that have not ended.")],
+    priority: Annotated[str, typer.Option("--priority", "-p", help="high, medium, low, or 0 to 9.")],
+    json: Annotated[bool, output.JSON] = False,
+) -> None:
+    """Give waiting jobs another priority. They keep the time at which they came.
+
+    [bold]Example[/bold]
+      [cyan]inferq jobs move 0199... --priority high[/cyan]
+    """
+    lane = parse_lane(priority).value
+    with Client.from_environment() as client:
+        for job in jobs:
+            _show_changed(client.reprioritise(job, lane), json)
+
+
+def parse_body(text: str) -> Any:
+    """JSON, or @FILE with JSON in it. Raises InvalidRequest."""
     try:
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")

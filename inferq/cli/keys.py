@@ -22,6 +22,9 @@ def create(
     role: Annotated[str, typer.Option("--role", "-r", help="readonly, user or admin.")] = "user",
     tenant: Annotated[str, typer.Option(help="Whose budget it draws on; default: its own.")] = "",
     weight: Annotated[float, typer.Option(help="Share beside other tenants; 0 takes the default.")] = 0.0,
+    lane: Annotated[
+        str, typer.Option("--lane", "-l", help="Highest lane of its jobs: high, medium, low.")
+    ] = "",
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Make a key. It is shown this once, and kept only as a hash.
@@ -31,7 +34,7 @@ def create(
       [cyan]export INFERQ_API_KEY="$(inferq keys create ci --role user)"[/cyan]
     """
     with Client.from_environment() as client:
-        made = client.create_key(name, role, tenant=tenant or None, weight=weight or None)
+        made = client.create_key(name, role, tenant=tenant or None, weight=weight or None, lane=lane or None)
     if json:
         output.show_json(made)
         return
@@ -47,7 +50,7 @@ def list_keys(json: Annotated[bool, output.JSON] = False) -> None:
     if json:
         output.show_json(found)
         return
-    table = output.table("ID", "NAME", "ROLE", "TENANT", ">WEIGHT", "CREATED", "STATE")
+    table = output.table("ID", "NAME", "ROLE", "TENANT", ">WEIGHT", "LANE", "CREATED", "STATE")
     for key in found:
         table.add_row(
             str(key["id"]),
@@ -55,6 +58,7 @@ def list_keys(json: Annotated[bool, output.JSON] = False) -> None:
             str(key["role"]),
             escape(str(key.get("tenant") or "-")),
             f"{key.get('weight', 1.0):g}",
+            str(key.get("lane") or "high"),
             output.age(key.get("created_at")),
             "[red]revoked[/red]" if key.get("revoked_at") else "[green]valid[/green]",
         )

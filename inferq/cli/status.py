@@ -57,6 +57,9 @@ def _replicas(replicas: Iterable[dict[str, Any]]) -> Table:
             output.span(replica.get("load_seconds")),
             str(replica.get("pid", "-")),
         )
+        if replica.get("circuit", "closed") != "closed":
+            left = output.span(replica.get("circuit_left"))
+            table.add_row(f"  [yellow]circuit {replica['circuit']}: takes no job for {left} more[/yellow]")
         if replica.get("error"):
             table.add_row(f"  [red]{escape(str(replica['error'])[:70])}[/red]")
     return table

@@ -3,7 +3,9 @@
 It must not decide anything about the work: defaults that need knowledge are the server's.
 """
 
+import contextlib
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,13 @@ def submit(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
     ] = False,
+    run_at: Annotated[
+        str, typer.Option(help="Not before: 2026-12-31T18:00:00Z, an offset instead of Z, or Unix seconds.")
+    ] = "",
+    expires_in: Annotated[str, typer.Option(help="Give it up unless it has started: 90s, 15m, 2h, 7d.")] = "",
+    after: Annotated[
+        list[str] | None, typer.Option(help="A job that must have succeeded first; repeatable.")
+    ] = None,
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Send work and wait for the answer.
@@ -45,11 +54,17 @@ def submit(
       [cyan]inferq submit "What is the capital of France?"[/cyan]
       [cyan]inferq submit "Hello!" --stream[/cyan]
       [cyan]inferq submit examples/batch.jsonl --priority low --async[/cyan]
+      [cyan]inferq submit report.json --run-at 2026-12-31T18:00:00Z --async[/cyan]
       [cyan]cat notes.txt | inferq submit - --endpoint embeddings --json[/cyan]
     """
     chosen = {"model": model, "endpoint": endpoint, "priority": priority and parse_lane(priority).value}
+    terms = _terms(run_at, expires_in, after or [])
+    if stream and terms:
+        raise errors.InvalidRequest(
+            "--stream shows a text now; it goes with none of --run-at, --expires-in, --after"
+        )
     with Client.from_environment() as client:
-        jobs = [job_file.complete(job, chosen, client.models) for job in _read(source, endpoint)]
+        jobs = [{**job_file.complete(job, chosen, client.models), **terms} for job in _read(source, endpoint)]
         if stream:
             _stream(client, jobs, json)
             return
@@ -63,6 +78,15 @@ def submit(
         output.show_json(done) if json else answer.show(done)
     if any(job["state"] != "succeeded" for job in finished):
         sys.exit(exits.JOB_NOT_SUCCEEDED)
+
+
+def _terms(run_at: str, expires_in: str, after: list[str]) -> dict[str, Any]:
+    """When the jobs run, as far as the command line says."""
+    moment: Any = run_at
+    with contextlib.suppress(ValueError):
+        moment = float(run_at)
+    found = {"run_at": moment, "expires_in": expires_in, "depends_on": after}
+    return {name: value for name, value in found.items() if value not in ("", [])}
 
 
 def _read(source: str, endpoint: str) -> list[dict[str, Any]]:
@@ -103,6 +127,9 @@ def _show_accepted(job: Any, as_json: bool) -> None:
         output.show_json(job)
         return
     place = f", position {job['position']}" if job.get("position") else ""
+    if job["state"] == "scheduled":
+        due = job.get("due_at")
+        place = f", in {output.span(due - time.time())}" if due else ", after other jobs"
     print(job["id"])
     output.notes.print(
         f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]", soft_wrap=True

@@ -1,5 +1,6 @@
 """The sections of `scheduler_config.yaml` other than models: one class per section, each key with its meaning."""
 
+import base64
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from inferq.config.redis_url import checked as checked_address
 from inferq.config.section import Section, unbuilt
 from inferq.config.units import Duration, Size
 
@@ -44,8 +46,15 @@ class Processing(Section):
     """Longest wait for a batch to fill."""
     retry_attempts: int = Field(default=3, ge=1, le=100)
     """How often a job is tried before it is failed."""
-    retry_delay: Duration = unbuilt(5.0, f"delayed retry {_LATER}")
-    """Pause before a retry."""
+    retry_delay: Duration = Field(default=5.0, ge=0, le=86400)
+    """Longest pause before the second attempt after a fault that may pass; before each further one twice as long. The
+    pause is drawn between none and that. 0.5 s at most where somebody waits for the answer."""
+    retry_max_delay: Duration = Field(default=300.0, ge=0, le=86400)
+    """Longest pause before any attempt."""
+    breaker_failures: int = Field(default=5, ge=1, le=1000)
+    """Failures of its engine in a row after which a replica takes no job for a while."""
+    breaker_delay: Duration = Field(default=10.0, gt=0, le=300)
+    """How long, and twice as long each time that the job which it then tries fails too, up to 300 s."""
     worker_timeout: Duration = 600.0
     """Longest run of one attempt."""
     drain_timeout: Duration = 20.0
@@ -57,8 +66,9 @@ class Queue(Section):
 
     type: Literal["redis", "local"] = "redis"
     """redis; local is the same on the embedded server and refuses a redis_url."""
-    redis_url: str | None = None
-    """redis://host:port/db, rediss:// or unix://; unset: an embedded server is started by `inferq up`."""
+    redis_url: Annotated[str, AfterValidator(checked_address)] | None = None
+    """redis://host:port/db, rediss://, unix://, or sentinel://host:port,host:port/db?master=NAME; unset: an embedded
+    server is started by `inferq up`."""
     prefix: str = Field(default="inferq:", pattern=r"^[A-Za-z0-9_.-]+:$")
     """Prefix of all keys of this installation."""
     max_queue_size: int = Field(default=10000, ge=1)
@@ -67,10 +77,6 @@ class Queue(Section):
     """Bytes of waiting request bodies per model."""
     max_tenant_jobs: int = Field(default=10000, ge=1)
     """Waiting jobs per model of one tenant."""
-    max_tenant_bytes: Size | None = Field(default=None, ge=1)
-    """Bytes of waiting request bodies per model of one tenant; unset: max_queue_bytes."""
-    max_tenant_running: int | None = Field(default=None, ge=1)
-    """Jobs of one tenant and one model that run at once; `tenants` may say otherwise for some."""
     max_lane_jobs: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=1)]] = {}
     """Waiting jobs per model of a lane; a lane without a bound of its own has that of the model."""
     max_offline_jobs: int = Field(default=1000, ge=0)
@@ -81,10 +87,16 @@ class Queue(Section):
     """The lanes."""
     head_start: dict[Literal["high", "medium", "low"], float] = {"high": 300.0, "medium": 60.0, "low": 0.0}
     """Head start of each lane in device seconds."""
-    queue_timeout: Duration = unbuilt(0.0, f"queue_timeout {_LATER}")
-    """Longest wait in the queue."""
+    max_scheduled_jobs: int = Field(default=10000, ge=1)
+    """Jobs of one tenant that wait for their time or for other jobs; one more is refused with 429."""
+    queue_timeout: Duration = Field(default=0.0, ge=0)
+    """Longest wait in the queue of a job that states no `expires_at`; 0 for no end."""
     lease: Duration = Field(default=15.0, ge=1.0)
     """How long an attempt is trusted without a renewal."""
+
+    def expiry(self, now: float) -> float | None:
+        """When a job is given up that begins to wait now and states no end itself."""
+        return now + self.queue_timeout if self.queue_timeout else None
 
 
 class Api(Section):
@@ -113,6 +125,8 @@ class Api(Section):
     """Where callers reach the gateway, for links in answers; unset: what their request says."""
     link_ttl: Duration = 3600.0
     """How long a link to an artifact opens without a key."""
+    idempotency_ttl: Duration = Field(default=86_400.0, gt=0)
+    """How long an Idempotency-Key stands for its job."""
     wait_timeout: Duration = 600.0
     """Longest wait of an interactive call."""
     ssl_enabled: bool = unbuilt(False, f"TLS {_LATER}; put a TLS proxy in front")
@@ -210,6 +224,17 @@ class Monitoring(Section):
     """Alert channels."""
 
 
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if not text.startswith("whsec_") or not 24 <= size <= 64:
+        raise ValueError("write whsec_ and the base64 of 24 to 64 random bytes")
+    return secret
+
+
 class Security(Section):
     """Keys and encryption."""
 
@@ -234,6 +259,9 @@ class Security(Section):
     link_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     """Signs links to artifacts; unset: made at first use and kept in INFERQ_HOME/links.key. Gateways with different
     homes need the same one."""
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = None
+    """Signs webhooks: `whsec_` and the base64 of 24 to 64 bytes; unset: made at first use and kept in
+    INFERQ_HOME/webhooks.key. Schedulers with different homes need the same one."""
 
 
 class Deployment(Section):
@@ -278,25 +306,6 @@ class Cache(Section):
     """Bytes of all answers in Redis, 512 for each entry included; the least recently used go first."""
     max_process_bytes: Size = 32 * 2**20
     """The same in each api process."""
-
-
-class Hub(Section):
-    """Where `inferq models pull` gets models. Tokens come from HF_TOKEN and MODELSCOPE_API_TOKEN alone."""
-
-    huggingface: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """Base address of a hub like Hugging Face's; unset: HF_ENDPOINT, else what its installed library says."""
-    modelscope: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """The same of a hub like ModelScope's; unset: MODELSCOPE_ENDPOINT or MODELSCOPE_DOMAIN, else its library's."""
-    allow_hosts: list[str] = []
-    """Further hosts (host or host:port) that files may come from over http or from an address that is not public."""
-    connections: int = Field(default=4, ge=1, le=32)
-    """Files of one model that are fetched at once."""
-    max_bytes: Size = 2 * 2**40
-    """Largest model that is pulled."""
-    reserve_bytes: Size = Field(default=512 * 2**20, ge=0)
-    """Room on the disk that a pull leaves free."""
-    timeout: Duration = 86400.0
-    """Longest run of one attempt; what has arrived by then is not fetched again."""
 
 
 def _written_off(value: Any) -> Any:
@@ -350,3 +359,27 @@ class Media(Section):
     def most_bytes(self) -> int:
         """The largest sum of the files of one request."""
         return self.max_media_bytes or self.max_upload
+
+
+class HookRules(Section):
+    """Code of installed packages that runs around each job."""
+
+    enabled: list[str] = []
+    """Names of the hooks that run, in this order; none runs unless it is named."""
+    timeout: Duration = Field(default=2.0, gt=0, le=60)
+    """Longest time that anything waits for one of them."""
+
+
+class Webhooks(Section):
+    """Messages about the ends of jobs, to addresses that callers name."""
+
+    allow_http: bool = False
+    """Also send to http:// URLs, where anybody on the way can read along."""
+    allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
+    """Host names, addresses and networks (10.1.0.0/16) that may be private, on any port."""
+    timeout: Duration = Field(default=15.0, gt=0, le=300)
+    """Longest time that a receiver may take to answer."""
+    max_concurrent: int = Field(default=16, ge=1, le=256)
+    """Messages on their way at a time; to one host at most a quarter of them, rounded up."""
+    keep: Duration = Field(default=604_800.0, gt=0)
+    """How long a message that has arrived, or was given up, is still listed."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from inferq.config.fim import FimTemplate
+from inferq.config.hub import Hub
 from inferq.config.limits import Limits
 from inferq.config.section import Section
 from inferq.config.sections import (
@@ -16,7 +17,7 @@ from inferq.config.sections import (
     Cache,
     Deployment,
     Directories,
-    Hub,
+    HookRules,
     IntelligentRouting,
     Media,
     Monitoring,
@@ -24,6 +25,7 @@ from inferq.config.sections import (
     Queue,
     Security,
     Storage,
+    Webhooks,
 )
 from inferq.config.tenants import Tenant
 from inferq.config.units import Duration, Size
@@ -94,6 +96,10 @@ class ModelSettings(Section):
     """Longest time from start to ready."""
     run_timeout: Duration | None = None
     """Longest run of one attempt; unset: processing.worker_timeout."""
+    release_timeout: Duration | None = Field(default=None, gt=0)
+    """How long the engine may go on with a request that was cancelled or ran too long, before it is killed and started
+    again; what else it runs is then run again. Unset: 10s, and 60s for image, video and pull models, whose steps cannot
+    be interrupted."""
     memory: Size | None = None
     """Memory the model needs on its device, until it has been measured."""
     aliases: list[str] = []
@@ -111,6 +117,11 @@ class ModelSettings(Section):
     """Shown to users."""
     options: dict[str, Any] = {}
     """Passed to the engine; `{home}` in a text is INFERQ_HOME."""
+
+    @property
+    def release_bound(self) -> float:
+        """Seconds that the engine may go on with a request that was closed."""
+        return self.release_timeout or (60.0 if self.type in ("image", "video", "pull") else 10.0)
 
 
 class Settings(Section):
@@ -138,6 +149,10 @@ class Settings(Section):
     """Answers that are given again."""
     media: Media = Media()
     """Files that callers name."""
+    webhooks: Webhooks = Webhooks()
+    """Messages about the ends of jobs."""
+    hooks: HookRules = HookRules()
+    """Code of installed packages that runs around each job."""
     hub: Hub = Hub()
     """Where models are pulled from."""
     devices: dict[str, DeviceSettings] = {}
@@ -147,7 +162,7 @@ class Settings(Section):
     models: dict[str, ModelSettings] = {}
     """Models by public name."""
     tenants: dict[str, Tenant] = {}
-    """Bounds of single tenants."""
+    """Bounds of tenants by name; `"*"`: of all."""
     request_defaults: dict[str, dict[str, Any]] = REQUEST_DEFAULTS
     """By endpoint, what a request gets for fields that it leaves out; `max_tokens` only where the context has room.
     A context that is not given counts as 2,048 tokens."""
@@ -201,6 +216,12 @@ class Settings(Section):
                 "pythons": [str(python) for python in dict.fromkeys(pythons)],
             },
         )
+
+    def tenant(self, name: str) -> Tenant:
+        """The bounds of a tenant."""
+        general = self.tenants.get("*", Tenant())
+        own = self.tenants.get(name)
+        return own.over(general) if own else general
 
     def under_home(self, path: str | Path) -> Path:
         """An absolute path: relative ones lie under INFERQ_HOME."""

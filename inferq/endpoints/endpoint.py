@@ -141,3 +141,8 @@ class Endpoint:
     cached: Callable[[Body], bool] = never
     built_in: str | None = None
     admin: bool = False
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether `units` are tokens."""
+        return self.prompts is not no_prompts

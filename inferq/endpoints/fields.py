@@ -42,7 +42,7 @@ class Field:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    check: Callable[[Any, str], None] | None = None
+    check: Callable[[Any, str], object] | None = None
     schema: Mapping[str, Any] = field(default_factory=dict)
     accepted: frozenset[type] = field(init=False)
 

@@ -71,7 +71,7 @@ class Fetcher:
             async with asyncio.timeout_at(deadline):
                 yield
         except (aiohttp.ClientError, ssl.SSLError) as error:
-            raise failed(param, _reason(error)) from error
+            raise failed(param, reason(error)) from error
         except TimeoutError:
             raise failed(param, f"it took longer than {self._rules.fetch_timeout:g} s") from None
         except OSError as error:
@@ -92,7 +92,8 @@ class Fetcher:
         raise failed(param, f"it was redirected more than {REDIRECTS} times")
 
     @asynccontextmanager
-    async def _get(self, url: URL, param: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def session(self, url: URL, param: str) -> AsyncIterator[aiohttp.ClientSession]:
+        """A session that connects to the checked addresses of this URL alone. Raises InvalidRequest."""
         allowed = await self._addresses(url, param)
         connector = aiohttp.TCPConnector(
             resolver=_Pinned(allowed),
@@ -101,14 +102,19 @@ class Fetcher:
             ssl=self._tls,
             socket_factory=_guard(frozenset(allowed)),
         )
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+        ) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _get(self, url: URL, param: str) -> AsyncIterator[aiohttp.ClientResponse]:
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            ) as session,
+            self.session(url, param) as session,
             session.get(url, headers=_HEADERS, allow_redirects=False) as response,
         ):
             yield response
@@ -230,7 +236,7 @@ def _claimed(response: aiohttp.ClientResponse) -> str | None:
     return response.content_type if "Content-Type" in response.headers else None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why a connection came to nothing, without the addresses that libraries put into their messages."""
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "its server's certificate or TLS was not accepted"

@@ -2,16 +2,13 @@
 the loader of the secret.
 """
 
-import contextlib
 import hmac
-import os
 import secrets
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from inferq import errors
+from inferq import errors, secretfile
 
 FILE = "links.key"
 """The secret's file in INFERQ_HOME."""
@@ -41,10 +38,7 @@ def load_secret(home: Path, configured: str | None = None) -> bytes:
     if configured is not None:
         return configured.encode()
     file = home / FILE
-    try:
-        text = _read(file) or _create(file)
-    except OSError as error:
-        raise errors.ConfigError(f"cannot use {file}: {error.strerror}") from error
+    text = secretfile.load(file, lambda: secrets.token_urlsafe(32))
     if len(text) < SHORTEST_SECRET:
         raise errors.ConfigError(
             f"{file} holds less than {SHORTEST_SECRET} characters; remove it to have a new one made"
@@ -54,26 +48,3 @@ def load_secret(home: Path, configured: str | None = None) -> bytes:
 
 def _signature(sha256: str, expires: int, secret: bytes) -> str:
     return hmac.new(secret, f"inferq artifact {sha256} {expires}".encode(), "sha256").hexdigest()
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text("utf-8", "replace").strip()
-    except FileNotFoundError:
-        return None
-
-
-def _create(file: Path) -> str:
-    """A new secret, mode 600, complete from its first moment; the first of several processes decides which one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)
-    finally:
-        Path(temporary).unlink()
-    return file.read_text("utf-8").strip()

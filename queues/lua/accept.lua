@@ -1,16 +1,18 @@
 -- Makes a job queued.
--- ARGV op mode weight id model tenant lane units size gen expires, the five bounds, then field value ... of the job
+-- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds, then field value ...
 -- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
---   -> {status, position, device seconds ahead, bell wanted}
+--   -> {status, position, device seconds ahead, bell wanted, seconds until it is expected to start or '',
+--   what `take` tells}
 --   status ok | number (the weight or the units are no finite number) | exists | tomb | the bound that is reached
 -- expires  when it is given up if it has not started, or ''
+-- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows
 local op, mode, weight, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local units, size, gen, expires = num(ARGV[8]), num(ARGV[9]), num(ARGV[10]), ARGV[11]
 -- 0. Nothing is written for a size that cannot be reckoned with.
 for _, given in ipairs({weight, ARGV[8]}) do
   local n = tonumber(given)
-  if not (n and finite(n)) then return {'number', -1, '0', 0} end
+  if not (n and finite(n)) then return {'number', -1, '0', 0, '', {}} end
 end
 local before = replayed(op)
 if before then return before end
@@ -23,7 +25,7 @@ end
 local tomb = redis.call('GET', P .. 'tomb:' .. id)
 if tomb and num(tomb) >= gen then
   release()
-  return {'tomb', -1, '0', 0}
+  return {'tomb', -1, '0', 0, '', {}}
 end
 -- 2. Already here. A higher generation replaces a job that has ended.
 local old = job_fields(id, 'state', 'gen')
@@ -31,13 +33,14 @@ if old.state then
   local ended = old.state ~= 'queued' and old.state ~= 'running' and old.state ~= 'scheduled'
   if not (ended and num(old.gen) < gen) then
     release()
-    return {'exists', -1, '0', 0}
+    return {'exists', -1, '0', 0, '', {}}
   end
 end
 -- 3. A bound is reached.
+local told = {}
 if mode == 'direct' then
-  local status = over_bound(model, tenant, lane, size, {ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16]})
-  if status ~= 'ok' then return {status, -1, backlog(model), 0} end
+  told = admit(model, tenant, lane, size, {unpack(ARGV, 14, 13 + BOUNDS)})
+  if told[1] ~= 'ok' then return {told[1], -1, backlog(model), 0, '', told} end
 end
 -- 4. Queued.
 local rate = num(redis.call('HGET', order_key(model), 'rate'))
@@ -45,7 +48,7 @@ local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
 if num(weight) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, weight) end
 if old.state then redis.call('DEL', P .. 'job:' .. id, P .. 'events:' .. id) end
 redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
-  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), unpack(ARGV, 17))
+  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), unpack(ARGV, 14 + BOUNDS))
 if expires ~= '' then
   redis.call('HSET', P .. 'job:' .. id, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
@@ -60,4 +63,7 @@ if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
   redis.call('EXPIRE', P .. 'reply:' .. api, REPLY_TTL)
 end
 local place = standing(id, {model = model, tenant = tenant, lane = lane})
-return remember(op, {'ok', place[1], place[2], summon(model)})
+local eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
+-- A promise of less than a second is none that anybody could measure.
+if eta and eta >= 1 then redis.call('HSET', P .. 'job:' .. id, 'eta', text(eta)) end
+return remember(op, {'ok', place[1], place[2], summon(model), eta and text(eta) or '', told})

@@ -1,4 +1,6 @@
--- Bounds of a model's ready set; used by full, reserve and accept.
+-- Bounds of a model's ready set and of a tenant; used by full, reserve and accept.
+--   P rate:TENANT   hash  requests tokens: what its buckets hold; at: when they held it
+--   P spent:TENANT  hash  DAY (days since 1970, UTC) -> device seconds used; P spent says that earlier days are there
 local function backlog(model)
   local total = 0
   for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do
@@ -17,4 +19,49 @@ local function over_bound(model, tenant, lane, size, most)
   if num(known[4]) >= num(most[4]) then return 'tenant' end
   if num(known[5]) + size > num(most[5]) then return 'tenant_bytes' end
   return 'ok'
+end
+
+-- Takes a request of so many tokens out of the tenant's buckets, which hold a minute's worth and fill all the time. One
+-- that is larger than its bucket needs a full one, and leaves a debt.
+--   -> status ok | requests | tokens, then seconds until it would do, or, when ok: requests left, seconds until their
+--   bucket is full, tokens left, seconds until theirs is
+local function take(tenant, requests, tokens, needed)
+  if requests <= 0 and tokens <= 0 then return 'ok' end
+  local key, time = P .. 'rate:' .. tenant, now()
+  local known = redis.call('HMGET', key, 'requests', 'tokens', 'at')
+  local minutes = math.max(time - num(known[3]), 0) / 60
+  local function filled(left, most) return left and math.min(num(left) + minutes * most, most) or most end
+  local r, t = filled(known[1], requests), filled(known[2], tokens)
+  if requests > 0 and r < 1 then return 'requests', text((1 - r) * 60 / requests) end
+  local enough = math.min(needed, tokens)
+  if tokens > 0 and t < enough then return 'tokens', text((enough - t) * 60 / tokens) end
+  r, t = requests > 0 and r - 1 or 0, tokens > 0 and t - needed or 0
+  redis.call('HSET', key, 'requests', text(r), 'tokens', text(t), 'at', text(time))
+  local full_r = requests > 0 and (requests - r) * 60 / requests or 0
+  local full_t = tokens > 0 and (tokens - t) * 60 / tokens or 0
+  redis.call('EXPIRE', key, math.ceil(math.max(full_r, full_t)) + 1)
+  return 'ok', text(r), text(full_r), text(t), text(full_t)
+end
+
+-- Whether the tenant has used its device seconds of the day or of the month, whose first day is `first`.
+local function over_budget(tenant, per_day, per_month, first)
+  if per_day <= 0 and per_month <= 0 then return 'ok' end
+  local today, month = math.floor(now() / 86400), 0
+  local spent = redis.call('HGETALL', P .. 'spent:' .. tenant)
+  for i = 1, #spent, 2 do
+    local day = num(spent[i])
+    if per_day > 0 and day == today and num(spent[i + 1]) >= per_day then return 'day' end
+    if day >= first then month = month + num(spent[i + 1]) end
+  end
+  return per_month > 0 and month >= per_month and 'month' or 'ok'
+end
+
+-- All bounds of a new job. `b`: the five of over_bound; requests and tokens per minute, tokens of this one; device seconds
+-- per day and month, first day of the month. The status, then what `take` tells.
+local BOUNDS = 11
+local function admit(model, tenant, lane, size, b)
+  local status = over_bound(model, tenant, lane, size, b)
+  if status == 'ok' then status = over_budget(tenant, num(b[9]), num(b[10]), num(b[11])) end
+  if status ~= 'ok' then return {status} end
+  return {take(tenant, num(b[6]), num(b[7]), num(b[8]))}
 end

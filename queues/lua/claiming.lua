@@ -1,4 +1,18 @@
 -- Who is served next; used by claim and finish.
+-- What came of a promise. The model's next promises follow it slowly, within a tenfold either way.
+local BOUNDS = {0.25, 0.5, 0.8, 1.25, 2, 4}
+local function keep_promise(model, promised, real)
+  local ratio, key, O = real / promised, P .. 'promised:' .. model, order_key(model)
+  redis.call('HINCRBY', key, 'count', 1)
+  redis.call('HINCRBYFLOAT', key, 'sum', text(ratio))
+  for _, bound in ipairs(BOUNDS) do
+    if ratio <= bound then redis.call('HINCRBY', key, 'le:' .. bound, 1) end
+  end
+  local cal = num(redis.call('HGET', O, 'cal'))
+  if cal <= 0 then cal = 1 end
+  redis.call('HSET', O, 'cal', text(0.95 * cal + 0.05 * math.min(math.max(cal * ratio, 0.1), 10)))
+end
+
 -- Lanes whose jobs may not start now, or nil when none may: the model is paused or runs all it may, or the replica or
 -- its node is drained.
 local function closed_lanes(model, replica, node)
@@ -58,7 +72,7 @@ local function claim(model, replica, node, token, lease, slot, linger)
     if not id then
       redis.call('ZREM', P .. 'tenants:' .. model, tenant)
     else
-      local job = job_fields(id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply', 'expires')
+      local job = job_fields(id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply', 'expires', 'eta', 'queued')
       job.model, job.tenant = model, tenant
       if job.state ~= 'queued' then
         drop(model, tenant, l, id)
@@ -80,6 +94,10 @@ local function claim(model, replica, node, token, lease, slot, linger)
         leave(id, model, tenant, job.lane, est, num(job.size))
         redis.call('HSET', P .. 'job:' .. id, 'state', 'running', 'token', token, 'replica', replica,
           'started', text(time), 'attempt', num(job.attempt) + 1)
+        if job.eta then
+          keep_promise(model, num(job.eta), time - num(job.queued))
+          redis.call('HDEL', P .. 'job:' .. id, 'eta')
+        end
         -- A slot that something else than a wake called is still noted.
         if slot ~= '' then redis.call('ZREM', P .. 'linger:' .. model, slot .. replica) end
         tell(job, id, 'state', 'running')

@@ -15,6 +15,9 @@ local job = job_fields(id, 'state', 'token', 'model', 'tenant', 'lane', 'est', '
 local state = 'stale'
 if job.state == 'running' and job.token == token then
   local used = {'used', text(num(job.used) + seconds)}
+  if seconds > 0 then
+    redis.call('HINCRBYFLOAT', P .. 'spent:' .. job.tenant, text(math.floor(now() / 86400)), text(seconds))
+  end
   -- 1. Handed back: as if it had never been claimed.
   if outcome == 'handback' and num(job.handbacks) < 3 and not job.first then
     redis.call('HSET', P .. 'job:' .. id, 'attempt', num(job.attempt) - 1, 'handbacks', num(job.handbacks) + 1)

@@ -126,9 +126,11 @@ class Replica:
         frame = error_frame(attempt.id, attempt.token, failure)
         await self._finish(attempt, Finish(outcome=Outcome.FAILED, frame=frame, failure=failure))
 
-    async def finish_with_artifact(self, attempt: Attempt, sha256: str) -> None:
+    async def finish_with_artifact(
+        self, attempt: Attempt, sha256: str, media_type: str = "image/png"
+    ) -> None:
         await self._finish(
-            attempt, Finish(outcome=Outcome.SUCCEEDED, artifact=sha256, result_type="image/png")
+            attempt, Finish(outcome=Outcome.SUCCEEDED, artifact=sha256, result_type=media_type)
         )
 
     async def chunks(self, attempt: Attempt, chunks: list[bytes]) -> None:

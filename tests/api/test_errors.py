@@ -106,10 +106,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("jobs", {"model": "demo-chat", "body": {}}, "messages"),
     ("jobs", {"model": "demo-chat", "body": CHAT, "endpoint": "images"}, "endpoint"),
     ("jobs", {"model": "demo-chat", "body": CHAT, "colour": 1}, "colour"),
-    ("jobs", {"model": "demo-chat", "body": CHAT, "run_at": 5}, "run_at"),
+    ("jobs", {"model": "demo-chat", "body": CHAT, "run_at": "5"}, "run_at"),
     ("jobs", {"model": "demo-chat", "body": {**CHAT, "model": "gpt-4o-mini"}}, "body.model"),
     ("jobs", {"body": {"messages": [MESSAGE]}}, "model"),
-    ("jobs", {**CHAT, "webhook": "http://x"}, "webhook"),
+    ("jobs", {**CHAT, "webhook": "http://x.example/"}, "webhook"),
+    ("jobs", {**CHAT, "webhook": "ftp://x.example/"}, "webhook"),
+    ("jobs", {**CHAT, "webhook": "https://me:word@x.example/"}, "webhook"),
+    ("jobs", {**CHAT, "webhook": {"url": "https://x.example/"}}, "webhook"),
     ("jobs", {"model": "demo-draw", "body": {}}, "prompt"),
 ]
 

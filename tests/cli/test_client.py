@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from inferq import errors
-from inferq.client import Client, error_of
+from inferq.client import Client
+from inferq.error_answers import error_of
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 

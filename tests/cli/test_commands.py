@@ -10,7 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("up", "submit", "jobs", "models", "status", "keys", "config", "doctor", "demo", "version")
+COMMANDS = (
+    "up",
+    "submit",
+    "jobs",
+    "dead",
+    "groups",
+    "schedules",
+    "models",
+    "queues",
+    "status",
+    "keys",
+    "webhooks",
+    "config",
+    "doctor",
+    "demo",
+    "version",
+)
 
 
 def inferq(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +93,11 @@ def test_help_lists_commands_and_exit_codes() -> None:
         *COMMANDS,
         "jobs list",
         "jobs watch",
+        "dead list",
+        "dead groups",
+        "dead show",
+        "dead requeue",
+        "dead purge",
         "models scan",
         "models pull",
         "keys create",

@@ -96,12 +96,12 @@ def test_an_error_event_in_a_stream(stack: Stack, client: openai.OpenAI) -> None
     assert stack.ended(job_id)["state"] == "failed"
 
 
-def test_a_job_that_kills_its_engine_uses_up_its_attempts(stack: Stack) -> None:
-    """Each attempt takes an engine with it; the job ends failed, and others go on."""
+def test_a_job_that_kills_its_engine_twice_is_given_up(stack: Stack) -> None:
+    """Each attempt takes an engine with it; the job ends failed with an attempt left, and others go on."""
     poison = stack.submit("gate", "!crash")
     good = stack.submit("gate")
     job = stack.ended(poison)
-    assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 3, "engine_crashed")
+    assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 2, "engine_crashed")
     assert stack.ended(good)["state"] == "succeeded"
     assert stack.job(good)["attempt"] == 1
 

@@ -42,6 +42,11 @@ def test_the_error_hook(noop: EngineProcess) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_error")
 
 
+def test_the_oom_hook_has_a_code_of_its_own(noop: EngineProcess) -> None:
+    response = noop.post(CHAT, chat("!oom"))
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "out_of_memory")
+
+
 def test_the_break_hook_ends_a_stream_with_an_error_event(noop: EngineProcess) -> None:
     with noop.client() as client:
         raw = client.post(CHAT, json=chat("!break", stream=True)).text

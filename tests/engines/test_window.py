@@ -11,6 +11,7 @@ from workers.engines.window import (
     Abandoned,
     Batch,
     Window,
+    alone,
     among_equals,
     first_fitting,
     near_in_length,
@@ -219,3 +220,32 @@ def test_near_in_length_respects_the_padded_budget() -> None:
 def test_among_equals_offers_only_what_is_like_the_oldest() -> None:
     pick = among_equals(len, near_in_length(int, 2, 1000))
     assert sorted(pick(["50", "9", "48", "10", "100", "49"])) == [0, 5]
+
+
+async def test_items_that_are_to_run_alone_do(window: Window[int, int], model: Model) -> None:
+    """Not beside others', and not beside each other."""
+    first = await submitted(window, 1)
+    await began(model)
+    token = alone.set(True)
+    single = await submitted(window, 2, 3)
+    alone.reset(token)
+    others = await submitted(window, 4, 5)
+    model.open = True
+    assert await single == [4, 6]
+    assert await others == [8, 10]
+    assert await first == [2]
+    assert model.runs == [[1], [2], [3], [4, 5]]
+
+
+async def test_others_do_not_take_one_that_is_to_run_alone_along(
+    window: Window[int, int], model: Model
+) -> None:
+    first = await submitted(window, 1)
+    await began(model)
+    others = await submitted(window, 4, 5)
+    token = alone.set(True)
+    single = await submitted(window, 2)
+    alone.reset(token)
+    model.open = True
+    await asyncio.gather(first, others, single)
+    assert model.runs == [[1], [4, 5], [2]]

@@ -29,8 +29,15 @@ AGAIN = Finish(outcome=Outcome.RETRY, failure=BROKEN)
 BACK = Finish(outcome=Outcome.HANDBACK)
 
 
-def settings_for(url: str, *, models: dict[str, Any] | None = None, **queue: Any) -> Settings:
-    return Settings.model_validate({"queue": {"redis_url": url, **queue}, "models": models or {}})
+def settings_for(
+    url: str,
+    *,
+    models: dict[str, Any] | None = None,
+    tenants: dict[str, Any] | None = None,
+    **queue: Any,
+) -> Settings:
+    tree = {"queue": {"redis_url": url, **queue}, "models": models or {}, "tenants": tenants or {}}
+    return Settings.model_validate(tree)
 
 
 def spec(**changes: Any) -> JobSpec:

@@ -27,12 +27,21 @@ class ReadySet:
         return self._scripts[name](args=args)
 
     def accept(
-        self, tenant: str, lane: str, est: float, *, weight: float = 1.0, size: int = 0, attempts: int = 100
+        self,
+        tenant: str,
+        lane: str,
+        est: float,
+        *,
+        weight: float = 1.0,
+        size: int = 0,
+        attempts: int = 100,
+        promised: tuple[int, float] = (0, 0.0),
     ) -> str:
+        """`promised`: the replicas that serve the model, and the seconds until there is one."""
         job_id = new_job_id()
         status, *_ = self.call(
             *("accept", self._operation(), "restore", weight, job_id, MODEL, tenant, lane),
-            *(repr(est), size, 0, "", 0, 0, 0, 0, 0, "max", attempts),
+            *(repr(est), size, 0, "", *promised, *[0] * 11, "max", attempts),
         )
         assert status == b"ok"
         return job_id
@@ -75,7 +84,7 @@ class ReadySet:
         return state.decode()
 
     def standing(self, job_id: str) -> tuple[int, float]:
-        position, ahead = self.call("standing", job_id)
+        position, ahead, _ = self.call("standing", job_id, 0, 0)
         return position, float(ahead)
 
     def order(self) -> dict[str, str]:

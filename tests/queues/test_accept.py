@@ -17,7 +17,7 @@ def arguments(asked, op: str, *, generation: int = 0) -> list:
     """Of the accept script, as one call makes them."""
     return [
         *(op, "direct", 1.0, asked.id, asked.model, asked.tenant, asked.lane.value),
-        *(repr(asked.units), len(asked.body), generation, "", 100, 10**6, 100, 100, 10**6),
+        *(repr(asked.units), len(asked.body), generation, "", 0, 0, 100, 10**6, 100, 100, 10**6, *[0] * 6),
         *records.fields_of(asked, None),
     ]
 

@@ -129,10 +129,10 @@ async def test_a_lane_has_a_bound_of_its_own(redis_url: str):
 
 
 async def test_the_bytes_of_a_tenant_are_bounded(redis_url: str):
-    async with bench(redis_url, max_tenant_bytes=10) as b:
+    async with bench(redis_url, tenants={"*": {"max_bytes": 10}, "b": {"max_bytes": 12}}) as b:
         first = await b.accepted(tenant="a", body=b"x" * 6)
-        with pytest.raises(errors.QueueFull, match=r"10 bytes of this key .*max_tenant_bytes"):
+        with pytest.raises(errors.QueueFull, match=r"10 bytes of this key .*max_bytes"):
             await b.queue.accept(spec(tenant="a", body=b"x" * 5), "direct")
-        await b.accepted(tenant="b", body=b"x" * 10)
+        await b.accepted(tenant="b", body=b"x" * 12)
         await b.queue.cancel(first.id, CANCELLED)
         await b.accepted(tenant="a", body=b"x" * 10)

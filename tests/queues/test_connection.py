@@ -37,12 +37,16 @@ class Wire:
         proxy.order(self._control, "api", "cut")
 
 
+def started(argv: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.fixture
 def network(redis_url: str, short_dir: Path) -> Iterator[str]:
     """The address of Redis behind a network that `proxy.order` breaks."""
     control = short_dir / "control"
     argv = [sys.executable, proxy.__file__, redis_url.removeprefix("unix://"), str(control), "api"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    with started(argv) as process:
         eventually(control.exists, "the network is there", 60)
         assert process.stdout
         yield f"redis://127.0.0.1:{int(process.stdout.readline())}/0"

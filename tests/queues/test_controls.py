@@ -93,7 +93,7 @@ async def test_what_finishes_on_a_paused_model_takes_no_next_job(redis_url: str,
 
 
 async def test_a_forgetful_redis_gets_pauses_and_limits_back(redis_url: str, tmp_path: Path):
-    async with controls(redis_url, tmp_path, max_tenant_running=1) as (b, c):
+    async with controls(redis_url, tmp_path, tenants={"*": {"max_running": 1}}) as (b, c):
         await c.pause(Kind.LANE, "low")
         await b.redis.flushall()
         await b.redis.hset(f"{PREFIX}control", "pause:model:old", "was resumed while Redis was away")
@@ -107,7 +107,7 @@ async def test_a_forgetful_redis_gets_pauses_and_limits_back(redis_url: str, tmp
 
 
 async def test_a_tenant_runs_no_more_than_it_may(redis_url: str, tmp_path: Path):
-    async with controls(redis_url, tmp_path, max_tenant_running=1) as (b, c):
+    async with controls(redis_url, tmp_path, tenants={"*": {"max_running": 1}}) as (b, c):
         await c.copy()
         first, second = await b.accepted(tenant="a"), await b.accepted(tenant="a")
         other = await b.accepted(tenant="b")
@@ -121,7 +121,7 @@ async def test_a_tenant_runs_no_more_than_it_may(redis_url: str, tmp_path: Path)
 
 
 async def test_a_lost_job_gives_its_room_back(redis_url: str, tmp_path: Path):
-    async with controls(redis_url, tmp_path, max_tenant_running=1) as (b, c):
+    async with controls(redis_url, tmp_path, tenants={"*": {"max_running": 1}}) as (b, c):
         await c.copy()
         await b.accepted()
         await b.accepted()
@@ -147,11 +147,11 @@ async def test_a_lane_that_is_none_is_refused(redis_url: str, tmp_path: Path):
 
 
 def test_limits_come_from_the_configuration():
-    settings = settings_for("redis://nowhere", max_tenant_running=4)
+    settings = settings_for("redis://nowhere")
     model = {"engine": "noop", "source": "none", "max_running": 3, "max_lane_running": {"low": 1}}
     tree = settings.model_dump(exclude_unset=True) | {
         "models": {"m": model},
-        "tenants": {"a": {"max_running": 2}, "b": {}},
+        "tenants": {"*": {"max_running": 4}, "a": {"max_running": 2}, "b": {}},
     }
     assert running_limits(type(settings).model_validate(tree)) == {
         "running:tenants": 4,

@@ -19,7 +19,6 @@ from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
-from storage.pauses import PauseStore
 from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
 
 URL = "sqlite:///inferq.db"
@@ -37,7 +36,6 @@ async def both(redis_url: str, home: Path) -> AsyncIterator[tuple[Bench, Ledger,
             KeyStore(ledger.database),
             artifacts,
             MediaStore(artifacts, Media()),
-            PauseStore(ledger.database),
         )
         intake = Intake(b.queue, storage, signals, b.settings)
         yield b, ledger, intake, Reconciler(b.redis, b.queue, ledger, signals, b.settings)

@@ -12,7 +12,6 @@ from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
-from storage.pauses import PauseStore
 from tests.queues.builders import eventually, settings_for
 
 URL = "sqlite:///inferq.db"
@@ -30,7 +29,7 @@ async def test_it_removes_what_killed_writers_left(redis_url: str, tmp_path: Pat
     os.utime(old, (long_ago, long_ago))
     ledger = await Ledger.open(URL, tmp_path)
     media = MediaStore(artifacts, Media())
-    storage = Storage(ledger, KeyStore(ledger.database), artifacts, media, PauseStore(ledger.database))
+    storage = Storage(ledger, KeyStore(ledger.database), artifacts, media)
     stopping = asyncio.Event()
     running = asyncio.create_task(Scheduler(settings_for(redis_url), storage).run(stopping))
     await eventually(lambda: asyncio.to_thread(lambda: not old.exists()))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from inferq import errors
+from queues.bounds import Bounds
 from queues.presence import NodeInfo, Presence
 from tests.media import files
 from tests.media.servers import Server, answering, response
@@ -257,8 +258,10 @@ async def test_files_with_slow_urls_are_bounded_and_become_jobs(
 async def test_nothing_is_fetched_while_the_queue_is_full(
     site: Site, gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounds = site.settings.queue
-    monkeypatch.setattr(gateway.queue, "_bounds", bounds.model_copy(update={"max_queue_size": 0}))
+    bounds = Bounds(site.settings)
+    none = site.settings.queue.model_copy(update={"max_queue_size": 0})
+    full = Bounds(site.settings.model_copy(update={"queue": none}))
+    monkeypatch.setattr(gateway.queue, "_bounds", full)
     taker = Inbox(site.folders, site.settings, gateway, site.storage)
     async with pictures() as server:
         path = site.drop("a.json", showing(server.url()))

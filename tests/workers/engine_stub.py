@@ -19,6 +19,7 @@ class Connection:
     writer: asyncio.StreamWriter
     body: bytes
     left: asyncio.Event
+    head: bytes = b""
 
     async def begin(self, media: bytes = EVENTS) -> None:
         await self.raw(HEAD % media)
@@ -36,7 +37,8 @@ class Connection:
         await self.writer.drain()
 
     async def whole(self, body: bytes, status: int = 200, media: str = "application/json") -> None:
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
+        head += "Connection: close\r\n\r\n"
         await self.raw(head.encode() + body)
 
 
@@ -75,7 +77,7 @@ class EngineStub:
             for line in head.lower().split(b"\r\n")
             if line.startswith(b"content-length")
         )
-        connection = Connection(writer, await reader.readexactly(length), asyncio.Event())
+        connection = Connection(writer, await reader.readexactly(length), asyncio.Event(), head)
         self.bodies.append(connection.body)
         watch = asyncio.create_task(self._watch(reader, connection.left))
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from inferq.config import Settings
 from inferq.engine import MediaForm
 from inferq.job import Job, JobSpec, new_job_id
+from inferq.retry import RetryPolicy
 from queues import frames
 from queues.attempts import Attempt, Attempts
 from queues.celery_app import make_app
@@ -21,6 +22,8 @@ from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
 from tests.workers.engine_stub import EngineStub, Script, serving, silent
+from workers.breaker import Breaker
+from workers.endings import Endings
 from workers.files import Files
 from workers.runner import Runner
 
@@ -36,6 +39,8 @@ class Site:
     stub: EngineStub
     artifacts: ArtifactStore
     broken: list[str]
+    released: list[str]
+    """Jobs whose end the engine was asked to confirm."""
 
     async def claim(self, **more: Any) -> Attempt:
         """A job that was accepted and is now this replica's."""
@@ -90,6 +95,14 @@ async def runner_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
     attempts = Attempts(redis, settings, "m", "m@cpu:0.here")
     writer = ReplyWriter(redis, attempts, settings.queue.prefix)
     broken: list[str] = []
+    released: list[str] = []
+
+    async def lives_on(_session: object) -> bool:
+        return False
+
+    async def on_released(job_id: str) -> None:
+        released.append(job_id)
+
     async with serving(folder, silent) as stub, stub.session() as session:
         runner = Runner(
             attempts,
@@ -98,9 +111,12 @@ async def runner_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
             artifacts,
             Files(artifacts, MediaForm.PATH),
             inline_result=1000,
+            judge=Endings(RetryPolicy(delay=0.0), Breaker(5, 10.0)),
             session=lambda: session,
             on_broken=lambda: broken.append("broken"),
+            died=lives_on,
+            released=on_released,
         )
-        yield Site(redis, JobQueue(redis, settings), attempts, runner, stub, artifacts, broken)
+        yield Site(redis, JobQueue(redis, settings), attempts, runner, stub, artifacts, broken, released)
     signals.stop()
     await redis.aclose()

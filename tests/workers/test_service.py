@@ -2,63 +2,22 @@
 
 import asyncio
 import shutil
-import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from inferq import errors
 from inferq.config import Settings
-from inferq.job import JobSpec, JobState, new_job_id
+from inferq.job import JobState
 from inferq.scheduling.placement import Place
-from queues.celery_app import make_app
-from queues.connection import Client, connect
+from queues.connection import connect
 from queues.presence import Presence, ReplicaInfo
 from queues.queue import JobQueue
-from queues.signals import Signals
-from storage.artifacts import ArtifactStore
+from tests.workers.service_site import BELLS, CONTROL, LINGER, Site, service_site, until
 from workers import replica, service
-from workers.service import ReplicaService
 
-BODY = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
-CONTROL, LINGER, BELLS = "inferq:ctl:m@cpu:0.here", "inferq:linger:m", "inferq:bell.m"
 LEASES = "inferq:leases"
-
-
-@dataclass
-class Site:
-    redis: Client
-    queue: JobQueue
-    service: ReplicaService
-
-    async def accept(self) -> str:
-        spec = JobSpec(id=new_job_id(), model="m", endpoint="chat/completions", body=BODY, kept=True)
-        assert await self.queue.accept(spec, "direct") is not None
-        return spec.id
-
-    async def finished(self, job_id: str) -> None:
-        await until(lambda: self._is(job_id, JobState.SUCCEEDED))
-
-    async def lingering(self, count: int) -> None:
-        await until(lambda: self._count(count))
-
-    async def _count(self, count: int) -> bool:
-        return bool(await self.redis.zcard(LINGER) == count)
-
-    async def _is(self, job_id: str, state: JobState) -> bool:
-        job = await self.queue.get(job_id)
-        return job is not None and job.state is state
-
-
-async def until(look: Callable[[], Any], within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not await look():
-        assert time.monotonic() < deadline, f"not within {within} s"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -67,33 +26,8 @@ async def site(redis_url: str, short_dir: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(service, "LOOK_EVERY", 600.0)
     monkeypatch.setattr(service, "LINGER", 600.0)
     monkeypatch.setattr("queues.attempts.LINGER", 600.0)
-    model = {"engine": "noop", "source": "noop", "slots": 2}
-    tree = {"queue": {"redis_url": redis_url}, "models": {"m": model}, "home": short_dir / "home"}
-    settings = Settings.model_validate(tree)
-    settings.run_dir.mkdir(parents=True)
-    (settings.home / "logs").mkdir(parents=True)
-    redis = connect(settings)
-    await redis.xadd(CONTROL, {"wake": "f" * 16})
-    place = Place(model="m", device="cpu:0", node="here", name="m@cpu:0.here")
-    signals = Signals(make_app(settings), place.name)
-    signals.start()
-    artifacts = await ArtifactStore.open(settings.storage.artifacts_url, settings.home)
-    make_engine = partial(replica._engine_maker(settings, place), short_dir)
-    subject = ReplicaService(settings, place, signals, artifacts, make_engine)
-    running = asyncio.create_task(subject.run())
-    await until(_ready(subject))
-    yield Site(redis, JobQueue(redis, settings), subject)
-    await subject.drain()
-    await asyncio.wait_for(running, 30)
-    signals.stop()
-    await redis.aclose()
-
-
-def _ready(subject: ReplicaService) -> Callable[[], Any]:
-    async def look() -> bool:
-        return subject._engine.usable
-
-    return look
+    async with service_site(redis_url, short_dir) as site:
+        yield site
 
 
 async def test_a_lingering_slot_is_woken_by_the_next_job(site: Site) -> None:

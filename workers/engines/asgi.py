@@ -22,11 +22,14 @@ from workers.engines.failures import (
     EngineFault,
     ModelNotFound,
     NotReady,
+    OutOfMemory,
     RouteNotFound,
     TooLarge,
+    fault_of,
 )
 from workers.engines.fields import Fields
 from workers.engines.runs import Run, Runs
+from workers.engines.window import alone
 
 log = logging.getLogger("inferq.engine")
 
@@ -36,6 +39,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 EVENTS = "text/event-stream"
+ALONE = "x-inferq-alone"
+"""Header of a request that ran out of memory before: nothing runs beside it, and its items run one by one."""
 BODY_LIMIT = 256 * 1024 * 1024
 
 
@@ -117,6 +122,7 @@ class EngineApp:
         if raw is None:
             return
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        alone.set(headers.get(ALONE) == "1")
         query = scope.get("query_string", b"").decode("latin-1")
         with self.runs.track(headers, scope["path"]) as run:
             call = Call(scope["path"], query, headers, raw, run)
@@ -186,11 +192,19 @@ async def answer(handler: Handler, call: Call, send: Send) -> None:
         raise
     except Exception as error:
         log.exception("%s failed", call.path)
-        raise EngineFault(f"The engine failed: {type(error).__name__}: {error}") from error
+        raise _fault(error) from error
     if isinstance(reply, Reply):
         await send_reply(reply, send)
     else:
         await send_stream(reply, send)
+
+
+def _fault(error: Exception) -> EngineFault:
+    """What the caller is told; what a failed allocation had cached goes back to the device, for the next one."""
+    fault = fault_of(error)
+    if isinstance(fault, OutOfMemory):
+        footprint.shrink()
+    return fault
 
 
 async def send_reply(reply: Reply, send: Send) -> None:
@@ -214,7 +228,7 @@ async def send_stream(stream: Stream, send: Send) -> None:
                 await send(stream_head(stream.media))
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except Exception as error:
-        failure = error if isinstance(error, EngineError) else EngineFault(f"The engine failed: {error}")
+        failure = error if isinstance(error, EngineError) else _fault(error)
         if not isinstance(error, EngineError):
             log.exception("a stream failed")
         if not begun:

@@ -9,12 +9,14 @@
     ├── TooLarge                413  the body is over the limit
     ├── NotReady                503  still loading, or going down
     └── EngineFault             500  the engine failed; the message is safe to show
+        └── OutOfMemory              the request, or those beside it, needed more memory than there is
 
 Must not know HTTP servers: it only says which status, type and code belong to which failure.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 
@@ -101,3 +103,33 @@ class EngineFault(EngineError):
     """The engine itself failed while it worked on this request."""
 
     code = "engine_error"
+
+
+class OutOfMemory(EngineFault):
+    """Alone, or in a smaller batch, the same request may have room."""
+
+    code = "out_of_memory"
+
+
+# What torch, the CUDA libraries, C++ and other engines say, each in its own words.
+_NO_MEMORY = re.compile(
+    r"out of memory|out_of_memory|OutOfMemoryError|cudaErrorMemoryAllocation|_STATUS_ALLOC_FAILED|std::bad_alloc"
+    r"|(?:can't|cannot|could not|failed to|unable to) allocate (?:[\w.]+ )?(?:memory|buffer|tensor)"
+    r"|unable to allocate [0-9.]+ [KMGT]iB|not enough memory",
+    re.IGNORECASE,
+)
+
+
+def tells_no_memory(message: str) -> bool:
+    """Whether a message of an engine, or of the library below it, says that memory ran out."""
+    return _NO_MEMORY.search(message) is not None
+
+
+def fault_of(error: Exception, what: str = "The engine failed") -> EngineFault:
+    """What an unexpected exception of an engine is to its caller. Torch's own class is known by its name alone, as this
+    module must not load it."""
+    message = f"{what}: {type(error).__name__}: {error}"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"} or tells_no_memory(str(error)):
+        return OutOfMemory(message)
+    return EngineFault(message)

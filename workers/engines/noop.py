@@ -5,9 +5,10 @@ Options: `load_s` (time a load takes), `delay_s` (before an answer), `tokens` (w
 4), `token_interval_s` (between streamed words), `fail_load` (a message: loading fails with it).
 
 Test hooks, read from the last message or the prompt: `!crash` kills this process with SIGKILL, `!error`
-answers 500, `!hang` never answers, `!block` stops the whole event loop (a hung engine: even /health is
-silent), `!break` ends a stream with an error event after its first word, `!tokens=N`, `!delay=S` and
-`!interval=S` override the options for one request.
+answers 500, `!hang` never answers, `!cling` neither, and goes on when its caller has left, `!oom` runs out of
+memory, `!crowd` does so unless nothing runs beside it and it was sent to run alone, `!block` stops the whole
+event loop (a hung engine: even /health is silent), `!break` ends a stream with an error event after its first
+word, `!tokens=N`, `!delay=S` and `!interval=S` override the options for one request.
 
 It must stay light: no weights, no torch; it runs under any Python that has uvicorn.
 """
@@ -15,6 +16,7 @@ It must stay light: no weights, no torch; it runs under any Python that has uvic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -29,8 +31,9 @@ from workers.engines.base import Engine, main
 from workers.engines.failures import BadRequest, EngineFault
 from workers.engines.fields import Fields
 from workers.engines.launch import Launch, Options
+from workers.engines.window import alone
 
-HOOK = re.compile(r"!(crash|error|hang|block|break|tokens=\d+|delay=[\d.]+|interval=[\d.]+)")
+HOOK = re.compile(r"!(crash|error|hang|cling|oom|crowd|block|break|tokens=\d+|delay=[\d.]+|interval=[\d.]+)")
 IGNORED_BY_DESIGN = (
     "temperature",
     "top_p",
@@ -51,6 +54,7 @@ class Plan:
     delay_s: float
     interval_s: float
     breaks: bool = False
+    clings: bool = False
 
 
 class NoopEngine(Engine):
@@ -114,6 +118,10 @@ class NoopEngine(Engine):
         limit = fields.integer("max_completion_tokens", 1) or fields.integer("max_tokens", 1)
         fields.close()
         plan = self.plan(text)
+        if plan.clings:
+            await cling()
+        if "!crowd" in text and not (len(self.app.runs) == 1 and alone.get()):
+            raise RuntimeError("CUDA error: out of memory")
         words = [f"w{i}" if i == 0 else f" w{i}" for i in range(min(plan.tokens, limit or plan.tokens))]
         reason = "length" if limit is not None and limit < plan.tokens else "stop"
         shape = Shape(self.app.served_name, chat, reason, usage_of(text, len(words)))
@@ -152,12 +160,15 @@ class NoopEngine(Engine):
             os.kill(os.getpid(), signal.SIGKILL)
         if "error" in hooks:
             raise EngineFault("The request asked for an error.")
+        if "oom" in hooks:
+            raise RuntimeError("CUDA error: out of memory")
         if "block" in hooks:
             time.sleep(86_400)
         values = dict(hook.split("=") for hook in hooks if "=" in hook)
         delay = float("inf") if "hang" in hooks else float(values.get("delay", plan.delay_s))
         interval = float(values.get("interval", plan.interval_s))
-        return Plan(int(values.get("tokens", plan.tokens)), delay, interval, "break" in hooks)
+        tokens = int(values.get("tokens", plan.tokens))
+        return Plan(tokens, delay, interval, "break" in hooks, "cling" in hooks)
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,13 @@ def last_text(message: Any) -> str:
 def usage_of(text: str, words: int) -> dict[str, int]:
     prompt = len(text.split())
     return {"prompt_tokens": prompt, "completion_tokens": words, "total_tokens": prompt + words}
+
+
+async def cling() -> None:
+    """Wait for ever, cancelled or not."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 async def pause(seconds: float) -> None:

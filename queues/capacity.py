@@ -1,0 +1,53 @@
+"""How much of a model is served, for promises of when a job starts. A reading serves two seconds of requests."""
+
+import asyncio
+import time
+
+from inferq import errors
+from inferq.config import Settings
+from queues.presence import Learnt, ReplicaInfo, loaded_as
+from queues.queue import NOBODY, Capacity, JobQueue
+
+FRESH = 2.0
+
+
+class Capacities:
+    def __init__(self, queue: JobQueue, settings: Settings):
+        self._queue = queue
+        self._models = settings.served
+        self._read_at = -FRESH
+        self._replicas: list[ReplicaInfo] = []
+        self._learnt: dict[str, Learnt] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def of(self, model: str) -> Capacity:
+        """Who serves a model now, or will after a load whose length is known. Never raises."""
+        if time.monotonic() - self._read_at >= FRESH:
+            await self._refresh()
+        mine = [replica for replica in self._replicas if replica.model == model and not replica.draining]
+        ready = sum(replica.state == "ready" for replica in mine)
+        if ready:
+            return Capacity(ready, 0.0)
+        settings, learnt = self._models.get(model), self._learnt.get(model)
+        if not settings or not learnt or learnt.source != loaded_as(settings) or not learnt.load_seconds:
+            return NOBODY
+        starting = [time.time() - replica.since for replica in mine if replica.state == "starting"]
+        return Capacity(settings.replicas, max(learnt.load_seconds - max(starting, default=0.0), 1.0))
+
+    async def _refresh(self) -> None:
+        """One reading at a time; who comes meanwhile shares it."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._forget)
+        await asyncio.shield(self._reading)
+
+    def _forget(self, _: object) -> None:
+        self._reading = None
+
+    async def _read(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            self._replicas = await self._queue.replicas()
+            self._learnt = await self._queue.learnt(self._models)
+        except errors.Unavailable:
+            self._replicas, self._learnt = [], {}

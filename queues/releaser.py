@@ -1,0 +1,85 @@
+"""The releaser: scheduled jobs become queued ones when their time has come and those they waited for have ended.
+
+SQL first, then Redis; what dies between the two is mended by the reconciler, because the row then says queued. What
+takes parts of other jobs' results is filled in first, beside the loop: files among them may have to be fetched.
+"""
+
+import logging
+import time
+
+from inferq import errors
+from inferq.catalog import Catalog
+from inferq.config import Settings
+from inferq.job import Job
+from queues.capacity import Capacities
+from queues.door import Door
+from queues.errands import Errands
+from queues.filling import Filling
+from queues.queue import JobQueue
+from queues.signals import Signals
+from storage import Storage
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+
+
+class Releaser:
+    def __init__(
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        signals: Signals,
+        settings: Settings,
+        catalog: Catalog,
+        door: Door,
+    ):
+        self._queue = queue
+        self._ledger = storage.ledger
+        self._waiting = storage.waiting
+        self._signals = signals
+        self._capacities = Capacities(queue, settings)
+        self._patience = settings.queue.queue_timeout
+        self._filling = Filling(storage, settings, catalog, door)
+        self.errands = Errands("filling a request")
+
+    async def run_once(self) -> int:
+        """Give up what is too late, release what is due, begin to fill what can be filled. How many were released."""
+        while len(await self._waiting.expire(now=time.time(), limit=BATCH)) == BATCH:
+            pass
+        # Without Redis what is released would wait as badly as before, and look as if it did not.
+        await self._queue.ping()
+        released = 0
+        while jobs := await self._waiting.release(now=time.time(), limit=BATCH, patience=self._patience):
+            await self._enter(jobs)
+            released += len(jobs)
+        await self._begin_filling()
+        return released
+
+    async def _enter(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            try:
+                capacity = await self._capacities.of(job.spec.model)
+                standing = await self._queue.accept(
+                    job.spec, "restore", generation=job.generation, capacity=capacity
+                )
+            except errors.InvalidRequest as error:
+                # One job must not keep the others out.
+                log.warning("job %s cannot be queued: %s", job.id, error.message)
+                continue
+            if standing is None:
+                continue
+            self._signals.sent(job.spec, again=job.generation > 0)
+            if standing.bell_wanted:
+                self._signals.ring(job.spec.model)
+        await self._ledger.mark_queued(job.id for job in jobs)
+
+    async def _begin_filling(self) -> None:
+        errands = self.errands
+        if not errands.free:
+            return
+        found = await self._waiting.unfilled(
+            now=time.time(), limit=errands.free, without=errands.busy, tenants=errands.crowded
+        )
+        for job_id, tenant in found:
+            errands.start(job_id, tenant, self._filling.fill(job_id))

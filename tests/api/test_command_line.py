@@ -1,0 +1,88 @@
+"""The commands for jobs that wait, groups and schedules, as processes against a real API."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.api.stack import CHAT, Stack
+
+ROOT = Path(__file__).parent.parent.parent
+JOB = {"model": "demo-chat", "body": {"messages": CHAT["messages"]}}
+
+
+async def inferq(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ")}
+    env = {**clean, "PYTHONPATH": os.pathsep.join(sys.path), "INFERQ_URL": stack.url, "TERM": "dumb"}
+    argv = [sys.executable, "-m", "inferq", *arguments]
+    return await asyncio.to_thread(
+        subprocess.run,
+        argv,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**env, "INFERQ_API_KEY": stack.keys["user"]},
+        timeout=60,
+        check=False,
+    )
+
+
+async def answered(stack: Stack, *arguments: str) -> Any:
+    done = await inferq(stack, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def test_a_job_is_sent_for_later(stack: Stack) -> None:
+    due = time.time() + 3600
+    job = await answered(stack, "submit", "Hello!", "--run-at", str(due), "--expires-in", "2h", "--async")
+    assert (job["state"], job["due_at"]) == ("scheduled", due)
+    assert job["expires_at"] > due
+    after = await answered(stack, "submit", "Hello!", "--after", job["id"], "--async")
+    assert (after["state"], after["depends_on"]) == ("scheduled", [job["id"]])
+    shown = await inferq(stack, "submit", "Hello!", "--run-at", "2000-01-01T00:00:00Z", "--async")
+    assert "lane, position" in shown.stderr
+    told = await inferq(stack, "submit", "Hello!", "--after", job["id"], "--async")
+    assert "after other jobs" in told.stderr
+    wrong = await inferq(stack, "submit", "Hello!", "--run-at", "2999-01-01T00:00:00", "--async")
+    assert wrong.returncode != 0
+    assert "time zone" in wrong.stderr
+    streamed = await inferq(stack, "submit", "Hello!", "--after", job["id"], "--stream")
+    assert "--stream" in streamed.stderr
+
+
+async def test_groups_are_listed_shown_and_cancelled(stack: Stack) -> None:
+    made = (await stack.post("/v1/groups", {"jobs": [JOB, JOB]})).json()
+    assert [group["id"] for group in (await answered(stack, "groups", "list"))["data"]] == [made["id"]]
+    assert (await answered(stack, "groups", "show", made["id"]))["total"] == 2
+    assert made["id"] in (await inferq(stack, "groups", "list")).stdout
+    cancelled = await inferq(stack, "groups", "cancel", made["id"])
+    assert "100% of 2 jobs" in cancelled.stdout
+    assert "2 cancelled" in cancelled.stdout
+    assert (await inferq(stack, "groups", "show", "none")).returncode != 0
+
+
+async def test_schedules_are_made_paused_resumed_and_deleted(stack: Stack, tmp_path: Path) -> None:
+    made = await answered(
+        stack, "schedules", "create", "report", "@daily", "Good morning!", "-z", "Europe/Berlin"
+    )
+    assert (made["name"], made["timezone"], made["job"]["model"]) == ("report", "Europe/Berlin", "demo-chat")
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(JOB))
+    other = await inferq(stack, "schedules", "create", "file", "*/5 * * * *", str(file))
+    assert other.stdout.startswith("file: in ")
+    listed = await inferq(stack, "schedules", "list")
+    assert "report" in listed.stdout
+    assert "*/5 * * * *" in listed.stdout
+    assert (await answered(stack, "schedules", "pause", "report"))["next_at"] is None
+    assert "paused" in (await inferq(stack, "schedules", "list")).stdout
+    assert (await answered(stack, "schedules", "resume", "report"))["next_at"] > time.time()
+    assert (await inferq(stack, "schedules", "delete", "report")).returncode == 0
+    assert [each["name"] for each in await answered(stack, "schedules", "list")] == ["file"]
+    wrong = await inferq(stack, "schedules", "create", "bad", "61 * * * *", "x")
+    assert wrong.returncode != 0
+    assert "cron" in wrong.stderr

@@ -1,0 +1,168 @@
+"""Queues over HTTP: what waits and runs, pauses and drains, another priority for a waiting job, lanes of keys."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from inferq.config import Settings
+from inferq.job import new_job_id
+from inferq.lanes import Lane
+from queues.presence import NodeInfo, Presence
+from storage.keys import Role
+from tests.api.stack import CHAT, Replica, Stack, recorded
+
+
+async def pauses(stack: Stack) -> list[tuple[str, str, str | None]]:
+    found = (await stack.get("/v1/queues")).json()["pauses"]
+    return [(pause["kind"], pause["name"], pause["reason"]) for pause in found]
+
+
+async def stop(stack: Stack, kind: str, name: str, **more: Any) -> Any:
+    return await stack.post("/v1/queues/pauses", {"kind": kind, "name": name, **more}, "admin")
+
+
+async def test_what_waits_and_runs_is_listed(stack: Stack, replica: Replica) -> None:
+    await stack.submit(priority="high")
+    await replica.claim()
+    await stack.submit(priority="low")
+    await stack.submit("other", priority="low")
+    listed = (await stack.get("/v1/queues", "readonly")).json()
+    queue = next(queue for queue in listed["data"] if queue["model"] == "demo-chat")
+    assert queue["waiting"] == {"high": 0, "medium": 0, "low": 2}
+    assert queue["running"] == {"high": 1, "medium": 0, "low": 0}
+    assert queue["bytes"] > 0
+    assert [(t["name"], t["waiting"], t["running"]) for t in queue["tenants"]] == [
+        ("other", 1, 0),
+        ("user", 1, 1),
+    ]
+    assert not queue["paused"]
+
+
+async def test_a_user_sees_no_other_tenant(stack: Stack) -> None:
+    await stack.submit("other")
+    (queue,) = [q for q in (await stack.get("/v1/queues")).json()["data"] if q["model"] == "demo-chat"]
+    assert queue["tenants"] == []
+    assert queue["waiting"]["medium"] == 1
+
+
+async def test_a_model_is_paused_by_its_alias_and_resumed(stack: Stack, replica: Replica) -> None:
+    answer = await stop(stack, "model", "gpt-4o-mini", reason="new weights")
+    assert answer.status_code == 200
+    assert answer.json() == {**answer.json(), "name": "demo-chat", "action": "pause", "in_force": True}
+    job_id = await stack.submit()
+    assert await replica.attempts.claim() is None
+    assert await pauses(stack) == [("model", "demo-chat", "new weights")]
+    resumed = await stack.http.delete("/v1/queues/pauses/model/demo-chat", headers=stack.headers("admin"))
+    assert resumed.json()["in_force"] is True
+    assert (await replica.claim()).id == job_id
+    assert await pauses(stack) == []
+
+
+async def test_only_what_exists_is_drained(stack: Stack, settings: Settings) -> None:
+    refused = await stop(stack, "node", "gpu-2")
+    assert refused.status_code == 404
+    assert "There is no node 'gpu-2'" in refused.json()["error"]["message"]
+    presence = Presence(stack.context.gateway.queue.redis, settings.queue.prefix)
+    await presence.show_node(NodeInfo(name="gpu-2", pid=1, seen_at=1.0))
+    assert (await stop(stack, "node", "gpu-2")).json()["action"] == "drain"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"kind": "device", "name": "x"}, "kind"),
+        ({"kind": "model"}, "name"),
+        ({"kind": "lane", "name": "urgent"}, "name"),
+        ({"kind": "model", "name": "nobody"}, "model"),
+        ({"kind": "tenant", "name": "x" * 300}, "name"),
+        ({"kind": "tenant", "name": "a", "reason": "x" * 501}, "reason"),
+        ({"kind": "tenant", "name": "a", "why": "x"}, "why"),
+    ],
+)
+async def test_a_bad_pause_is_refused_by_name(stack: Stack, body: dict[str, Any], param: str) -> None:
+    answer = await stack.post("/v1/queues/pauses", body, "admin")
+    assert answer.status_code in (400, 404)
+    assert answer.json()["error"]["param"] == param
+    assert await pauses(stack) == []
+
+
+@pytest.mark.parametrize("who", ["user", "readonly"])
+async def test_only_administrators_pause(stack: Stack, who: str) -> None:
+    body = {"kind": "lane", "name": "low"}
+    assert (await stack.post("/v1/queues/pauses", body, who)).status_code == 403
+    resumed = await stack.http.delete("/v1/queues/pauses/lane/low", headers=stack.headers(who))
+    assert resumed.status_code == 403
+
+
+async def test_a_waiting_job_gets_another_priority(stack: Stack, replica: Replica) -> None:
+    first = await stack.submit()
+    second = await stack.submit()
+    answer = await stack.http.patch(
+        f"/v1/jobs/{second}", json={"priority": "high"}, headers=stack.headers("user")
+    )
+    assert answer.status_code == 200
+    assert (answer.json()["lane"], answer.json()["position"]) == ("high", 1)
+    assert (await stack.context.storage.ledger.get(second)).spec.lane is Lane.HIGH
+    assert (await replica.claim()).id == second
+    assert (await replica.claim()).id == first
+
+
+async def test_a_job_that_waits_no_more_keeps_its_priority(
+    stack: Stack, replica: Replica, settings: Settings
+) -> None:
+    job_id = await stack.submit()
+    attempt = await replica.claim()
+
+    async def moved() -> tuple[int, str]:
+        answer = await stack.http.patch(
+            f"/v1/jobs/{job_id}", json={"priority": 9}, headers=stack.headers("user")
+        )
+        return answer.status_code, answer.json()["error"]["message"]
+
+    assert (await moved()) == (409, f"job {job_id} is running and waits no more")
+    await replica.result(attempt)
+    await recorded(settings, stack.context)
+    assert (await moved()) == (409, f"job {job_id} is succeeded and waits no more")
+    assert (await stack.context.storage.ledger.get(job_id)).spec.lane is Lane.MEDIUM
+
+
+async def test_a_change_of_priority_is_checked(stack: Stack) -> None:
+    job_id = await stack.submit()
+    for body in ({}, {"priority": "urgent"}, {"priority": "low", "model": "x"}):
+        answer = await stack.http.patch(f"/v1/jobs/{job_id}", json=body, headers=stack.headers("user"))
+        assert answer.status_code == 400
+    foreign = await stack.http.patch(
+        f"/v1/jobs/{job_id}", json={"priority": "low"}, headers=stack.headers("other")
+    )
+    unknown = await stack.http.patch(
+        f"/v1/jobs/{new_job_id()}", json={"priority": "low"}, headers=stack.headers("user")
+    )
+    assert (foreign.status_code, unknown.status_code) == (404, 404)
+
+
+async def test_a_key_uses_no_lane_above_its_own(stack: Stack, replica: Replica) -> None:
+    made = await stack.post("/v1/keys", {"name": "bulk", "role": "user", "lane": "low"}, "admin")
+    assert made.json()["lane"] == "low"
+    stack.keys["bulk"] = made.json()["key"]
+    job_id = await stack.submit("bulk", priority="high")
+    assert (await stack.get(f"/v1/jobs/{job_id}", "bulk")).json()["lane"] == "low"
+    moved = await stack.http.patch(
+        f"/v1/jobs/{job_id}", json={"priority": "high"}, headers=stack.headers("bulk")
+    )
+    assert moved.json()["lane"] == "low"
+    assert (await replica.claim()).job.spec.lane is Lane.LOW
+
+
+async def test_a_lane_of_a_key_is_one(stack: Stack) -> None:
+    refused = await stack.post("/v1/keys", {"name": "x", "role": Role.USER, "lane": "urgent"}, "admin")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "lane")
+
+
+async def test_an_interactive_call_waits_out_a_pause(stack: Stack, replica: Replica) -> None:
+    await stop(stack, "lane", "medium")
+    call = asyncio.create_task(stack.post("/v1/chat/completions", CHAT))
+    assert await replica.attempts.claim() is None
+    await stack.http.delete("/v1/queues/pauses/lane/medium", headers=stack.headers("admin"))
+    await replica.answer_one()
+    assert (await call).status_code == 200

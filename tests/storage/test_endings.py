@@ -1,0 +1,122 @@
+"""Each end is told once, and two that happen at once see each other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from inferq.job import JobState, new_job_id
+from storage import endings
+from storage.groups import Group, GroupStore
+from storage.ledger import Ledger
+from storage.waiting import Waiting
+from tests.storage.builders import event, spec
+
+ON_POSTGRES = pytest.mark.parametrize(
+    "backend", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
+)
+"""SQLite has one writer at a time."""
+_END = "UPDATE jobs SET state = 'succeeded', rank = 3 WHERE id = %s"
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What `ended` was called with; it still does its work."""
+    calls: list[list[str]] = []
+    real = endings.ended
+
+    def ended(connection, job_ids):
+        calls.append(sorted(job_ids))
+        real(connection, job_ids)
+
+    monkeypatch.setattr(endings, "ended", ended)
+    return calls
+
+
+def ids(calls: list[list[str]]) -> list[str]:
+    return [job_id for call in calls for job_id in call]
+
+
+async def test_an_end_is_told_once_in_each_generation(ledger: Ledger, told: list[list[str]]):
+    asked, new, other = spec(), spec(durable=False), spec()
+    await ledger.accept(asked)
+    await ledger.accept(other)
+    both = [event(asked, JobState.FAILED), event(new), event(other, JobState.RUNNING)]
+    await ledger.record(both, stream="s", old="0-0", new="1-0")
+    assert sorted(ids(told)) == sorted([asked.id, new.id])
+    told.clear()
+    await ledger.record(both, stream="s", old="1-0", new="2-0")
+    await ledger.record(both, stream="s", old="0-0", new="2-0")
+    await ledger.cancel(asked.id)
+    assert ids(told) == []
+    await ledger.requeue(asked.id)
+    await ledger.record([event(asked)], stream="s", old="2-0", new="3-0")
+    assert ids(told) == []
+    await ledger.record([event(asked, generation=1)], stream="s", old="3-0", new="4-0")
+    assert ids(told) == [asked.id]
+
+
+async def test_a_cancel_and_the_event_that_follows_are_one_end(ledger: Ledger, told: list[list[str]]):
+    asked = spec()
+    await ledger.accept(asked)
+    await ledger.cancel(asked.id)
+    await ledger.cancel(asked.id)
+    await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
+    assert ids(told) == [asked.id]
+
+
+async def test_a_job_that_is_filed_as_ended_is_told(ledger: Ledger, told: list[list[str]]):
+    lost = spec(durable=False)
+    for _ in range(2):
+        await ledger.accept(lost, state=JobState.FAILED)
+    assert ids(told) == [lost.id]
+
+
+@asynccontextmanager
+async def another(url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    """A transaction of another process."""
+    async with await psycopg.AsyncConnection.connect(url.replace("+asyncpg", "")) as connection:
+        yield connection
+
+
+async def beside(connection: psycopg.AsyncConnection, work: Awaitable[object]) -> None:
+    """Begin `work` while the other transaction is open, and commit that one once the work waits for it or is done."""
+    task = asyncio.ensure_future(work)
+    async with await psycopg.AsyncConnection.connect(connection.info.dsn, autocommit=True) as watcher:
+        blocked = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity"
+        )
+        blocked += " WHERE datname = current_database())"
+        async with asyncio.timeout(15):
+            while not task.done() and (await (await watcher.execute(blocked)).fetchone())[0] == 0:
+                await asyncio.sleep(0.01)
+    await connection.commit()
+    await task
+
+
+@ON_POSTGRES
+async def test_an_accept_waits_for_the_end_of_what_it_depends_on(ledger: Ledger, url: str):
+    root = spec()
+    await ledger.accept(root)
+    child = spec(depends_on=(root.id,))
+    async with another(url) as other:
+        await other.execute(_END, [root.id])
+        await other.execute("DELETE FROM dependencies WHERE needs = %s", [root.id])
+        await beside(other, ledger.accept(child, state=JobState.SCHEDULED))
+    released = await Waiting(ledger.database).release(now=9e9, limit=9)
+    assert [job.id for job in released] == [child.id]
+
+
+@ON_POSTGRES
+async def test_the_later_of_two_ends_finishes_the_group(ledger: Ledger, url: str):
+    groups = GroupStore(ledger.database)
+    group = Group(id=new_job_id(), tenant="default", total=2, created_at=1.0)
+    first, second = spec(group=group.id), spec(group=group.id)
+    await groups.accept(group, [first, second], most_scheduled=9)
+    async with another(url) as other:
+        await other.execute(_END, [first.id])
+        await other.execute("SELECT id FROM groups WHERE id = %s FOR UPDATE", [group.id])
+        await beside(other, ledger.cancel(second.id))
+    assert (await groups.get(group.id)).finished_at is not None
