@@ -72,7 +72,10 @@ def test_an_unknown_outcome_counts_against_nobody() -> None:
     assert broken(history(UNKNOWN, rows=(), runs=())) == set()
 
 
+KEYED = operation("job", facts={"keyed": True})
+AGAIN = operation("job", facts={"keyed": True}, outcome="unknown", told={"job": None, "why": "ReadError"})
 FORGOT = (fault("lose-redis"),)
+SECOND = row(id="k", result=None, state="failed", attempt=1, max_attempts=1)
 LEFT = {"text": "r/0", "end": "left"}
 NOT_FOUND = {"status": 404, "code": "job_not_found"}
 STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
@@ -89,8 +92,9 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
     [
         ("no_accepted_job_is_lost", history(rows=(), runs=())),
         ("no_accepted_job_is_lost", history(rows=(row(state="queued", result=None),))),
-        ("no_phantom", history(rows=(row(), row(id="k", result=None, state="failed", attempt=1, max_attempts=1)))),
+        ("no_phantom", history(rows=(row(), SECOND))),
         ("no_phantom", history(FULL)),
+        ("no_phantom", history(KEYED, AGAIN, rows=(row(), SECOND))),
         ("no_phantom", history(rows=(row(metadata=None),), runs=(run(),))),
         (
             "accepted_jobs_can_be_found",
