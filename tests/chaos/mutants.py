@@ -60,6 +60,7 @@ MUTANTS = [
         ("no_accepted_job_is_lost", "accepted_jobs_can_be_found"),
         ("total-loss",),
         20.0,
+        long=0.6,
     ),
     Mutant(
         "no-reconcile",
