@@ -98,7 +98,9 @@ def no_phantom(evidence: Evidence) -> Iterator[Violation]:
                 yield _violation(no_phantom, f"the file {marker} became {len(rows)} jobs", *ids)
             continue
         possible = [op for op in asked.get(marker, []) if op.told.get("status") != 429]
-        if len(rows) > len(possible):
+        if len(rows) > 1 and any(op.facts.get("keyed") for op in possible):
+            yield _violation(no_phantom, f"{marker}: {len(rows)} rows for one idempotency key", *ids)
+        elif len(rows) > len(possible):
             text = f"{marker}: asked for {len(possible)} times and not refused, {len(rows)} rows"
             yield _violation(no_phantom, text, *ids)
 

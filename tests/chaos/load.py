@@ -111,7 +111,7 @@ class Client(threading.Thread):
     # Operations
 
     def submit(self) -> None:
-        """A durable job; an unclear outcome is tried again, as people do, and may make a second job."""
+        """A durable job. An unclear outcome is tried again: without a key that may make a second job, with one not."""
         tenant = self.rng.choice(TENANTS)
         marker, hooks, model = self.prompt()
         body = {"messages": [{"role": "user", "content": f"#{marker} {hooks}"}]}
@@ -121,9 +121,12 @@ class Client(threading.Thread):
             "priority": self.rng.choice(LANES),
             "metadata": {"marker": marker},
         }
+        keyed = self.rng.random() < 0.5
+        headers = {"Idempotency-Key": marker} if keyed else {}
+        facts = {"marker": marker, "hooks": hooks, "model": model, "tenant": tenant, "keyed": keyed}
         for _ in range(3):
-            op = self.operations.invoke("job", marker=marker, hooks=hooks, model=model, tenant=tenant)
-            answer = self._ask(op, tenant, "POST", "/v1/jobs", json=envelope)
+            op = self.operations.invoke("job", **facts)
+            answer = self._ask(op, tenant, "POST", "/v1/jobs", json=envelope, headers=headers)
             if answer is not None:
                 if answer.status_code == 202:
                     job = answer.json()["id"]

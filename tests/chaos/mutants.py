@@ -49,17 +49,18 @@ MUTANTS = [
     Mutant(
         "ack-before-commit",
         "queues/intake.py",
-        '        await self._ledger.accept(spec)\n        failpoints.reach("intake.committed")\n',
+        "        created = await self._ledger.accept(spec, bound=bound, claim=claim)\n",
         """
         async def later() -> None:
             await __import__("asyncio").sleep(2)
-            await self._ledger.accept(spec)
+            await self._ledger.accept(spec, bound=bound, claim=claim)
 
-        self._late = __import__("asyncio").create_task(later())
+        self._late, created = __import__("asyncio").create_task(later()), True
 """,
         ("no_accepted_job_is_lost", "accepted_jobs_can_be_found"),
         ("total-loss",),
         20.0,
+        long=0.6,
     ),
     Mutant(
         "no-reconcile",

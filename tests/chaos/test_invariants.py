@@ -72,6 +72,10 @@ def test_an_unknown_outcome_counts_against_nobody() -> None:
     assert broken(history(UNKNOWN, rows=(), runs=())) == set()
 
 
+KEYED = operation("job", facts={"keyed": True})
+AGAIN = operation("job", facts={"keyed": True}, outcome="unknown", told={"job": None, "why": "ReadError"})
+FORGOT = (fault("lose-redis"),)
+SECOND = row(id="k", result=None, state="failed", attempt=1, max_attempts=1)
 LEFT = {"text": "r/0", "end": "left"}
 NOT_FOUND = {"status": 404, "code": "job_not_found"}
 STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
@@ -88,8 +92,9 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
     [
         ("no_accepted_job_is_lost", history(rows=(), runs=())),
         ("no_accepted_job_is_lost", history(rows=(row(state="queued", result=None),))),
-        ("no_phantom", history(rows=(row(), row(id="k", result=None, state="failed", attempt=1, max_attempts=1)))),
+        ("no_phantom", history(rows=(row(), SECOND))),
         ("no_phantom", history(FULL)),
+        ("no_phantom", history(KEYED, AGAIN, rows=(row(), SECOND))),
         ("no_phantom", history(rows=(row(metadata=None),), runs=(run(),))),
         (
             "accepted_jobs_can_be_found",
@@ -131,15 +136,7 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("runs_do_not_overlap", history(runs=(run(), run("s", began=102.2, ended=103.0)), rows=(row(generation=1),))),
         ("each_call_is_answered_once", history(operation("job"), OTHERS)),
-        (
-            "each_call_is_answered_once",
-            history(
-                operation(**CALL),
-                runs=(run(how="cancelled", job="x"),),
-                rows=(),
-                faults=(fault("lose-redis"),),
-            ),
-        ),
+        ("each_call_is_answered_once", history(operation(**CALL), runs=(run(job="x"),), rows=(), faults=FORGOT)),
         ("each_call_is_answered_once", history(operation("call", outcome="open", ended=INF), rows=(), runs=())),
         (
             "each_call_is_answered_once",
