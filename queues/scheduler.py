@@ -132,7 +132,8 @@ class Scheduler:
             self._trusted_at = time.monotonic()
         await self._recorder.align()
         await self._controls.copy()
-        await spending.restore(self._redis, self._settings.queue.prefix, self._storage.usage)
+        prefix = self._settings.queue.prefix
+        await spending.restore(self._redis, self._scripts, prefix, self._storage.usage)
         self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 

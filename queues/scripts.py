@@ -28,6 +28,7 @@ NAMES = (
     "reorder",
     "reroute",
     "reserve",
+    "restore_spent",
     "settle",
     "standing",
 )

@@ -152,8 +152,8 @@ async def test_a_forgetful_redis_gets_what_was_used_back_once(redis_url: str, tm
         await b.replica().finish(attempt, DONE, claim_next=False)
         await b.accepted()
         usage = UsageStore(ledger.database)
-        assert await spending.restore(b.redis, PREFIX, usage)
-        assert not await spending.restore(b.redis, PREFIX, usage)
+        assert await spending.restore(b.redis, b.scripts, PREFIX, usage)
+        assert not await spending.restore(b.redis, b.scripts, PREFIX, usage)
         day = str(math.floor(time.time() / DAY))
         assert float(await b.redis.hget(f"{PREFIX}spent:default", day)) == 4.0
         with pytest.raises(errors.BudgetSpent):
