@@ -68,7 +68,12 @@ _ALL = (
     Bar("queue_share_error", 0.05, False, "off 1:3, device seconds of two tenants of weights 1 and 3"),
     Bar("queue_kill_lost", 0, False, "jobs lost under kill -9 of a process each 2 s"),
     Bar("queue_kill_twice", 0, False, "jobs committed twice, or other promises broken, meanwhile"),
-    Bar("queue_kill_recovery_p95_s", 5, False, "s (the lease + 2) until a killed replica's job runs again, p95"),
+    Bar(
+        "queue_kill_recovery_p95_s",
+        5,
+        False,
+        "s (the lease + 2) until a killed replica's job runs again, p95",
+    ),
     Bar("queue_wipe_unfinished", 0, False, "of 500 durable jobs not done after Redis lost everything"),
     Bar("queue_celery_ratio", 0.8, True, "of plain Celery's no-op tasks/s, submitted and run"),
     Bar("speech_first_share", 0.25, False, "of the whole time until the first sound, ten sentences"),

@@ -59,7 +59,9 @@ def main() -> int:
     config, home, model = sys.argv[1:]
     replica.EngineProcess = InProcess  # type: ignore[misc]
     settings = load_settings(Path(config), home=Path(home), environ={})
-    return replica.run(settings, Place(name=f"{model}@cpu:0.bench", model=model, device="cpu:0", node="bench"))
+    return replica.run(
+        settings, Place(name=f"{model}@cpu:0.bench", model=model, device="cpu:0", node="bench")
+    )
 
 
 if __name__ == "__main__":

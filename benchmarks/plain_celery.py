@@ -1,6 +1,6 @@
 """The other side of `queue_celery_ratio`: Celery as its documentation starts it, with one task that does nothing.
 
-`celery -A benchmarks.plain_celery worker`; the broker is what `PLAIN_BROKER` says. Redis, threads pool, results ignored,
+`celery -A benchmarks.plain_celery worker`; the broker is what `PLAIN_BROKER` says. Threads pool, results ignored,
 everything else at its default.
 """
 

@@ -60,7 +60,9 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
 class Side:
     """One of the two: how it is given jobs, and how many it still has."""
 
-    def __init__(self, program: Program, client: "redis.Redis", submit: Callable[[int], None], left: Callable[[], int]):
+    def __init__(
+        self, program: Program, client: "redis.Redis", submit: Callable[[int], None], left: Callable[[], int]
+    ):
         self._program, self._redis, self._submit, self._left = program, client, submit, left
 
     def run(self, count: int) -> dict[str, float]:
@@ -74,7 +76,8 @@ class Side:
         self._await_none()
         seconds = time.perf_counter() - began
         cost = {
-            f"{role}_ms": round((cpu_seconds(pids) - before[role]) * 1000 / count, 3) for role, pids in roles.items()
+            f"{role}_ms": round((cpu_seconds(pids) - before[role]) * 1000 / count, 3)
+            for role, pids in roles.items()
         }
         return {"rate": round(count / seconds, 1), "submitted_s": round(submitted, 3), **cost}
 
@@ -120,7 +123,9 @@ def _inferq() -> Iterator[Side]:
         held.callback(shutil.rmtree, home, ignore_errors=True)
         model = {"engine": "noop", "source": "noop", "type": "chat", "slots": SLOTS}
         file = home / "config.json"
-        file.write_text(json.dumps({"queue": bare.queue.model_dump(exclude_unset=True), "models": {MODEL: model}}))
+        file.write_text(
+            json.dumps({"queue": bare.queue.model_dump(exclude_unset=True), "models": {MODEL: model}})
+        )
         settings = load_settings(file, home=home, environ={})
         held.callback(shutil.rmtree, settings.run_dir, ignore_errors=True)
         argv = [sys.executable, "-m", "benchmarks.noop_replica", str(file), str(home), MODEL]
@@ -182,5 +187,10 @@ async def _submit(settings: Settings, signals: Signals, count: int) -> None:
 
 
 def _spec() -> JobSpec:
-    values: dict[str, Any] = {"model": MODEL, "endpoint": "chat/completions", "body": BODY.encode(), "units": 10.0}
+    values: dict[str, Any] = {
+        "model": MODEL,
+        "endpoint": "chat/completions",
+        "body": BODY.encode(),
+        "units": 10.0,
+    }
     return JobSpec(id=new_job_id(), created_at=time.time(), **values)

@@ -33,7 +33,15 @@ from tests.e2e.waiting import until
 KILL_BARS = ("queue_kill_lost", "queue_kill_twice", "queue_kill_recovery_p95_s")
 BARS = (*KILL_BARS, "queue_wipe_unfinished")
 SEED = "bench"
-KILLS = ("kill-api", "kill-scheduler", "kill-node", "kill-watcher", "kill-replica", "kill-replica", "kill-engine")
+KILLS = (
+    "kill-api",
+    "kill-scheduler",
+    "kill-node",
+    "kill-watcher",
+    "kill-replica",
+    "kill-replica",
+    "kill-engine",
+)
 EACH = 2.0
 LONG = 0.15
 """Share of the work that takes seconds."""
@@ -42,7 +50,7 @@ WORK = ("job", "call", "stream", "kept")
 LOST = {
     "no_accepted_job_is_lost", "accepted_jobs_can_be_found", "calls_are_on_record", "each_file_comes_back",
 }  # fmt: skip
-"""Rules of the checker whose breach is a lost job. The others say that something happened twice, or was told wrongly."""
+"""Rules of the checker whose breach is a lost job. Others say that something happened twice, or was told wrongly."""
 
 
 def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
@@ -148,7 +156,12 @@ def _recovery(evidence: Evidence, kills: Sequence[Kill]) -> Result:
     seconds_of = [each["s"] for each in found]
     alone = [each["s"] for each in found if not each["disturbed"]]
     say(f"  lost runs: {percentiles(seconds_of)} s; without another kill meanwhile {percentiles(alone)} s")
-    details = {"lease_s": LEASE, "s": percentiles(seconds_of), "undisturbed_s": percentiles(alone), "runs": found}
+    details = {
+        "lease_s": LEASE,
+        "s": percentiles(seconds_of),
+        "undisturbed_s": percentiles(alone),
+        "runs": found,
+    }
     return Result("queue_kill_recovery_p95_s", percentiles(seconds_of)["p95"], details)
 
 

@@ -1,9 +1,9 @@
 """Bars of order on a running stack: one tenant's ten thousand jobs, and what others, and it, get beside them.
 
 The engine takes a fixed time. A slot's time is what one job takes in its slot with all that is around it, as seen:
-slots x seconds / jobs that ended. With head starts (300 and 60 device seconds) larger than what a job costs, the high job
-goes before every low one, so it waits for the first slot that becomes free: one slot time. The medium one may have the
-high one before it: two. While two tenants of the same weight want all of it, each has half.
+slots x seconds / jobs that ended. With head starts (300 and 60 device seconds) larger than what a job costs, the high
+job goes before every low one, so it waits for the first slot that becomes free: one slot time. The medium one may have
+the high one before it: two. While two tenants of the same weight want all of it, each has half.
 """
 
 import random
@@ -66,7 +66,7 @@ class Tenant:
             jobs = [_asked(model, "low", text)] * min(AT_ONCE, count - start)
             self._stack.post("/v1/groups", {"jobs": jobs}, key=self._key)
         deadline = time.monotonic() + PATIENCE
-        query = "SELECT count(*) FROM jobs WHERE tenant = ? AND rank < 3 AND NOT in_queue"
+        query = "SELECT count(*) FROM jobs WHERE tenant = ? AND rank < 3 AND (rank = 0 OR NOT in_queue)"
         while self._stack.query(query, self.name) != [(0,)]:
             if time.monotonic() > deadline:
                 raise Broken(f"the jobs of {self.name} are not queued after {PATIENCE:.0f} s")

@@ -120,7 +120,10 @@ async def _growth(tenants: int, scale: Scale) -> dict[str, Any]:
             bytes_each = (await shelf.memory() - before) / level - len(BODY)
             seconds = time.monotonic() - began
             say(f"  {tenants} tenants, {level} jobs wait after {seconds:.0f} s: {bytes_each:.0f} bytes each")
-        rounds = [{n: await s.claims() for n, s in zip(levels, shelves, strict=True)} for _ in range(scale.rounds + 1)]
+        rounds = [
+            {n: await s.claims() for n, s in zip(levels, shelves, strict=True)}
+            for _ in range(scale.rounds + 1)
+        ]
         for shelf in shelves:
             await shelf.redis.aclose()
     middles = [{n: statistics.median(found) for n, found in each.items()} for each in rounds[1:]]

@@ -14,8 +14,8 @@ import redis
 PREFIX = "inferq:"
 LASTING = (
     "apis", "bell.", "cache", "celeryev", "control", "ctl:", "desired:", "expiry", "finish", "held:", "later", "layout",
-    "learnt:", "leases", "linger:", "models", "nodes", "order:", "ready:", "replicas", "requests", "tenants:",
-    "unacked", "_kombu",
+    "learnt:", "leases", "linger:", "models", "nodes", "order:", "promised:", "ready:", "replicas", "requests", "spent",
+    "tenants:", "unacked", "_kombu",
 )  # fmt: skip
 """Beginnings of keys that may live for ever."""
 
