@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import asr, cancel, embed, image, noop, speech, streams
+from benchmarks import (
+    asr,
+    cancel,
+    embed,
+    image,
+    noop,
+    queue_celery,
+    queue_chaos,
+    queue_flood,
+    queue_scripts,
+    speech,
+    streams,
+)
 from benchmarks.bars import BARS, Result
 from benchmarks.plan import FULL, QUICK, Scale
 from benchmarks.stack import Broken, say
@@ -23,6 +35,10 @@ RESULTS = Path(__file__).parent / "results"
 QUIET_LOAD = 1.0
 GROUPS: dict[str, tuple[Sequence[str], Callable[[set[str], Scale], Iterator[Result]]]] = {
     "noop": (noop.BARS, noop.measure),
+    "queue_scripts": (queue_scripts.BARS, queue_scripts.measure),
+    "queue_flood": (queue_flood.BARS, queue_flood.measure),
+    "queue_chaos": (queue_chaos.BARS, queue_chaos.measure),
+    "queue_celery": (queue_celery.BARS, queue_celery.measure),
     "embed": (embed.BARS, embed.measure),
     "asr": (asr.BARS, asr.measure),
     "image": (image.BARS, image.measure),
@@ -37,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     wanted = set(arguments.only or BARS)
     for name, (bars, _) in GROUPS.items():
-        if name in wanted:
+        if name in wanted or _family(name) in wanted:
             wanted |= set(bars)
     # A plain SIGTERM would end this process before it has stopped its stack.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -69,12 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(result.bar.met(result.value) for result in results) else 1
 
 
+def _family(group: str) -> str:
+    """`queue` stands for all groups of that name."""
+    return group.partition("_")[0]
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure every bar.")
     parser.add_argument(
         "--only",
         action="append",
-        choices=[*BARS, *GROUPS],
+        choices=[*BARS, *GROUPS, *{_family(name) for name in GROUPS}],
         metavar="NAME",
         help="a bar or a group; may repeat",
     )

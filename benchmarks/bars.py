@@ -59,6 +59,23 @@ _ALL = (
     Bar("asr_long_ratio", 1.1, False, "of AutoModel's time, one long file"),
     Bar("asr_texts_differ", 0, False, "texts that differ from AutoModel's"),
     Bar("image_batch_gain", 1.3, True, "times as fast: 8 pictures at once against one by one"),
+    Bar("queue_claim_growth", 1.5, False, "times the p50 of a claim among 1,000 jobs, among 1,000,000"),
+    Bar("queue_memory_per_job", 1.5, False, "KB of Redis per waiting job, beside its body"),
+    Bar("queue_enqueue_rate", 5000, True, "jobs/s into Redis from one process, in batches of 100"),
+    Bar("queue_flood_high_wait", 1, False, "slot times until another tenant's high job starts, the worst"),
+    Bar("queue_flood_medium_wait", 2, False, "slot times until its medium job starts, the worst"),
+    Bar("queue_flood_share", 0.9, True, "of its half of the device, for the tenant that floods"),
+    Bar("queue_share_error", 0.05, False, "off 1:3, device seconds of two tenants of weights 1 and 3"),
+    Bar("queue_kill_lost", 0, False, "jobs lost under kill -9 of a process each 2 s"),
+    Bar("queue_kill_twice", 0, False, "jobs committed twice, or other promises broken, meanwhile"),
+    Bar(
+        "queue_kill_recovery_p95_s",
+        5,
+        False,
+        "s (the lease + 2) until a killed replica's job runs again, p95",
+    ),
+    Bar("queue_wipe_unfinished", 0, False, "of 500 durable jobs not done after Redis lost everything"),
+    Bar("queue_celery_ratio", 0.8, True, "of plain Celery's no-op tasks/s, submitted and run"),
     Bar("speech_first_share", 0.25, False, "of the whole time until the first sound, ten sentences"),
 )
 BARS = {bar.name: bar for bar in _ALL}

@@ -1,6 +1,5 @@
 """Bars of the scheduler itself: the no-op engine behind the whole stack, and what the idle stack weighs."""
 
-import sqlite3
 import statistics
 import time
 from collections.abc import Iterator
@@ -82,20 +81,12 @@ def target_of(stack: Stack) -> dict[str, Any]:
     return {"address": target.address, "path": target.path, "headers": target.headers}
 
 
-def _query(stack: Stack, statement: str, *values: float) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(f"file:{stack.ledger()}?mode=ro", uri=True, timeout=10)
-    try:
-        return connection.execute(statement, values).fetchall()
-    finally:
-        connection.close()
-
-
 def _recorded(stack: Stack) -> int:
-    return int(_query(stack, "SELECT count(*) FROM jobs WHERE state = 'succeeded'")[0][0])
+    return int(stack.query("SELECT count(*) FROM jobs WHERE state = 'succeeded'")[0][0])
 
 
 def _waits_ms(stack: Stack, since: float) -> list[float]:
-    rows = _query(stack, "SELECT started_at - queued_at FROM jobs WHERE queued_at >= ?", since)
+    rows = stack.query("SELECT started_at - queued_at FROM jobs WHERE queued_at >= ?", since)
     return [wait * 1000 for (wait,) in rows if wait is not None]
 
 

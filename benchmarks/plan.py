@@ -17,6 +17,14 @@ class Scale:
     cancels: int
     sounds: int
     minutes: float
+    most_waiting: int
+    enqueued: int
+    flood: int
+    trials: int
+    share_seconds: float
+    chaos_jobs: int
+    wiped: int
+    plain: int
 
 
 FULL = Scale(
@@ -30,6 +38,14 @@ FULL = Scale(
     cancels=5,
     sounds=96,
     minutes=5,
+    most_waiting=1_000_000,
+    enqueued=10_000,
+    flood=10_000,
+    trials=20,
+    share_seconds=20,
+    chaos_jobs=1000,
+    wiped=500,
+    plain=5000,
 )
 QUICK = Scale(
     rounds=2,
@@ -42,4 +58,12 @@ QUICK = Scale(
     cancels=2,
     sounds=24,
     minutes=0.5,
+    most_waiting=20_000,
+    enqueued=1000,
+    flood=2000,
+    trials=3,
+    share_seconds=5,
+    chaos_jobs=60,
+    wiped=50,
+    plain=500,
 )

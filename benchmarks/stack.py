@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -111,7 +112,8 @@ class Program:
 class Stack:
     """A running inferq with the given models. Use `running`."""
 
-    def __init__(self, models: Mapping[str, Any]) -> None:
+    def __init__(self, models: Mapping[str, Any], sections: Mapping[str, Any] | None = None) -> None:
+        self._sections = sections or {}
         self.home = Path(tempfile.mkdtemp(prefix="inferq-bench-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -135,6 +137,7 @@ class Stack:
                 "vllm": {"python": str(VLLM_PYTHON)},
             },
             "models": {name: {"warm": True, **model} for name, model in self._models.items()},
+            **self._sections,
         }
 
     def start(self) -> None:
@@ -174,14 +177,27 @@ class Stack:
         roles["engine"] = {each for pid in roles["replica"] for each in tree(pid)} - roles["replica"]
         return roles
 
-    def ledger(self) -> Path:
-        return self.home / "inferq.db"
-
     def get(self, path: str) -> Any:
-        headers = {"authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        return self._ask(path, None, self._key)
+
+    def post(self, path: str, body: Any, *, key: str = "") -> Any:
+        """The answer to a caller with this key, the administrator's by default. Raises Broken when it is an error."""
+        try:
+            return self._ask(path, json.dumps(body).encode(), key or self._key)
+        except urllib.error.HTTPError as error:
+            raise Broken(f"POST {path}: {error.code} {error.read()[:500]!r}") from error
+
+    def _ask(self, path: str, body: bytes | None, key: str) -> Any:
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """What the ledger answers."""
+        uri = f"file:{self.home / 'inferq.db'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+            return connection.execute(statement, values).fetchall()
 
     def _start(self, name: str, *arguments: str) -> None:
         argv = [sys.executable, "-m", *arguments]
@@ -226,9 +242,9 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(models: Mapping[str, Any]) -> Iterator[Stack]:
-    """A stack while the block runs, and nothing of it afterwards."""
-    stack = Stack(models)
+def running(models: Mapping[str, Any], sections: Mapping[str, Any] | None = None) -> Iterator[Stack]:
+    """A stack while the block runs, and nothing of it afterwards. `sections` of the configuration are its own."""
+    stack = Stack(models, sections)
     try:
         began = time.monotonic()
         stack.start()

@@ -1,8 +1,9 @@
 """`JobQueue`: what a gateway does with the ready sets: put jobs in, look, cancel. Taking them out is `attempts`."""
 
 import asyncio
+import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +18,12 @@ from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
 
+log = logging.getLogger(__name__)
+
 EVENTS_EVERY = 0.1
 """Seconds between two looks at a job's events. A blocking read would hold a connection per follower."""
+RESTORED_JOBS, RESTORED_BYTES = 100, 2**22
+"""Most that goes to Redis in one round trip; a larger job goes by itself. Redis serves nobody else meanwhile."""
 RESERVATION = 30.0
 """Seconds that a place is kept between the bound check and the commit of a durable job."""
 
@@ -111,16 +116,65 @@ class JobQueue:
         is not finite.
         """
         async with translated():
-            status, position, ahead, bell, eta, told = await self.scripts(
-                "accept",
-                *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
-                *(repr(spec.units), len(spec.body), generation),
-                "" if spec.expires_at is None else repr(spec.expires_at),
-                *capacity,
-                *self._bounds.of_job(spec),
-                *records.fields_of(spec, reply_to),
-                *(("chain", "1") if spec.model in self._chains else ()),
+            answer = await self.scripts(
+                "accept", *self._asked(spec, mode, generation, weight, reply_to, capacity)
             )
+        return self._standing(spec, answer)
+
+    async def restore(
+        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity] | None = None
+    ) -> list[Standing | None]:
+        """`accept` jobs that were accepted before, many in one round trip; a standing for each, or None.
+
+        `capacities` by model. A job that cannot be queued is logged and keeps none of the others out.
+        """
+        standings: list[Standing | None] = []
+        for batch in batches(jobs):
+            standings += await self._restore(batch, capacities or {})
+        return standings
+
+    async def _restore(
+        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity]
+    ) -> list[Standing | None]:
+        async with translated():
+            pipe = self.redis.pipeline(transaction=False)
+            for job in jobs:
+                capacity = capacities.get(job.spec.model, NOBODY)
+                asked = self._asked(job.spec, "restore", job.generation, 0.0, None, capacity)
+                await self.scripts("accept", *asked, client=pipe)
+            answers = await pipe.execute()
+        standings: list[Standing | None] = []
+        for job, answer in zip(jobs, answers, strict=True):
+            try:
+                standings.append(self._standing(job.spec, answer))
+            except errors.InvalidRequest as error:
+                log.warning("job %s cannot be queued: %s", job.id, error.message)
+                standings.append(None)
+        return standings
+
+    def _asked(
+        self,
+        spec: JobSpec,
+        mode: str,
+        generation: int,
+        weight: float,
+        reply_to: str | None,
+        capacity: Capacity,
+    ) -> list[Any]:
+        """The arguments of `accept.lua`."""
+        return [
+            *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
+            *(repr(spec.units), len(spec.body), generation),
+            "" if spec.expires_at is None else repr(spec.expires_at),
+            *capacity,
+            *self._bounds.of_job(spec),
+            *records.fields_of(spec, reply_to),
+            *(("chain", "1") if spec.model in self._chains else ()),
+        ]
+
+    def _standing(self, spec: JobSpec, answer: list[Any]) -> Standing | None:
+        """What `accept.lua` answered; the errors are those of `accept`."""
+        status, position, ahead, bell, eta, told = answer
         if status in (b"exists", b"tomb"):
             return None
         if status == b"number":
@@ -279,3 +333,17 @@ class JobQueue:
                 if not live:
                     return
                 await asyncio.sleep(EVENTS_EVERY)
+
+
+def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """The same jobs, as many together as go to Redis in one round trip."""
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        if batch and (len(batch) == RESTORED_JOBS or size + len(job.spec.body) > RESTORED_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(job)
+        size += len(job.spec.body)
+    if batch:
+        yield batch

@@ -4,10 +4,8 @@ SQL first, then Redis; what dies between the two is mended by the reconciler, be
 takes parts of other jobs' results is filled in first, beside the loop: files among them may have to be fetched.
 """
 
-import logging
 import time
 
-from inferq import errors
 from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.job import Job
@@ -18,8 +16,6 @@ from queues.filling import Filling
 from queues.queue import JobQueue
 from queues.signals import Signals
 from storage import Storage
-
-log = logging.getLogger(__name__)
 
 BATCH = 200
 
@@ -57,16 +53,8 @@ class Releaser:
         return released
 
     async def _enter(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            try:
-                capacity = await self._capacities.of(job.spec.model)
-                standing = await self._queue.accept(
-                    job.spec, "restore", generation=job.generation, capacity=capacity
-                )
-            except errors.InvalidRequest as error:
-                # One job must not keep the others out.
-                log.warning("job %s cannot be queued: %s", job.id, error.message)
-                continue
+        capacities = {model: await self._capacities.of(model) for model in {job.spec.model for job in jobs}}
+        for job, standing in zip(jobs, await self._queue.restore(jobs, capacities), strict=True):
             if standing is None:
                 continue
             self._signals.sent(job.spec, again=job.generation > 0)

@@ -99,14 +99,14 @@ class Reviver:
 
     async def _queue_again(self, jobs: Sequence[Job]) -> int:
         """Put them into Redis; how many wait in SQL alone because Redis is away."""
-        for number, job in enumerate(jobs):
-            if job.state is JobState.SCHEDULED:
-                continue  # it waits for the jobs that it depends on
-            try:
-                standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
-            except errors.QueueUnavailable as error:
-                log.warning("%d requeued jobs wait for the reconciler: %s", len(jobs) - number, error.message)
-                return len(jobs) - number
+        # What waits for the jobs that it depends on is queued later.
+        fit = [job for job in jobs if job.state is not JobState.SCHEDULED]
+        try:
+            standings = await self._queue.restore(fit)
+        except errors.QueueUnavailable as error:
+            log.warning("up to %d requeued jobs wait for the reconciler: %s", len(fit), error.message)
+            return len(fit)
+        for job, standing in zip(fit, standings, strict=True):
             if standing is not None:
                 self._signals.sent(job.spec, again=True)
                 if standing.bell_wanted:

@@ -49,8 +49,9 @@ class Scripts:
             name: redis.register_script(source(name, queue)) for name in NAMES
         }
 
-    async def __call__(self, name: str, *args: Any) -> Any:
-        return await self._scripts[name](args=args)
+    async def __call__(self, name: str, *args: Any, client: Client | None = None) -> Any:
+        """The answer; with a pipeline as `client` the call is only put into it."""
+        return await self._scripts[name](args=args, client=client)
 
 
 def source(name: str, queue: Queue) -> str:

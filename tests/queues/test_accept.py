@@ -3,13 +3,16 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import redis.asyncio
 
 from inferq import errors
+from inferq.job import Job, JobState
 from inferq.lanes import Lane
 from queues import records
+from queues.queue import RESTORED_BYTES, Capacity, batches
 from tests.queues.builders import CANCELLED, DONE, MODEL, PREFIX, Bench, bench, spec
 
 
@@ -226,3 +229,48 @@ async def test_a_virtual_time_of_no_finite_size_begins_again(redis_url: str):
             assert attempt is not None
             await b.replica().finish(attempt, DONE, claim_next=False)
         assert all(math.isfinite(float(value)) for value in (await b.order()).values())
+
+
+def waiting_job(**changes) -> Job:
+    return Job(spec=spec(**changes), state=JobState.QUEUED)
+
+
+async def test_many_jobs_are_queued_again_in_their_order(redis_url: str):
+    async with bench(redis_url, max_queue_size=10) as b:
+        jobs = [waiting_job() for _ in range(250)]
+        standings = await b.queue.restore(jobs)
+        assert [each.position for each in standings] == [*range(1, 251)]
+        assert [(await b.replica().claim()).id for _ in jobs] == [job.id for job in jobs]
+
+
+async def test_of_many_jobs_none_keeps_the_others_out(redis_url: str):
+    async with bench(redis_url) as b:
+        there, gone = await b.accepted(), spec()
+        await b.queue.cancel(gone.id, CANCELLED)
+        known, cancelled = Job(spec=there, state=JobState.QUEUED), Job(spec=gone, state=JobState.QUEUED)
+        jobs = [waiting_job(), known, cancelled, waiting_job(units=math.inf), waiting_job()]
+        standings = await b.queue.restore(jobs)
+        assert [each is not None for each in standings] == [True, False, False, False, True]
+        assert await b.queue.states([job.id for job in jobs]) == ["queued", "queued", None, None, "queued"]
+
+
+async def test_many_jobs_keep_their_generation_and_know_who_serves_them(redis_url: str):
+    async with bench(redis_url) as b:
+        job = replace(waiting_job(), generation=3)
+        (standing,) = await b.queue.restore([job], {MODEL: Capacity(1, 5.0)})
+        assert standing.eta >= 5.0
+        assert (await b.queue.get(job.id)).generation == 3
+
+
+def test_a_large_job_goes_to_redis_by_itself():
+    jobs = [waiting_job(body=b"x" * size) for size in (1, RESTORED_BYTES, 1, 1)]
+    assert [len(batch) for batch in batches(jobs)] == [1, 1, 2]
+
+
+async def test_a_waiting_job_of_a_small_body_is_packed(redis_url: str):
+    """As a table of fields it would take four times as much."""
+    async with bench(redis_url) as b:
+        small, large = await b.accepted(body=b"x" * 4000), await b.accepted(body=b"x" * 5000)
+        encodings = [await b.redis.object("ENCODING", f"{PREFIX}job:{each.id}") for each in (small, large)]
+        assert encodings[0] in (b"ziplist", b"listpack")
+        assert encodings[1] == b"hashtable"

@@ -1,0 +1,218 @@
+"""Bars of durability: mixed work while processes are killed, and durable jobs whose Redis loses everything.
+
+The installation, the callers, the faults and the checker are the durability suite's (`tests/chaos`); see
+`docs/durability.md`. Its lease is short (3 s), so that a minute sees many of them end.
+"""
+
+import contextlib
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.bars import Result
+from benchmarks.load import percentiles
+from benchmarks.plan import Scale
+from benchmarks.stack import Broken, say
+from tests.chaos import session
+from tests.chaos.evidence import Evidence, Run, gather
+from tests.chaos.faults import WipeRedis
+from tests.chaos.history import Journal, read
+from tests.chaos.invariants import Violation, check
+from tests.chaos.points import KINDS
+from tests.chaos.site import TENANTS, WIDE, Site
+from tests.e2e.stack import LEASE
+from tests.e2e.waiting import until
+
+KILL_BARS = ("queue_kill_lost", "queue_kill_twice", "queue_kill_recovery_p95_s")
+BARS = (*KILL_BARS, "queue_wipe_unfinished")
+SEED = "bench"
+KILLS = (
+    "kill-api",
+    "kill-scheduler",
+    "kill-node",
+    "kill-watcher",
+    "kill-replica",
+    "kill-replica",
+    "kill-engine",
+)
+EACH = 2.0
+LONG = 0.15
+"""Share of the work that takes seconds."""
+PATIENCE = 90.0
+WORK = ("job", "call", "stream", "kept")
+LOST = {
+    "no_accepted_job_is_lost", "accepted_jobs_can_be_found", "calls_are_on_record", "each_file_comes_back",
+}  # fmt: skip
+"""Rules of the checker whose breach is a lost job. Others say that something happened twice, or was told wrongly."""
+
+
+def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
+    if wanted & set(KILL_BARS):
+        for result in _killed(scale):
+            if result.name in wanted:
+                yield result
+    if "queue_wipe_unfinished" in wanted:
+        yield _wiped(scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A replica that was killed, and the processes of its engine."""
+
+    at: float
+    engine: frozenset[int]
+
+
+@contextlib.contextmanager
+def _site() -> Iterator[Site]:
+    folder = Path(tempfile.mkdtemp(prefix="inferq-bench-"))
+    site = Site(folder)
+    try:
+        site.up()
+        yield site
+    finally:
+        left = site.down()
+        shutil.rmtree(folder, ignore_errors=True)
+    if left:
+        raise Broken(f"processes were left: {left}")
+
+
+def _killed(scale: Scale) -> Iterator[Result]:
+    with _site() as site:
+        stopping = threading.Event()
+        clients = session.start_load(site, SEED, stopping, LONG)
+        try:
+            kills, faults = _kill(site, scale.chaos_jobs)
+        finally:
+            stopping.set()
+        for client in clients:
+            client.join(PATIENCE)
+        unquiet = session.quiesce(site, PATIENCE)
+        evidence = gather(read(site.journals))
+        session.collect(site, evidence)
+        evidence.left |= unquiet | session.left_behind(site)
+    violations = check(evidence)
+    lost = [each for each in violations if each.rule in LOST]
+    asked = len(evidence.of_kind(*WORK))
+    say(f"  {asked} jobs, {faults} processes killed, {len(violations)} promises broken")
+    details = {"jobs": asked, "kills": faults, "violations": [_told(each) for each in violations]}
+    yield Result("queue_kill_lost", len(lost), details)
+    yield Result("queue_kill_twice", len(violations) - len(lost), details)
+    yield _recovery(evidence, kills)
+
+
+def _told(violation: Violation) -> str:
+    return f"{violation.rule}: {violation.text}"
+
+
+def _kill(site: Site, jobs: int) -> tuple[list[Kill], int]:
+    """Kill a process each two seconds until so many jobs were asked for."""
+    chance, journal, kills = random.Random(SEED), Journal(site.journals, "nemesis"), []
+    number = 0
+    while _asked(site) < jobs:
+        time.sleep(EACH)
+        number += 1
+        fault = KINDS[chance.choice(KILLS)](site, chance)
+        engines = {each.pid: _below(each) for each in site.replicas_running()}
+        began = time.time()
+        what = fault.inject()
+        journal.note("inject", fault=fault.name, number=number, what=what, began=began)
+        fault.heal()
+        journal.note("heal", fault=fault.name, number=number)
+        if fault.name == "kill-replica" and what.startswith("pid "):
+            kills.append(Kill(began, engines.get(int(what.removeprefix("pid ")), frozenset())))
+    time.sleep(EACH)
+    journal.close()
+    return kills, number
+
+
+def _below(process: psutil.Process) -> frozenset[int]:
+    with contextlib.suppress(psutil.Error):
+        return frozenset(child.pid for child in process.children(recursive=True))
+    return frozenset()
+
+
+def _asked(site: Site) -> int:
+    return sum(event["event"] == "invoke" and event["kind"] in WORK for event in read(site.journals))
+
+
+def _recovery(evidence: Evidence, kills: Sequence[Kill]) -> Result:
+    """Seconds from the kill until the job's next run begins, or until it has ended without one."""
+    found = []
+    for kill in kills:
+        for run in _lost_runs(evidence, kill):
+            seconds = round(_back(evidence, run, kill.at), 2)
+            disturbed = _disturbed(evidence, kill, seconds)
+            found.append({"s": seconds, "model": run.model, "job": run.job, "disturbed": disturbed})
+    if not found:
+        raise Broken("no job ran in any of the replicas that were killed")
+    seconds_of = [each["s"] for each in found]
+    alone = [each["s"] for each in found if not each["disturbed"]]
+    say(f"  lost runs: {percentiles(seconds_of)} s; without another kill meanwhile {percentiles(alone)} s")
+    details = {
+        "lease_s": LEASE,
+        "s": percentiles(seconds_of),
+        "undisturbed_s": percentiles(alone),
+        "runs": found,
+    }
+    return Result("queue_kill_recovery_p95_s", percentiles(seconds_of)["p95"], details)
+
+
+def _lost_runs(evidence: Evidence, kill: Kill) -> Iterator[Run]:
+    """What ran in the engine of the replica, for jobs that had not ended."""
+    for run in evidence.runs.values():
+        under_way = run.began < kill.at and (run.ended is None or run.ended >= kill.at)
+        if run.pid in kill.engine and under_way and _end_of(evidence, run) > kill.at:
+            yield run
+
+
+def _end_of(evidence: Evidence, run: Run) -> float:
+    row = evidence.rows.get(run.job)
+    return row["finished_at"] or float("inf") if row is not None else float("inf")
+
+
+def _back(evidence: Evidence, run: Run, killed: float) -> float:
+    again = [each.began for each in evidence.runs_of(run.job) if each.began > killed]
+    return min([*again, _end_of(evidence, run)]) - killed
+
+
+def _disturbed(evidence: Evidence, kill: Kill, seconds: float) -> list[str]:
+    """What else was killed that a recovery needs: a scheduler shortly before or meanwhile, another replica."""
+    return [
+        window.name
+        for window in evidence.windows
+        if window.name in ("kill-scheduler", "kill-replica", "kill-node")
+        and kill.at - 10 <= window.began <= kill.at + seconds
+        and abs(window.began - kill.at) > 0.01
+    ]
+
+
+def _wiped(scale: Scale) -> Result:
+    with _site() as site:
+        body = {"messages": [{"role": "user", "content": "#wiped !delay=0.4"}]}
+        with site.call("api-1", TENANTS[0]) as http:
+            for _ in range(scale.wiped):
+                http.post("/v1/jobs", json={"model": WIDE, "body": body}).raise_for_status()
+        before = _counts(site)
+        fault = WipeRedis(site, random.Random(SEED))
+        began = time.monotonic()
+        fault.inject()
+        fault.heal()
+        with contextlib.suppress(AssertionError):
+            until(lambda: not session.open_rows(site), "every durable job has ended", PATIENCE)
+        seconds, after = time.monotonic() - began, _counts(site)
+    unfinished = scale.wiped - after.get("succeeded", 0)
+    say(f"  when Redis was wiped: {before}; {seconds:.1f} s later: {after}")
+    return Result("queue_wipe_unfinished", unfinished, {"before": before, "after": after, "seconds": seconds})
+
+
+def _counts(site: Site) -> dict[str, int]:
+    rows = site.query("SELECT state, count(*) AS n FROM jobs WHERE durable GROUP BY state")
+    return {row["state"]: row["n"] for row in rows}
