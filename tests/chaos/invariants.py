@@ -6,6 +6,7 @@ have happened or not. Excuses are named by the traits of the faults that were fe
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tests.chaos.evidence import (
     DEAD_LETTER,
@@ -176,7 +177,8 @@ def results_are_of_the_last_attempt(evidence: Evidence) -> Iterator[Violation]:
             yield _violation(
                 results_are_of_the_last_attempt, f"the result of {job} is not whole: {words}", job
             )
-        if row["started_at"] and run.began < row["started_at"]:
+        bent = evidence.faults("bends_time", run.began, run.began, RECOVERY)
+        if row["started_at"] and run.began < row["started_at"] and not bent:
             early = row["started_at"] - run.began
             text = f"the result of {job} is of a run that began {early:.2f} s before its last attempt did"
             yield _violation(results_are_of_the_last_attempt, text, job)
@@ -193,7 +195,7 @@ def attempts_are_bounded(evidence: Evidence) -> Iterator[Violation]:
         runs = evidence.runs_of(job)
         if not runs:
             continue
-        forgot = len(evidence.faults("forgets", row["created_at"], runs[-1].began))
+        forgot = len(evidence.faults("forgets", lifetime(row, evidence)[0], runs[-1].began))
         if len(runs) > (row["max_attempts"] + handbacks) * (1 + forgot + row["generation"]):
             text = f"{job} was run {len(runs)} times; generation {row['generation']}, Redis forgot {forgot} times"
             yield _violation(attempts_are_bounded, text, job)
@@ -207,12 +209,20 @@ def no_attempt_is_spent_for_nothing(evidence: Evidence) -> Iterator[Violation]:
         runs = evidence.runs_of(job)
         if row["attempt"] <= 1 and len(runs) <= 1 + row["generation"]:
             continue
-        since, until = row["created_at"], row["finished_at"] or float("inf")
-        broken = evidence.faults("breaks_runs", since, until, RECOVERY)
+        broken = evidence.faults("breaks_runs", *lifetime(row, evidence), RECOVERY)
         asked = runs and _asked_to_fail(hooks.get(runs[0].marker, ""))
         if not (broken or asked):
             text = f"{job}: attempt {row['attempt']}, {len(runs)} runs, and nothing was broken"
             yield _violation(no_attempt_is_spent_for_nothing, text, job)
+
+
+def lifetime(row: dict[str, Any], evidence: Evidence) -> tuple[float, float]:
+    """From its acceptance to its end, as its row says; where clocks jumped, nothing narrower than its runs."""
+    since, until = row["created_at"], row["finished_at"] or float("inf")
+    if not any(window.kind.bends_time for window in evidence.windows):
+        return since, until
+    runs = evidence.runs_of(row["id"])
+    return min([since, *(run.began for run in runs)]), float("inf")
 
 
 @rule

@@ -10,7 +10,9 @@ from typing import ClassVar
 
 import psutil
 
-from tests.chaos.faults import FAULTS, Fault, kill
+from tests.chaos.catalogue import FAULTS
+from tests.chaos.faults import Fault, kill
+from tests.chaos.ground import EMBEDDED
 from tests.chaos.site import APIS, SCHEDULERS
 
 WAIT = 20.0
@@ -106,7 +108,7 @@ class Restored(_OfScheduler):
     """Needs jobs that Redis has forgotten."""
 
     name, point, nth = "reconciler.restored", "reconciler.restored", 1
-    forgets, breaks_runs, moves_redis = True, True, True
+    forgets, breaks_runs, moves_redis, needs = True, True, True, frozenset({EMBEDDED})
 
     def prepare(self) -> None:
         self.site.kill_redis()

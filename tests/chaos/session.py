@@ -9,18 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import redis
 
 from tests.chaos import truth
 from tests.chaos.auditor import Auditor
 from tests.chaos.dropper import Dropper
 from tests.chaos.evidence import DEAD_LETTER, Evidence, gather
+from tests.chaos.ground import Ground
 from tests.chaos.history import read
 from tests.chaos.invariants import Violation, check
 from tests.chaos.load import Client, Known
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.probe import Probe
-from tests.chaos.site import Site
+from tests.chaos.site import USUAL, Site
 from tests.e2e.waiting import until
 
 CLIENTS = 6
@@ -42,6 +44,7 @@ class Plan:
     """Share of the work for the wide model that takes seconds, longer than many a lease."""
     sweep: bool = False
     """Each of the faults once, however long that takes, instead of a seeded mix for so many seconds."""
+    ground: Ground = USUAL
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Finding:
 def run(plan: Plan, folder: Path) -> Finding:
     """Everything, below `folder`, which is left as it is for whoever wants to look."""
     began = time.time()
-    site = Site(folder, plan.root)
+    site = Site(folder, plan.root, plan.ground)
     stopping = threading.Event()
     try:
         site.up()
@@ -162,7 +165,7 @@ def collect(site: Site, evidence: Evidence) -> None:
     """What SQL and the folders of results hold."""
     try:
         evidence.rows = {row["id"]: row for row in site.query("SELECT * FROM jobs")}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, psycopg.Error) as error:
         evidence.left["the database"] = [str(error)]
     folders = site.home / "llm_generated"
     for file in [*folders.glob("processed/*.json"), *folders.glob("errors/*.error.json")]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.catalogue import FAULTS
 from tests.chaos.evidence import Evidence, Operation, Run, Window, gather
-from tests.chaos.faults import FAULTS
 from tests.chaos.invariants import check
 from tests.chaos.report import timeline
 

@@ -11,7 +11,7 @@ import redis.exceptions
 
 from inferq.testing import eventually
 from tests.chaos import proxy, truth
-from tests.chaos.faults import FAULTS
+from tests.chaos.catalogue import FAULTS
 from tests.chaos.nemesis import plan
 
 ORDER = "inferq:order:m"
