@@ -104,3 +104,16 @@ async def test_a_row_that_cannot_be_queued_keeps_no_other_out(redis_url: str, tm
         assert await reconciler.run_once() == (1, 0)
         assert await b.state(good.id) == "queued"
         assert await b.state(odd.id) is None
+
+
+async def test_who_cancels_is_shown_the_end_while_redis_can_only_be_read(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, _, intake, reconciler):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        assert await b.replica().claim()
+        # As with a full disk, or a primary without its copies: what reads is answered, what writes is not.
+        await b.redis.config_set("min-replicas-to-write", "1")
+        assert (await intake.cancel(asked.id)).state is JobState.CANCELLED
+        await b.redis.config_set("min-replicas-to-write", "0")
+        await reconciler.run_once()
+        assert (await intake.find(asked.id)).state is JobState.CANCELLED
