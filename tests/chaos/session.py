@@ -23,6 +23,7 @@ from tests.chaos.load import Client, Known
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.probe import Probe
 from tests.chaos.site import USUAL, Site
+from tests.chaos.steward import Steward
 from tests.e2e.waiting import until
 
 CLIENTS = 6
@@ -71,7 +72,9 @@ def run(plan: Plan, folder: Path) -> Finding:
         booted = time.time() - began
         print(f"  up after {booted:.1f} s: {folder}", flush=True)
         auditor = Auditor(site, stopping)
-        clients = start_load(site, plan.seed, stopping, plan.long)
+        clients = start_load(site, plan.seed, stopping, plan.long, flows=True)
+        clients.append(Steward(site, plan.seed, stopping, plan.patience))
+        clients[-1].start()
         auditor.start()
         stopping.wait(WARM_UP)
         nemesis = Nemesis(site, plan.seed, plan.faults)
@@ -104,10 +107,13 @@ def run(plan: Plan, folder: Path) -> Finding:
     return finding
 
 
-def start_load(site: Site, seed: str, stopping: threading.Event, long: float) -> list[threading.Thread]:
+def start_load(
+    site: Site, seed: str, stopping: threading.Event, long: float, *, flows: bool = False
+) -> list[threading.Thread]:
     known = Known()
     clients: list[threading.Thread] = [
-        Client(site, f"client-{number}", seed, known, stopping, long) for number in range(1, CLIENTS + 1)
+        Client(site, f"client-{number}", seed, known, stopping, long, flows=flows)
+        for number in range(1, CLIENTS + 1)
     ]
     clients.append(Dropper(site, seed, stopping))
     for client in clients:
@@ -130,6 +136,7 @@ def quiesce(site: Site, patience: float) -> dict[str, list[str]]:
     wait(lambda: not open_rows(site), "every durable job has ended", lambda: open_rows(site))
     wait(lambda: is_idle(site), "Redis holds no live job", lambda: [str(snapshot(site))])
     wait(lambda: not busy(site), "all slots are free", lambda: busy(site))
+    wait(lambda: not untold(site), "every message has arrived", lambda: untold(site))
     wait(lambda: not list(inbox(site)), "the watched folder is empty", lambda: [str(p) for p in inbox(site)])
     return found
 
@@ -138,6 +145,11 @@ def open_rows(site: Site) -> list[str]:
     marks = ", ".join("?" * len(DEAD_LETTER))
     rows = site.query(f"SELECT id, state FROM jobs WHERE durable AND state NOT IN ({marks})", *DEAD_LETTER)
     return [f"{row['id']} {row['state']}" for row in rows]
+
+
+def untold(site: Site) -> list[str]:
+    rows = site.query("SELECT subject, attempts, last_error FROM deliveries WHERE delivered_at IS NULL")
+    return [f"{row['subject']} after {row['attempts']} tries: {row['last_error']}" for row in rows]
 
 
 def snapshot(site: Site) -> truth.Snapshot:
@@ -165,6 +177,7 @@ def collect(site: Site, evidence: Evidence) -> None:
     """What SQL and the folders of results hold."""
     try:
         evidence.rows = {row["id"]: row for row in site.query("SELECT * FROM jobs")}
+        evidence.groups = {row["id"]: row for row in site.query("SELECT * FROM groups")}
     except (sqlite3.Error, psycopg.Error) as error:
         evidence.left["the database"] = [str(error)]
     folders = site.home / "llm_generated"

@@ -24,6 +24,7 @@ import redis
 from tests.chaos import plugin, proxy
 from tests.chaos.clocks import Clocks, find_library
 from tests.chaos.ground import POSTGRESQL, SENTINEL, Ground
+from tests.chaos.mailbox import HOST, SECRET, Mailbox
 from tests.chaos.postgres import Postgres
 from tests.chaos.sentinels import Sentinels
 from tests.disk import Disk, mount
@@ -54,6 +55,8 @@ def configuration(database_url: str) -> dict[str, Any]:
         "processing": {"drain_timeout": 2.0, "worker_timeout": 30.0},
         "monitoring": {"flower_enabled": False},
         "storage": {"database_url": database_url},
+        "security": {"webhook_secret": SECRET},
+        "webhooks": {"allow_http": True, "allow_hosts": [HOST], "timeout": 3.0},
         "models": {WIDE: {**sink, "replicas": 2, "slots": 4}, NARROW: {**sink, "slots": 1}},
     }
 
@@ -74,6 +77,7 @@ class Site(Stack):
         self.folder = folder
         self.journals = folder / "journals"
         self.journals.mkdir()
+        self.mailbox = Mailbox(self.journals)
         self.tokens: dict[str, str] = {}
         self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in APIS}
         self.url = self.urls[APIS[0]]
@@ -99,6 +103,7 @@ class Site(Stack):
 
     def up(self) -> None:
         self._mount()
+        self.mailbox.start()
         self.boot_launcher()
         if self.postgres:
             self.postgres.create()
@@ -119,6 +124,7 @@ class Site(Stack):
             self._supervisor.join()
         self._looking.close()
         self.end()
+        self.mailbox.stop()
         left = [
             " ".join(arguments_of(process)) for process in psutil.process_iter() if self._is_ours(process)
         ]

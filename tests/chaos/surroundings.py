@@ -161,7 +161,9 @@ class JumpingClock(Fault):
     def inject(self) -> str:
         assert self.site.clocks
         self.victim = self.rng.choice(self.victims())
-        seconds = self.rng.uniform(*self.far) * self.rng.choice((1, -1))
+        # What a scheduler puts off until later would wait for the clock of before.
+        far = (5.0, 30.0) if self.victim in SCHEDULERS else self.far
+        seconds = self.rng.uniform(*far) * self.rng.choice((1, -1))
         self.site.clocks.set(self.victim, seconds)
         return f"{self.victim} by {seconds:+.0f} s for {self.seconds:.1f} s"
 
