@@ -19,6 +19,8 @@ from tests.chaos.site import APIS, NARROW, TENANTS, WIDE, Site
 CHAT = "/v1/chat/completions"
 LANES = ("high", "medium", "low")
 REMEMBERED = 400
+BIG = 400
+"""Words of a result that is too big for a record."""
 PAUSE = 0.5
 """Seconds that a caller waits after a connection that broke."""
 
@@ -113,6 +115,8 @@ class Client(threading.Thread):
         model = WIDE if self.rng.random() < 0.75 else NARROW
         if chance < self.long and model == WIDE:
             hooks = [f"!delay={self.rng.uniform(1.0, 5.0):.1f}"]
+        elif self.flows and chance < self.long + 0.06:
+            hooks.append(f"!tokens={BIG}")
         elif chance > 0.995:
             hooks.append("!crash")
         elif chance > 0.975:
@@ -220,7 +224,7 @@ class Client(threading.Thread):
     def _stream(self, kind: str, headers: dict[str, str]) -> None:
         tenant = self.rng.choice(TENANTS)
         marker, hooks, model = self.prompt()
-        hooks += f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
+        hooks = hooks.partition(" !tokens")[0] + f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
         op = self.operations.invoke(kind, marker=marker, hooks=hooks, model=model, tenant=tenant)
         body = {
             "model": model,

@@ -180,10 +180,19 @@ def collect(site: Site, evidence: Evidence) -> None:
         evidence.groups = {row["id"]: row for row in site.query("SELECT * FROM groups")}
     except (sqlite3.Error, psycopg.Error) as error:
         evidence.left["the database"] = [str(error)]
+    for row in evidence.rows.values():
+        if row["artifact"]:
+            row["result"] = stored(site, row["artifact"])
     folders = site.home / "llm_generated"
     for file in [*folders.glob("processed/*.json"), *folders.glob("errors/*.error.json")]:
         marker = file.name.removesuffix(".json").removesuffix(".error")
         evidence.delivered.setdefault(marker, []).append(str(file.relative_to(folders)))
+
+
+def stored(site: Site, sha256: str) -> bytes | None:
+    """An artifact's bytes; None when it is not there, which no rule excuses."""
+    file = site.home / "artifacts" / sha256[:2] / sha256
+    return file.read_bytes() if file.exists() else None
 
 
 def left_behind(site: Site) -> dict[str, list[str]]:

@@ -54,7 +54,7 @@ def configuration(database_url: str) -> dict[str, Any]:
         "api": {"wait_timeout": 40.0},
         "processing": {"drain_timeout": 2.0, "worker_timeout": 30.0},
         "monitoring": {"flower_enabled": False},
-        "storage": {"database_url": database_url},
+        "storage": {"database_url": database_url, "inline_result": 2048},
         "security": {"webhook_secret": SECRET},
         "webhooks": {"allow_http": True, "allow_hosts": [HOST], "timeout": 3.0},
         "models": {WIDE: {**sink, "replicas": 2, "slots": 4}, NARROW: {**sink, "slots": 1}},
