@@ -224,7 +224,10 @@ class Client(threading.Thread):
     def _stream(self, kind: str, headers: dict[str, str]) -> None:
         tenant = self.rng.choice(TENANTS)
         marker, hooks, model = self.prompt()
-        hooks = hooks.partition(" !tokens")[0] + f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
+        hooks = (
+            hooks.partition(" !tokens")[0]
+            + f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
+        )
         op = self.operations.invoke(kind, marker=marker, hooks=hooks, model=model, tenant=tenant)
         body = {
             "model": model,

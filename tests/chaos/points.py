@@ -140,7 +140,9 @@ class Removing(_OfScheduler):
     def _ended(self, ids: list[str]) -> bool:
         marks = ", ".join("?" * len(ids))
         states = "'succeeded', 'failed', 'cancelled'"
-        return bool(self.site.query(f"SELECT id FROM jobs WHERE id IN ({marks}) AND state IN ({states})", *ids))
+        return bool(
+            self.site.query(f"SELECT id FROM jobs WHERE id IN ({marks}) AND state IN ({states})", *ids)
+        )
 
 
 class RunnerClaimed(_OfReplica):

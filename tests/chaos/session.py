@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from tests.chaos import truth
+from tests.chaos import leaks, truth
 from tests.chaos.auditor import Auditor
 from tests.chaos.dropper import Dropper
 from tests.chaos.evidence import DEAD_LETTER, Evidence, gather
@@ -55,6 +55,7 @@ class Finding:
     evidence: Evidence
     violations: list[Violation] = field(default_factory=list)
     looks: int = 0
+    held: dict[str, leaks.Held] = field(default_factory=dict)
     most_waiting: int = 0
     began: float = 0.0
     booted: float = 0.0
@@ -71,6 +72,7 @@ def run(plan: Plan, folder: Path) -> Finding:
         site.up()
         booted = time.time() - began
         print(f"  up after {booted:.1f} s: {folder}", flush=True)
+        at_rest = leaks.look(site)
         auditor = Auditor(site, stopping)
         clients = start_load(site, plan.seed, stopping, plan.long, flows=True)
         clients.append(Steward(site, plan.seed, stopping, plan.patience))
@@ -90,7 +92,8 @@ def run(plan: Plan, folder: Path) -> Finding:
         unquiet = unquiet or quiesce(site, plan.patience)
         finding = Finding(gather(read(site.journals)), began=began, booted=booted, quiet=quiet)
         collect(site, finding.evidence)
-        finding.evidence.left |= unquiet | left_behind(site)
+        finding.evidence.left |= unquiet | left_behind(site) | held_on(site, at_rest)
+        finding.held = leaks.look(site)
         finding.looks, finding.most_waiting = auditor.looks, auditor.most_waiting
         defects = [c for c in clients if c.is_alive() or getattr(c, "defect", None)]
     finally:
@@ -202,6 +205,16 @@ def left_behind(site: Site) -> dict[str, list[str]]:
         found["Redis keys without an end"] = truth.without_end(client)
         found["what does not fit together in Redis at the end"] = truth.look(client).wrong
     found["unfinished artifacts"] = [str(p) for p in (site.home / "artifacts").rglob("*.partial")]
+    return {what: names for what, names in found.items() if names}
+
+
+def held_on(site: Site, at_rest: dict[str, leaks.Held]) -> dict[str, list[str]]:
+    """What processes should have given back."""
+    found = {
+        "files and sockets": leaks.leaked(at_rest, leaks.look(site)),
+        "connections of nobody in Redis": leaks.orphaned(site),
+        "children that nobody waited for": leaks.zombies(site),
+    }
     return {what: names for what, names in found.items() if names}
 
 

@@ -42,6 +42,8 @@ MODELS = (WIDE, NARROW)
 TENANTS = ("alice", "bob", "carol")
 MODULES = {"api": "api", "scheduler": "queues", "node": "workers", "watcher": "watchers"}
 RESTART_AFTER = 0.5
+OWN_NAME = "chaos"
+"""What the suite calls itself to Redis."""
 DATABASE = Path("database") / "inferq.db"
 DISK_SIZES = {"redis": "192m", "sql": "96m"}
 USUAL = Ground()
@@ -237,8 +239,16 @@ class Site(Stack):
         if copy is not None:
             shutil.copytree(copy, self.redis_data, dirs_exist_ok=True)
 
+    @property
+    def redis_ports(self) -> set[int]:
+        """Where processes connect to Redis."""
+        if self.sentinels:
+            return set(self.sentinels.servers)
+        return {int(address.rpartition(":")[2].partition("/")[0]) for address in self._addresses.values()}
+
     def redis_client(self, **options: Any) -> "redis.Redis":
         """A client past the broken network."""
+        options["client_name"] = OWN_NAME
         if self.sentinels:
             return self.sentinels.client(**options)
         return redis.Redis.from_url(self.settings.redis_url, **options)
