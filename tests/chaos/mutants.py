@@ -122,6 +122,43 @@ MUTANTS = [
         "text(num(known[3]))",
         ("nobody_stands_in_front",),
     ),
+    Mutant(
+        "pause-not-told",
+        "queues/controls.py",
+        'await self._scripts("control", 0, _field(kind, name), value)',
+        "pass",
+        ("a_pause_holds",),
+        seconds=30.0,
+    ),
+    Mutant(
+        "dependents-at-once",
+        "storage/dependents.py",
+        "    _insert(connection, waiting)\n",
+        "    _make_due(connection, [spec.id for spec in waiting])\n",
+        ("a_dependent_waits",),
+    ),
+    Mutant(
+        "end-not-told",
+        "storage/endings.py",
+        "deliveries.tell(connection, every, finished)",
+        "deliveries.tell(connection, every[:0], finished)",
+        ("each_end_is_told",),
+    ),
+    Mutant(
+        "time-ignored",
+        "storage/rows.py",
+        '        "due_at": spec.due_at,\n',
+        '        "due_at": spec.created_at,\n',
+        ("nothing_runs_before_its_time",),
+    ),
+    Mutant(
+        "file-per-request",
+        "api/boundary.py",
+        "        started = time.perf_counter()\n",
+        "        started = time.perf_counter()\n"
+        '        self.__dict__.setdefault("leak", []).append(open(os.devnull))\n',
+        ("nothing_is_left",),
+    ),
 ]
 
 

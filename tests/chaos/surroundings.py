@@ -29,7 +29,7 @@ class FailOver(Fault):
     def inject(self) -> str:
         self.old = self.sentinels.primary()
         self.sentinels.fail_over()
-        until(lambda: self.sentinels.primary() != self.old, "there is another primary", WHOLE)
+        until(lambda: self.sentinels.primary() not in (0, self.old), "there is another primary", WHOLE)
         return f"{self.old} to {self.sentinels.primary()}"
 
     def heal(self) -> None:
