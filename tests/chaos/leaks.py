@@ -18,8 +18,10 @@ MORE = 6
 """Files and sockets that a process may hold more of than at its start, beside its pools."""
 REDIS_POOL = 48
 """Connections to Redis of one process: its pool of 32, and those of Celery and of what blocks."""
-SQL_FILES = 48
-"""A pool of 15 connections, each with the file, its log and what else the driver opens."""
+SQL_FILES = 24
+"""The largest pool has 15 connections; of SQLite's, each has up to three files, and few are open."""
+SENTINEL_POOL = 40
+"""Connections that were made at once ask at once, each of three sentinels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Held:
     redis: int
     sql: int
     rest: int
+    sentinels: int = 0
 
 
 def look(site: Site) -> dict[str, Held]:
@@ -50,7 +53,9 @@ def leaked(before: dict[str, Held], after: dict[str, Held]) -> list[str]:
         if held.redis > REDIS_POOL:
             found.append(f"{name} holds {held.redis} connections to Redis")
         if held.sql > SQL_FILES:
-            found.append(f"{name} holds {held.sql} files of the database")
+            found.append(f"{name} holds {held.sql} files of the database, or connections to it")
+        if held.sentinels > SENTINEL_POOL:
+            found.append(f"{name} holds {held.sentinels} connections to sentinels")
     return found
 
 
@@ -104,7 +109,11 @@ def _processes(site: Site) -> dict[str, psutil.Process]:
 
 def _held(process: psutil.Process, site: Site) -> Held:
     ports = site.redis_ports
-    connected = [each for each in process.net_connections("tcp") if each.raddr]
-    to_redis = sum(each.raddr.port in ports for each in connected)
-    sql = sum(site.database_file.name in file.path for file in process.open_files())
-    return Held(to_redis, sql, process.num_fds() - to_redis - sql)
+    connected = [each.raddr.port for each in process.net_connections("tcp") if each.raddr]
+    to_redis = sum(port in ports for port in connected)
+    asked = sum(port in site.sentinels.sentinels for port in connected) if site.sentinels else 0
+    if site.postgres:
+        sql = connected.count(site.postgres.port)
+    else:
+        sql = sum(site.database_file.name in file.path for file in process.open_files())
+    return Held(to_redis, sql, process.num_fds() - to_redis - sql - asked, asked)

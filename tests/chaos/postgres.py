@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a site's own, on a socket in its own folder. It refuses to run as root, so root lends it away.
+"""A PostgreSQL server of a site's own, on a port of loopback. It refuses to run as root, so root lends it away.
 
 Durability is on as far as a killed process can tell: nothing here takes the machine's power.
 """
@@ -18,6 +18,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
+from tests.e2e.stack import free_port
 from tests.e2e.waiting import until
 
 USER = "inferq"
@@ -32,7 +33,8 @@ class Postgres:
         self._programs = find_programs()
         self._data = folder / "data"
         self.pid = 0
-        self.url = f"postgresql+asyncpg://{USER}@/{USER}?host={folder}"
+        self.port = free_port()
+        self.url = f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{USER}"
 
     def create(self) -> None:
         """A new cluster with an empty database, running."""
@@ -49,7 +51,8 @@ class Postgres:
 
     def start(self) -> None:
         """Returns when it answers."""
-        options = ("-k", str(self._folder), "-c", "listen_addresses=", "-c", "max_connections=200")
+        place = ("-k", "", "-c", "listen_addresses=127.0.0.1", "-p", str(self.port))
+        options = (*place, "-c", "max_connections=200")
         argv = [str(self._programs / "postgres"), "-D", str(self._data), *options]
         self.pid = self._launch(lent(argv), "postgres")
         until(self.answers, "PostgreSQL answers")
@@ -79,7 +82,8 @@ class Postgres:
     def connect(self, database: str = USER, **more: Any) -> "psycopg.Connection[dict[str, Any]]":
         """A connection whose JSON stays text, as SQLite's does."""
         made = psycopg.connect(
-            host=str(self._folder),
+            host="127.0.0.1",
+            port=self.port,
             user=USER,
             dbname=database,
             connect_timeout=10,

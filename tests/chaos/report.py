@@ -36,8 +36,9 @@ def summary(finding: Finding) -> str:
 
 
 def _held(finding: Finding) -> str:
-    """Open files at the end: connections to Redis, files of the database, all others."""
-    return ", ".join(f"{name} {h.redis}+{h.sql}+{h.rest}" for name, h in sorted(finding.held.items()))
+    """Open files at the end: connections to Redis and its sentinels, files of the database, all others."""
+    held = sorted(finding.held.items())
+    return ", ".join(f"{name} {each.redis}+{each.sentinels}+{each.sql}+{each.rest}" for name, each in held)
 
 
 def _counted(numbers: Counter[str]) -> str:
