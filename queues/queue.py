@@ -168,7 +168,7 @@ class JobQueue:
             *(repr(spec.units), len(spec.body), generation),
             "" if spec.expires_at is None else repr(spec.expires_at),
             *(capacity or ("", 0)),
-            *self._bounds.of_job(spec),
+            *(self._bounds.of_job(spec) if mode == "direct" else ()),
             *records.fields_of(spec, reply_to),
             *(("chain", "1") if spec.model in self._chains else ()),
         ]

@@ -1,5 +1,5 @@
 -- Makes a job queued.
--- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds, then field value ...
+-- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds if direct, then field value ...
 -- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
 --   -> {status, position, device seconds ahead, bell wanted, seconds until it is expected to start or '',
@@ -49,7 +49,7 @@ if num(weight) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, wei
 if old.state then redis.call('DEL', job_key, P .. 'events:' .. id) end
 local score = enter(id, model, tenant, lane, est, size, nil)
 redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
-  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score), unpack(ARGV, 14 + BOUNDS))
+  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score), unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
 if expires ~= '' then
   redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
