@@ -92,6 +92,14 @@ def refusals_are_known(evidence: Evidence) -> Iterator[Violation]:
             yield violation(refusals_are_known, text, op.job, markers=(op.marker,))
 
 
+def _over(op: Operation, evidence: Evidence) -> float:
+    """When the work of a call was over, which may be after its caller has left; broken off, it may wait to go on."""
+    ends = [op.ended]
+    for run in evidence.runs_of(str(op.job)):
+        ends.append((run.ended or run.began) + (0.0 if run.how == "done" else RECOVERY))
+    return max(ends)
+
+
 @rule
 def calls_are_on_record(evidence: Evidence) -> Iterator[Violation]:
     """A call that was answered, and work that was to be kept, has ended in SQL, except where Redis forgot it before."""
@@ -101,7 +109,7 @@ def calls_are_on_record(evidence: Evidence) -> Iterator[Violation]:
             continue
         row = evidence.rows.get(str(op.job))
         if row is None:
-            if not evidence.faults("forgets", op.began, op.ended, RECOVERY):
+            if not evidence.faults("forgets", op.began, _over(op, evidence), RECOVERY):
                 yield violation(calls_are_on_record, f"{op.id}: {op.job} is in no row", op.job)
         elif op.kind == "call" and row["state"] != "succeeded":
             text = f"{op.id}: {op.job} was answered and its row says {row['state']}"

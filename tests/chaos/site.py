@@ -131,6 +131,8 @@ class Site(Stack):
             " ".join(arguments_of(process)) for process in psutil.process_iter() if self._is_ours(process)
         ]
         for disk in self.disks.values():
+            # What is on it goes with it, and whoever looks into a red run wants it.
+            shutil.copytree(disk.folder, self.folder / "disks" / disk.folder.name, dirs_exist_ok=True)
             disk.unmount()
         return left
 

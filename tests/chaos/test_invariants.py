@@ -212,6 +212,10 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("calls_are_on_record", history(operation(**CALL), rows=())),
         ("calls_are_on_record", history(operation(**CALL), rows=(row(state="failed", durable=0, attempt=1),))),
+        (
+            "calls_are_on_record",
+            history(operation("kept", told=LEFT), rows=(), faults=(fault("wipe-redis", 104.0, 105.0),)),
+        ),
         ("calls_are_on_record", history(operation("kept", told=LEFT), rows=(row(state="cancelled", durable=0),))),
         ("each_file_comes_back", history(drops={"f": 100.0})),
         ("each_file_comes_back", history(drops={"f": 100.0}, delivered={"f": ["processed/f", "errors/f"]})),
@@ -272,6 +276,12 @@ def test_a_broken_promise_is_seen_and_no_other(rule: str, evidence: Evidence) ->
             rows=(row(state="failed", attempt=3, error_code="replica_lost"),), faults=(fault("kill-replica"),)
         ),
         history(operation("job"), PAUSE, faults=(fault("wipe-redis"),)),
+        history(
+            operation("kept", told=LEFT),
+            rows=(),
+            runs=(run(ended=104.5),),
+            faults=(fault("wipe-redis", 104.0, 105.0),),
+        ),
         history(operation("job", facts={"due": 102.5}), faults=(fault("jumping-clock"),)),
         history(*ASKED, rows=(DEPENDENT, NEED)),
         history(*ASKED_FAILING, rows=(DEPENDENT | NOT_RUN, BROKEN_NEED), runs=()),
