@@ -5,6 +5,8 @@ import time
 
 from inferq import errors
 from inferq.config import Settings
+from inferq.scheduling.placement import NOTHING
+from queues import controls
 from queues.presence import Learnt, ReplicaInfo, loaded_as
 from queues.queue import NOBODY, Capacity, JobQueue
 
@@ -18,16 +20,20 @@ class Capacities:
         self._read_at = -FRESH
         self._replicas: list[ReplicaInfo] = []
         self._learnt: dict[str, Learnt] = {}
+        self._drained = NOTHING
         self._reading: asyncio.Task[None] | None = None
 
     async def of(self, model: str) -> Capacity:
         """Who serves a model now, or will after a load whose length is known. Never raises."""
         if time.monotonic() - self._read_at >= FRESH:
             await self._refresh()
-        mine = [replica for replica in self._replicas if replica.model == model and not replica.draining]
+        there = [replica for replica in self._replicas if replica.model == model and not replica.draining]
+        mine = [replica for replica in there if not self._drained.has(replica.name, replica.node)]
         ready = sum(replica.state == "ready" for replica in mine)
         if ready:
             return Capacity(ready, 0.0)
+        if there and not mine:
+            return NOBODY
         settings, learnt = self._models.get(model), self._learnt.get(model)
         if not settings or not learnt or learnt.source != loaded_as(settings) or not learnt.load_seconds:
             return NOBODY
@@ -49,5 +55,6 @@ class Capacities:
         try:
             self._replicas = await self._queue.replicas()
             self._learnt = await self._queue.learnt(self._models)
+            self._drained = await controls.drained(self._queue.redis, self._queue.prefix)
         except errors.Unavailable:
-            self._replicas, self._learnt = [], {}
+            self._replicas, self._learnt, self._drained = [], {}, NOTHING
