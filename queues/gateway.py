@@ -27,7 +27,7 @@ class Gateway:
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
-        self.queue = JobQueue(self._redis, settings)
+        self.queue = JobQueue(self._redis, settings, storage.keys)
         self.hooks = Hooks(settings.hooks)
         self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
         self.reviver = Reviver(self.queue, storage, self._signals, settings)

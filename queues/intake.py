@@ -68,11 +68,11 @@ class Intake:
         spec: JobSpec,
         *,
         reply_to: str | None = None,
-        weight: float = 1.0,
+        weight: float = 0.0,
         claim: Claim | None = None,
     ) -> Accepted:
         """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
-        call was first to make: `owner` names that call's job.
+        call was first to make: `owner` names that call's job. `weight`: as for `JobQueue.accept`.
 
         Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
         and for `depends_on` JobNotFound and InvalidRequest.

@@ -47,7 +47,7 @@ class Scheduler:
         self._redis: Client = connect(settings, connections=16)
         self._scripts = Scripts(self._redis, settings.queue)
         self._signals = Signals(make_app(settings), "scheduler")
-        self._queue = JobQueue(self._redis, settings)
+        self._queue = JobQueue(self._redis, settings, storage.keys)
         self._leadership = Leadership(self._redis, settings.queue.prefix)
         self._recorder = Recorder(self._redis, storage.ledger, settings, Hooks(settings.hooks))
         self._placement = Placement(self._redis, self._queue, settings)
