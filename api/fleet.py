@@ -12,7 +12,9 @@ from api.context import Context
 from inferq import errors
 from inferq.config import ModelSettings
 from inferq.config.settings import PULL_MODEL
+from inferq.hooks import Counts
 from inferq.lanes import Lane
+from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
 
@@ -45,6 +47,7 @@ class Fleet:
     depths: dict[str, dict[str, int]] | None
     learnt: dict[str, Learnt] | None = None
     promises: dict[str, Promises] | None = None
+    hooks: Counts | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -92,6 +95,7 @@ async def read_fleet(context: Context) -> Fleet:
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
             read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
+            read_or_none(hook_counts(queue.redis, queue.prefix)),
         )
     )
 
