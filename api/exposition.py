@@ -106,6 +106,9 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
     circuit = _gauge(
         "replica_circuit_open", "1 while a replica takes no job because its engine keeps failing.", labels
     )
+    rests = _gauge("model_circuit_open", "1 while no replica of the model takes a job.", ("model",))
+    for name in sorted({replica.model for replica in fleet.replicas or []}):
+        rests.add_metric([name], fleet.circuit_of(name) == "open")
     states: dict[tuple[str, str, str], int] = {}
     for replica in fleet.replicas or []:
         key = (replica.model, replica.device, replica.state)
@@ -117,7 +120,7 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
                 family.add_metric([replica.name, replica.model], value)
     for key, number in states.items():
         count.add_metric(key, number)
-    yield from (count, circuit, *families.values())
+    yield from (count, circuit, rests, *families.values())
 
 
 def _hooks(fleet: Fleet) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from inferq.hooks import Counts
 from inferq.lanes import Lane
 from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
-from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
+from queues.presence import Learnt, NodeInfo, ReplicaInfo, circuit_of, loaded_as
 
 T = TypeVar("T")
 
@@ -55,6 +55,12 @@ class Fleet:
             return "unknown"
         states = {replica.state for replica in self.replicas if replica.model == model}
         return next((state for state in _ORDER if state in states), "stopped")
+
+    def circuit_of(self, model: str) -> str | None:
+        """Open when every replica of the model takes no job, since its engines keep failing."""
+        if self.replicas is None:
+            return None
+        return circuit_of(each for each in self.replicas if each.model == model and not each.draining)[0]
 
     def waiting(self, model: str) -> dict[str, int] | None:
         """Waiting jobs per lane."""
@@ -117,6 +123,7 @@ def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings
             "type": model.type,
             "engine": model.engine,
             "state": fleet.state_of(name),
+            "circuit": fleet.circuit_of(name),
             "device": model.device,
             "endpoints": _endpoints(context, model, measured["facts"]),
             "limits": model.limits.given(),

@@ -1,4 +1,6 @@
-"""How much of a model is served, for promises of when a job starts. A reading serves two seconds of requests."""
+"""How much of a model is served: for promises of when a job starts, and whether one can. A reading serves two seconds
+of requests.
+"""
 
 import asyncio
 import time
@@ -7,7 +9,7 @@ from inferq import errors
 from inferq.config import Settings
 from inferq.scheduling.placement import NOTHING
 from queues import controls
-from queues.presence import Learnt, ReplicaInfo, loaded_as
+from queues.presence import Learnt, ReplicaInfo, circuit_of, loaded_as
 from queues.queue import NOBODY, Capacity, JobQueue
 
 FRESH = 2.0
@@ -25,10 +27,9 @@ class Capacities:
 
     async def of(self, model: str) -> Capacity:
         """Who serves a model now, or will after a load whose length is known. Never raises."""
-        if time.monotonic() - self._read_at >= FRESH:
-            await self._refresh()
+        await self._refresh()
         there = [replica for replica in self._replicas if replica.model == model and not replica.draining]
-        mine = [replica for replica in there if not self._drained.has(replica.name, replica.node)]
+        mine = self._serving(model)
         ready = sum(replica.state == "ready" for replica in mine)
         if ready:
             return Capacity(ready, 0.0)
@@ -40,8 +41,28 @@ class Capacities:
         starting = [time.time() - replica.since for replica in mine if replica.state == "starting"]
         return Capacity(settings.replicas, max(learnt.load_seconds - max(starting, default=0.0), 1.0))
 
+    async def rests(self, model: str) -> float | None:
+        """For how many seconds more no replica of the model takes a job, since its engines keep failing; None where
+        one does, or nobody serves it. Never raises.
+        """
+        await self._refresh()
+        circuit, left = circuit_of(self._serving(model))
+        return left if circuit == "open" else None
+
+    def _serving(self, model: str) -> list[ReplicaInfo]:
+        """Those that have not been told to take nothing."""
+        return [
+            replica
+            for replica in self._replicas
+            if replica.model == model
+            and not replica.draining
+            and not self._drained.has(replica.name, replica.node)
+        ]
+
     async def _refresh(self) -> None:
         """One reading at a time; who comes meanwhile shares it."""
+        if time.monotonic() - self._read_at < FRESH:
+            return
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(self._forget)

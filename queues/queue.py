@@ -113,17 +113,19 @@ class JobQueue:
         weight: float = 0.0,
         reply_to: str | None = None,
         capacity: Capacity = NOBODY,
+        instead_of: str | None = None,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
         `weight` is the tenant's share; 0 is that of its key, and without one leaves what is known. Returns None when
-        Redis already holds the job, or a cancel came first. Raises QueueFull, RateLimited, BudgetSpent, and
-        InvalidRequest when a number of it is not finite.
+        Redis already holds the job, or a cancel came first. `instead_of` is the model that was asked for, where the
+        job is for another one of its chain. Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a
+        number of it is not finite.
         """
         await self._tenancy.look()
         async with translated():
             answer = await self.scripts(
-                "accept", *self._asked(spec, mode, generation, weight, reply_to, capacity)
+                "accept", *self._asked(spec, mode, generation, weight, reply_to, capacity, instead_of)
             )
         return self._standing(spec, answer)
 
@@ -167,6 +169,7 @@ class JobQueue:
         weight: float,
         reply_to: str | None,
         capacity: Capacity,
+        instead_of: str | None = None,
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
         share = weight or self._tenancy.weight(spec.tenant)
@@ -177,7 +180,8 @@ class JobQueue:
             *capacity,
             *self._bounds.of_job(spec),
             *records.fields_of(spec, reply_to),
-            *(("chain", "1") if spec.model in self._chains else ()),
+            *(("asked", instead_of) if instead_of else ()),
+            *(("chain", "1") if (instead_of or spec.model) in self._chains else ()),
         ]
 
     def _standing(self, spec: JobSpec, answer: list[Any]) -> Standing | None:
