@@ -3,6 +3,7 @@ of requests.
 """
 
 import asyncio
+import math
 import time
 
 from inferq import errors
@@ -19,10 +20,11 @@ class Capacities:
     def __init__(self, queue: JobQueue, settings: Settings):
         self._queue = queue
         self._models = settings.served
-        self._read_at = -FRESH
+        self._read_at = -math.inf
         self._replicas: list[ReplicaInfo] = []
         self._learnt: dict[str, Learnt] = {}
         self._drained = NOTHING
+        self._resting: dict[str, float] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def of(self, model: str) -> Capacity:
@@ -43,11 +45,13 @@ class Capacities:
 
     async def rests(self, model: str) -> float | None:
         """For how many seconds more no replica of the model takes a job, since its engines keep failing; None where
-        one does, or nobody serves it. Never raises.
+        one does, or nobody serves it. Never raises. While calls come often, none waits for a reading.
         """
-        await self._refresh()
-        circuit, left = circuit_of(self._serving(model))
-        return left if circuit == "open" else None
+        if self._age >= FRESH:
+            reading = self._begin()
+            if self._age >= 2 * FRESH:
+                await asyncio.shield(reading)
+        return self._resting.get(model)
 
     def _serving(self, model: str) -> list[ReplicaInfo]:
         """Those that have not been told to take nothing."""
@@ -61,21 +65,29 @@ class Capacities:
 
     async def _refresh(self) -> None:
         """One reading at a time; who comes meanwhile shares it."""
-        if time.monotonic() - self._read_at < FRESH:
-            return
+        if self._age >= FRESH:
+            await asyncio.shield(self._begin())
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
+
+    def _begin(self) -> asyncio.Task[None]:
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(self._forget)
-        await asyncio.shield(self._reading)
+        return self._reading
 
     def _forget(self, _: object) -> None:
         self._reading = None
 
     async def _read(self) -> None:
-        self._read_at = time.monotonic()
         try:
             self._replicas = await self._queue.replicas()
             self._learnt = await self._queue.learnt(self._models)
             self._drained = await controls.drained(self._queue.redis, self._queue.prefix)
         except errors.Unavailable:
             self._replicas, self._learnt, self._drained = [], {}, NOTHING
+        circuits = {model: circuit_of(self._serving(model)) for model in {r.model for r in self._replicas}}
+        self._resting = {model: left for model, (circuit, left) in circuits.items() if circuit == "open"}
+        self._read_at = time.monotonic()

@@ -120,9 +120,8 @@ class Intake:
         """An interactive job enters the queue of its model, or of one behind it."""
         routed = await self._routed(spec)
         instead_of = spec.model if routed.model != spec.model else None
-        capacity = await self._capacities.of(routed.model)
         standing = await self._queue.accept(
-            routed, "direct", reply_to=reply_to, weight=weight, capacity=capacity, instead_of=instead_of
+            routed, "direct", reply_to=reply_to, weight=weight, instead_of=instead_of
         )
         return self._announce(routed, standing)
 
