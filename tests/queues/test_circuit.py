@@ -11,6 +11,7 @@ import pytest
 from inferq import errors
 from inferq.config.sections import Media
 from inferq.job import Failure, JobSpec
+from queues import capacity
 from queues.attempts import Finish, Outcome
 from queues.celery_app import make_app
 from queues.intake import Intake
@@ -90,6 +91,18 @@ async def test_a_replica_that_tries_again_gets_jobs(redis_url: str, tmp_path: Pa
         call = asked()
         await entrance.submit(call)
         assert await b.state(call.id) == "queued"
+
+
+async def test_an_old_reading_is_not_believed(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(capacity, "FRESH", 0.0)
+    async with intake(redis_url, tmp_path) as (b, entrance):
+        await shown(b, info("a"))
+        with pytest.raises(errors.EngineUnavailable):
+            await entrance.submit(asked())
+        await shown(b, info("a", "closed"))
+        await entrance.submit(asked())
 
 
 @pytest.mark.parametrize("aside", [{"node": "drained"}, {"draining": True}])
