@@ -11,7 +11,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,22 +37,29 @@ MODULES = {"api": "api", "scheduler": "queues", "node": "workers", "watcher": "w
 RESTART_AFTER = 0.5
 
 
-def configuration() -> dict[str, Any]:
+REPLICAS = {WIDE: 2, NARROW: 1}
+
+
+def configuration(replicas: Mapping[str, int] = REPLICAS) -> dict[str, Any]:
     sink = {"engine": "sink", "source": "none", "type": "chat", "warm": True, "device": "cpu:0"}
     return {
         "queue": {"lease": LEASE, "max_queue_size": 500},
         "api": {"wait_timeout": 40.0},
         "processing": {"drain_timeout": 2.0, "worker_timeout": 30.0},
         "monitoring": {"flower_enabled": False},
-        "models": {WIDE: {**sink, "replicas": 2, "slots": 4}, NARROW: {**sink, "slots": 1}},
+        "models": {
+            WIDE: {**sink, "replicas": replicas[WIDE], "slots": 4},
+            NARROW: {**sink, "replicas": replicas[NARROW], "slots": 1},
+        },
     }
 
 
 class Site(Stack):
     """`folder` is the suite's: journals, logs and the installation's home lie below it."""
 
-    def __init__(self, folder: Path, root: Path = ROOT) -> None:
-        super().__init__(folder / "home", configuration(), root)
+    def __init__(self, folder: Path, root: Path = ROOT, *, replicas: Mapping[str, int] = REPLICAS) -> None:
+        super().__init__(folder / "home", configuration(replicas), root)
+        self.replicas = replicas
         self.folder = folder
         self.journals = folder / "journals"
         self.journals.mkdir()
@@ -219,7 +227,7 @@ class Site(Stack):
             for each in self.replica_states()
             if each["state"] == "ready" and not each["draining"] and psutil.pid_exists(each["pid"])
         ]
-        return sorted(each["model"] for each in ready) == [NARROW, WIDE, WIDE]
+        return Counter(each["model"] for each in ready) == self.replicas
 
     def replicas_running(self) -> list[psutil.Process]:
         return self._found(lambda argv: "--replica" in argv)
