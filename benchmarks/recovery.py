@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import orjson
-import psutil
 import redis
 
 from benchmarks.bars import Result
 from benchmarks.load import percentiles
 from benchmarks.stack import Broken, say
 from tests.chaos.evidence import Evidence, Run
-from tests.chaos.site import SCHEDULERS, Site
+from tests.chaos.site import SCHEDULERS, Site, is_alive
 from tests.e2e.stack import LEASE
 
 BAR = "queue_kill_recovery_p95_s"
@@ -78,7 +77,7 @@ def _ready(client: Any, prefix: str) -> Iterator[str]:
         None, client.mget([f"{prefix}replica:{name.decode()}" for name in names] or ["none"])
     ):
         replica = orjson.loads(record)
-        if replica["state"] == "ready" and psutil.pid_exists(replica["pid"]):
+        if replica["state"] == "ready" and is_alive(replica["pid"]):
             yield replica["model"]
 
 

@@ -85,7 +85,6 @@ class Scheduler:
             asyncio.create_task(self._forever("lead", 1.0, self._lead, leader=False)),
             asyncio.create_task(layout.watch(self._redis, self._settings.queue.prefix)),
             asyncio.create_task(self._forever("recorder", GATHER, self._record)),
-            asyncio.create_task(self._forever("watch", 1.0, self._watch_redis, leader=False)),
             asyncio.create_task(self._forever("reaper", REAP_EVERY, self._reap, leader=False)),
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("fallback", DUE_EVERY, self._reroute)),
@@ -191,6 +190,7 @@ class Scheduler:
 
     async def _reap(self) -> None:
         """Take the jobs back whose leases have ended, where that shows that their replicas are gone."""
+        await self._watch_redis()
         await self._watch_clock()
         if self._away or time.monotonic() < self._trusted_at:
             return

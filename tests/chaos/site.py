@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import psutil
@@ -37,29 +37,24 @@ MODULES = {"api": "api", "scheduler": "queues", "node": "workers", "watcher": "w
 RESTART_AFTER = 0.5
 
 
-REPLICAS = {WIDE: 2, NARROW: 1}
-
-
-def configuration(replicas: Mapping[str, int] = REPLICAS) -> dict[str, Any]:
+def configuration() -> dict[str, Any]:
     sink = {"engine": "sink", "source": "none", "type": "chat", "warm": True, "device": "cpu:0"}
     return {
         "queue": {"lease": LEASE, "max_queue_size": 500},
         "api": {"wait_timeout": 40.0},
         "processing": {"drain_timeout": 2.0, "worker_timeout": 30.0},
         "monitoring": {"flower_enabled": False},
-        "models": {
-            WIDE: {**sink, "replicas": replicas[WIDE], "slots": 4},
-            NARROW: {**sink, "replicas": replicas[NARROW], "slots": 1},
-        },
+        "models": {WIDE: {**sink, "replicas": 2, "slots": 4}, NARROW: {**sink, "slots": 1}},
     }
 
 
 class Site(Stack):
     """`folder` is the suite's: journals, logs and the installation's home lie below it."""
 
-    def __init__(self, folder: Path, root: Path = ROOT, *, replicas: Mapping[str, int] = REPLICAS) -> None:
-        super().__init__(folder / "home", configuration(replicas), root)
-        self.replicas = replicas
+    replicas: ClassVar[dict[str, int]] = {WIDE: 2, NARROW: 1}
+
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        super().__init__(folder / "home", configuration(), root)
         self.folder = folder
         self.journals = folder / "journals"
         self.journals.mkdir()

@@ -36,6 +36,12 @@ async def scheduler_of(settings: Settings, home: Path) -> AsyncIterator[Schedule
     await ledger.close()
 
 
+async def trusting(scheduler: Scheduler) -> None:
+    """It has seen a Redis that was there for long: a lease that has ended has ended."""
+    await scheduler._watch_redis()
+    scheduler._trusted_at = 0.0
+
+
 async def test_it_removes_what_killed_writers_left(redis_url: str, tmp_path: Path):
     await migrate.upgrade(URL, tmp_path)
     artifacts = await ArtifactStore.open("artifacts", tmp_path)
@@ -65,7 +71,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_lease(
     """All leases seem to have ended at once; the replicas renew them by the new clock meanwhile."""
     async with bench(redis_url, lease=2.0) as b, scheduler_of(b.settings, tmp_path) as scheduler:
         attempt = await b.running()
-        scheduler._trusted_at = 0.0
+        await trusting(scheduler)
         await scheduler._reap()
         hour = 3600
         real = scheduler._redis.time
@@ -113,7 +119,7 @@ async def test_a_lost_job_calls_a_replica(redis_url: str, tmp_path: Path):
     async with bench(redis_url) as b, scheduler_of(b.settings, tmp_path) as scheduler:
         await b.running()
         await b.expire_leases()
-        scheduler._trusted_at = 0.0
+        await trusting(scheduler)
         scheduler._signals.start()
         await scheduler._reap()
         scheduler._signals.stop()
@@ -126,7 +132,6 @@ async def test_lost_jobs_wait_for_no_leader(redis_url: str, tmp_path: Path):
         await b.redis.set(f"{PREFIX}leader", "one that is dead")
         attempt = await b.running()
         await b.expire_leases()
-        scheduler._trusted_at = 0.0
         stopping = asyncio.Event()
         running = asyncio.create_task(scheduler.run(stopping))
 
@@ -139,18 +144,28 @@ async def test_lost_jobs_wait_for_no_leader(redis_url: str, tmp_path: Path):
         await asyncio.wait_for(running, 20)
 
 
-async def test_nothing_is_taken_back_before_redis_was_looked_at(redis_url: str, tmp_path: Path):
-    """It was away: its replicas could not renew, whoever leads."""
+async def test_nothing_is_taken_back_when_redis_was_away(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its replicas could not renew. The first look at a Redis that is back must see that, whoever leads."""
     async with bench(redis_url) as b, scheduler_of(b.settings, tmp_path) as scheduler:
         attempt = await b.running()
         await b.expire_leases()
-        scheduler._trusted_at, scheduler._away = 0.0, True
+        real = scheduler._redis.info
+
+        async def long_there(section: str) -> dict[str, object]:
+            return {**await real(section), "uptime_in_seconds": 1000}
+
+        monkeypatch.setattr(scheduler._redis, "info", long_there)
+        await trusting(scheduler)
+        scheduler._run_id = "another Redis"
         await scheduler._reap()
         assert await b.state(attempt.id) == "running"
-        await scheduler._watch_redis()
+        await trusting(scheduler)
+        scheduler._away = True
         await scheduler._reap()
         assert await b.state(attempt.id) == "running"
-        scheduler._trusted_at = 0.0
+        await trusting(scheduler)
         await scheduler._reap()
         assert await b.state(attempt.id) == "queued"
 

@@ -171,10 +171,11 @@ async def test_what_was_ready_is_started_again_at_once(site: Site, monkeypatch: 
 async def test_a_record_of_the_one_before_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "PROGRAM", [sys.executable, "-c", "raise SystemExit(1)"])
     monkeypatch.setattr(node, "PAUSES", (0.0, 1000.0))
+    host = node.socket.gethostname()
     await site.show("a", os.getpid())
+    await site.redis.persist(f"{site.settings.queue.prefix}replica:a@cpu:0.{host}")
     agent = site.agent()
     await site.want("a")
-    host = node.socket.gethostname()
     await until(lambda: agent._deaths.get(f"a@cpu:0.{host}") == 2, "it died twice")
     await site.want("a", "b")
     await until(lambda: agent._deaths.get(f"b@cpu:0.{host}") == 2, "some passes later")
