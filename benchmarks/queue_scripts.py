@@ -9,7 +9,6 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from inferq.job import Job, JobSpec, JobState, new_job_id
 from queues.attempts import Attempts, Finish, Outcome
 from queues.connection import connect
 from queues.queue import JobQueue
-from queues.scripts import source
+from queues.scripts import complete
 
 BARS = ("queue_claim_growth", "queue_memory_per_job", "queue_enqueue_rate")
 MODEL = "bench"
@@ -64,11 +63,8 @@ class Shelf:
         self.redis = connect(settings, connections=4)
         self._queue = JobQueue(self.redis, settings)
         self._attempts = Attempts(self.redis, settings, MODEL, "bench@cpu:0.here")
-        own = resources.files("queues").joinpath("lua", "settle.lua").read_text()
-        prelude = source("settle", settings.queue).removesuffix(own)
-        self._fill = self.redis.register_script(
-            prelude + Path(__file__).with_name("queue_filling.lua").read_text()
-        )
+        filling = Path(__file__).with_name("queue_filling.lua").read_text()
+        self._fill = self.redis.register_script(complete(filling, settings.queue))
         self._prefix = settings.queue.prefix
         self._next = 0
 

@@ -91,12 +91,10 @@ class Intake:
             made = await self._ledger.accept(spec, state=JobState.SCHEDULED, most_scheduled=most, claim=claim)
             owner = None if made else await self._owner(spec, claim)
             return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
-        capacity = await self._capacities.of(spec.model)
         if not spec.durable:
-            standing = await self._queue.accept(
-                spec, "direct", reply_to=reply_to, weight=weight, capacity=capacity
-            )
+            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
             return self._announce(spec, standing)
+        capacity = await self._capacities.of(spec.model)
         bound, reserved, rates = None, True, NO_RATES
         try:
             rates = await self._queue.reserve(spec)

@@ -40,11 +40,11 @@ NOBODY = Capacity(0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands: `position` counts from 1, `ahead` is device seconds of work before it, `eta` the seconds
-    until it is expected to start, None while nobody serves its model.
+    """Where a job stands: `position` counts from 1, None where nobody asked; `ahead` is device seconds of work before
+    it, `eta` the seconds until it is expected to start, None while nobody serves its model.
     """
 
-    position: int
+    position: int | None
     ahead: float
     eta: float | None = None
     bell_wanted: bool = False
@@ -107,11 +107,12 @@ class JobQueue:
         generation: int = 0,
         weight: float = 0.0,
         reply_to: str | None = None,
-        capacity: Capacity = NOBODY,
+        capacity: Capacity | None = None,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
-        `weight` is the tenant's share; 0 leaves the one that is known. Returns None when Redis already holds the
+        `weight` is the tenant's share; 0 leaves the one that is known. Without a `capacity` nobody is told where the
+        job stands: that costs something. Returns None when Redis already holds the
         job, or a cancel came first. Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a number of it
         is not finite.
         """
@@ -139,7 +140,7 @@ class JobQueue:
         async with translated():
             pipe = self.redis.pipeline(transaction=False)
             for job in jobs:
-                capacity = capacities.get(job.spec.model, NOBODY)
+                capacity = capacities.get(job.spec.model)
                 asked = self._asked(job.spec, "restore", job.generation, 0.0, None, capacity)
                 await self.scripts("accept", *asked, client=pipe)
             answers = await pipe.execute()
@@ -159,15 +160,15 @@ class JobQueue:
         generation: int,
         weight: float,
         reply_to: str | None,
-        capacity: Capacity,
+        capacity: Capacity | None,
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
         return [
             *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
             *(repr(spec.units), len(spec.body), generation),
             "" if spec.expires_at is None else repr(spec.expires_at),
-            *capacity,
-            *self._bounds.of_job(spec),
+            *(capacity or ("", 0)),
+            *(self._bounds.of_job(spec) if mode == "direct" else ()),
             *records.fields_of(spec, reply_to),
             *(("chain", "1") if spec.model in self._chains else ()),
         ]
@@ -181,7 +182,8 @@ class JobQueue:
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")
         self._refuse(spec, status, ahead, told)
         rates = self._bounds.rates(spec.tenant, told)
-        return Standing(position + 1, float(ahead), float(eta) if eta else None, bool(bell), rates)
+        place = None if position < 0 else position + 1
+        return Standing(place, float(ahead), float(eta) if eta else None, bool(bell), rates)
 
     def _refuse(self, spec: JobSpec, status: bytes, ahead: bytes, told: list[bytes]) -> None:
         self._bounds.refuse(spec.model, spec.tenant, spec.lane, status.decode(), float(ahead), told)

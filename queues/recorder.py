@@ -4,7 +4,6 @@ Only then may Redis forget: the stream is trimmed and the job gets its time to l
 """
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import redis.exceptions
@@ -77,7 +76,7 @@ class Recorder:
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
         new = entries[-1][0].decode()
         jobs = await self._jobs(events)
-        recorded = [Recorded(_kept_part(job)) for job in jobs]
+        recorded = [_recorded(job) for job in jobs]
         failpoints.reach("recorder.read")
         if not await self._ledger.record(recorded, stream=STREAM, old=old, new=new):
             # Another recorder was here; what it committed is where to go on.
@@ -118,10 +117,10 @@ class Recorder:
             await self._scripts("settle", f"{millis}-{int(count) + 1}", *args)
 
 
-def _kept_part(job: Job) -> Job:
-    """What SQL keeps: bodies of jobs that somebody may run again, results of jobs that somebody may fetch later."""
-    body = job.spec.body if job.spec.kept or job.state is JobState.FAILED else b""
-    return replace(job, spec=replace(job.spec, body=body), result=job.result if job.spec.kept else None)
+def _recorded(job: Job) -> Recorded:
+    """SQL keeps bodies of jobs that somebody may run again, and results of jobs that somebody may fetch later."""
+    kept = job.spec.kept
+    return Recorded(job, keeps_body=kept or job.state is JobState.FAILED, keeps_result=kept)
 
 
 def _order(entry_id: str) -> tuple[int, int]:

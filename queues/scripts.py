@@ -3,6 +3,7 @@
 Nobody else calls EVAL. A script's keys and arguments stand at its head.
 """
 
+import re
 from importlib import resources
 from typing import Any
 
@@ -34,11 +35,11 @@ NAMES = (
 )
 LAYOUT = "1"
 """Version of the keys. It changes when a process of the version before could not work with them any more."""
-_SHARED = {
-    "bounds": {"accept", "full", "reserve"},
-    "claiming": {"claim", "finish"},
-}
-"""What several scripts share beside the prelude."""
+_SHARED = ("prelude", "bounds", "claiming")
+"""Files of pieces, parted by empty lines, in the order in which they need each other."""
+_NAMES = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
+_STATEMENTS = re.compile(r"^if ", re.MULTILINE)
+_NO_CODE = re.compile(r"--.*|'[^'\n]*'")
 
 
 class Scripts:
@@ -55,11 +56,29 @@ class Scripts:
 
 
 def source(name: str, queue: Queue) -> str:
-    """Full text of a script: constants, prelude, what it shares, itself."""
+    """Full text of a script: constants, the shared pieces that it uses, itself."""
+    return complete(_read(name), queue)
+
+
+def complete(script: str, queue: Queue) -> str:
+    """The same of a script that is no part of the package.
+
+    Redis makes every function of a script anew at each call, so what is not used is left out. A piece stands before
+    those that use it; one that does something by itself always stays.
+    """
     starts = ", ".join(f"{lane[0]} = {seconds:.17g}" for lane, seconds in sorted(queue.head_start.items()))
     constants = f"local P = '{queue.prefix}'\nlocal H = {{{starts}}}\nlocal LAYOUT = '{LAYOUT}'"
-    shared = [part for part, users in _SHARED.items() if name in users]
-    return "\n".join([constants, *map(_read, ["prelude", *shared, name])])
+    used, words = [script], _words(script)
+    for piece in reversed("\n\n".join(map(_read, _SHARED)).split("\n\n")):
+        if _STATEMENTS.search(piece) or words & set(_NAMES.findall(piece)):
+            used.append(piece)
+            words |= _words(piece)
+    return "\n".join([constants, *reversed(used)])
+
+
+def _words(lua: str) -> set[str]:
+    """All names in a text, also those of fields; comments and strings aside."""
+    return set(re.findall(r"\w+", _NO_CODE.sub("", lua)))
 
 
 def _read(name: str) -> str:

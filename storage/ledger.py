@@ -32,9 +32,20 @@ _IDS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One event: the whole job as it stood then. `spec.body` is b"" when it is not to be kept."""
+    """One event: the whole job as it stood then, and which parts of it are kept."""
 
     job: Job
+    keeps_body: bool = True
+    keeps_result: bool = True
+
+    def row(self) -> dict[str, Any]:
+        """The values of all columns."""
+        row = recorded_values(self.job)
+        if not self.keeps_body:
+            row["body"] = b""
+        if not self.keeps_result:
+            row["result"] = None
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +236,7 @@ class Ledger:
         Rows only move forward (see `statements.RECORD_JOB`), so events may come twice and in any order.
         """
         # By id, so that recorders that overlap lock rows in the same order.
-        rows = [recorded_values(event.job) for event in sorted(events, key=lambda event: event.job.id)]
+        rows = [event.row() for event in sorted(events, key=lambda event: event.job.id)]
 
         def work(connection: Connection) -> bool:
             if not _advance(connection, stream, old, new):
@@ -233,8 +244,10 @@ class Ledger:
             if rows:
                 ending = _ending(connection, rows)
                 connection.execute(statements.RECORD_JOB, rows)
-                endings.ended(connection, ending)
-                usage.add(connection, [row for row in rows if row["id"] in set(ending)])
+                ended = [row for row in rows if row["id"] in ending]
+                # Nobody can wait for a job of which SQL hears only now: not another job, nor a group or a webhook.
+                endings.ended(connection, [row["id"] for row in ended if row["durable"]])
+                usage.add(connection, ended)
             return True
 
         return await self.database.write(work)
@@ -324,15 +337,14 @@ def _present(connection: Connection, job_id: str) -> Job:
     return job_of(connection.execute(statements.JOB_BY_ID, {"job_id": job_id}).mappings().one())
 
 
-def _ending(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _ending(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[str]:
     """Ids of the rows that RECORD_JOB is about to make terminal; they stay locked until then."""
     last = {row["id"]: row["generation"] for row in rows if row["rank"] == FINAL}
     known: dict[str, tuple[int, int]] = {}
     for ids in dependents.pages(sorted(last)):
-        some = select(jobs.c.id, jobs.c.generation, jobs.c.rank).where(jobs.c.id.in_(ids)).order_by(jobs.c.id)
-        found = connection.execute(some.with_for_update())
+        found = connection.execute(statements.LOCKED, {"ids": ids})
         known |= {job_id: (generation, rank) for job_id, generation, rank in found}
-    return [job_id for job_id, generation in last.items() if known.get(job_id, (-1, 0)) < (generation, FINAL)]
+    return {job_id for job_id, generation in last.items() if known.get(job_id, (-1, 0)) < (generation, FINAL)}
 
 
 def _advance(connection: Connection, stream: str, old: str, new: str) -> bool:

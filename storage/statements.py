@@ -31,6 +31,14 @@ def _insert_job(on_conflict: str) -> TextClause:
 JOB_BY_ID = select(*WHOLE).where(jobs.c.id == bindparam("job_id"))
 """One job, whole (parameter `job_id`)."""
 
+LOCKED = (
+    select(jobs.c.id, jobs.c.generation, jobs.c.rank)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+"""Where jobs stand (parameter `ids`), locked in one order until the transaction ends."""
+
 INSERT_JOB = _insert_job("DO NOTHING")
 """Insert a job (all columns); nothing happens when its id exists."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -191,7 +192,7 @@ class Settings(Section):
             )
         return self
 
-    @property
+    @cached_property
     def served(self) -> dict[str, ModelSettings]:
         """Every model that jobs can run on: the configured ones, and inferq's own, which no list shows."""
         return {**self.models, PULL_MODEL: self._pull_model()}
@@ -222,9 +223,12 @@ class Settings(Section):
 
     def tenant(self, name: str) -> Tenant:
         """The bounds of a tenant."""
+        return self._tenants.get(name) or self._tenants["*"]
+
+    @cached_property
+    def _tenants(self) -> dict[str, Tenant]:
         general = self.tenants.get("*", Tenant())
-        own = self.tenants.get(name)
-        return own.over(general) if own else general
+        return {name: own.over(general) for name, own in self.tenants.items()} | {"*": general}
 
     def under_home(self, path: str | Path) -> Path:
         """An absolute path: relative ones lie under INFERQ_HOME."""

@@ -1,12 +1,13 @@
 -- Makes a job queued.
--- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds, then field value ...
+-- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds if direct, then field value ...
 -- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
 --   -> {status, position, device seconds ahead, bell wanted, seconds until it is expected to start or '',
 --   what `take` tells}
 --   status ok | number (the weight or the units are no finite number) | exists | tomb | the bound that is reached
 -- expires  when it is given up if it has not started, or ''
--- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows
+-- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows. servers '':
+-- nobody asks where the job stands, and its position is -1
 local op, mode, weight, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local units, size, gen, expires = num(ARGV[8]), num(ARGV[9]), num(ARGV[10]), ARGV[11]
 -- 0. Nothing is written for a size that cannot be reckoned with.
@@ -14,7 +15,7 @@ for _, given in ipairs({weight, ARGV[8]}) do
   local n = tonumber(given)
   if not (n and finite(n)) then return {'number', -1, '0', 0, '', {}} end
 end
-local before = replayed(op)
+local before = replayed()
 if before then return before end
 -- Called last: a full Redis refuses a script whose first write may grow, and this one frees.
 local function release()
@@ -43,27 +44,28 @@ if mode == 'direct' then
   if told[1] ~= 'ok' then return {told[1], -1, backlog(model), 0, '', told} end
 end
 -- 4. Queued.
-local rate = num(redis.call('HGET', order_key(model), 'rate'))
-local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
+local est, job_key = estimate(model, units), P .. 'job:' .. id
 if num(weight) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, weight) end
-if old.state then redis.call('DEL', P .. 'job:' .. id, P .. 'events:' .. id) end
-redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
-  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), unpack(ARGV, 14 + BOUNDS))
+if old.state then redis.call('DEL', job_key, P .. 'events:' .. id) end
+local score = enter(id, model, tenant, lane, est, size, nil)
+redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
+  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score), unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
 if expires ~= '' then
-  redis.call('HSET', P .. 'job:' .. id, 'expires', expires)
+  redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
 end
-local score = enter(id, model, tenant, lane, est, size, nil)
-redis.call('HSET', P .. 'job:' .. id, 'score', text(score))
 release()
 -- A caller that has just begun may not have made its stream yet; whoever calls is there.
-local api = redis.call('HGET', P .. 'job:' .. id, 'reply')
+local api = redis.call('HGET', job_key, 'reply')
 if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
   redis.call('XADD', P .. 'reply:' .. api, '*', 'b', '')
   redis.call('EXPIRE', P .. 'reply:' .. api, REPLY_TTL)
 end
-local place = standing(id, {model = model, tenant = tenant, lane = lane})
-local eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
--- A promise of less than a second is none that anybody could measure.
-if eta and eta >= 1 then redis.call('HSET', P .. 'job:' .. id, 'eta', text(eta)) end
+local place, eta = {-1, '0'}, nil
+if ARGV[12] ~= '' then
+  place = standing(id, {model = model, tenant = tenant, lane = lane})
+  eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
+  -- A promise of less than a second is none that anybody could measure.
+  if eta and eta >= 1 then redis.call('HSET', job_key, 'eta', text(eta)) end
+end
 return remember(op, {'ok', place[1], place[2], summon(model), eta and text(eta) or '', told})

@@ -2,10 +2,10 @@
 --   P rate:TENANT   hash  requests tokens: what its buckets hold; at: when they held it
 --   P spent:TENANT  hash  DAY (days since 1970, UTC) -> device seconds used; P spent says that earlier days are there
 local function backlog(model)
-  local total = 0
-  for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)) do
-    total = total + num(redis.call('HGET', order_key(model), 'est:' .. tenant))
-  end
+  local total, names = 0, redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)
+  if #names == 0 then return '0' end
+  for i, tenant in ipairs(names) do names[i] = 'est:' .. tenant end
+  for _, est in ipairs(redis.call('HMGET', order_key(model), unpack(names))) do total = total + num(est) end
   return text(total)
 end
 

@@ -2,7 +2,8 @@
 -- generation of the job is here, nothing was done
 begin_freeing()
 local id = ARGV[1]
-local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'replica')
+local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'replica',
+  'expires')
 if not job.state then
   local gen = math.max(num(ARGV[2]), num(redis.call('GET', P .. 'tomb:' .. id)))
   redis.call('SET', P .. 'tomb:' .. id, gen, 'EX', TOMB_TTL)

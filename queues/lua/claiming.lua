@@ -1,11 +1,10 @@
 -- Who is served next; used by claim and finish.
 -- What came of a promise. The model's next promises follow it slowly, within a tenfold either way.
-local BOUNDS = {0.25, 0.5, 0.8, 1.25, 2, 4}
 local function keep_promise(model, promised, real)
   local ratio, key, O = real / promised, P .. 'promised:' .. model, order_key(model)
   redis.call('HINCRBY', key, 'count', 1)
   redis.call('HINCRBYFLOAT', key, 'sum', text(ratio))
-  for _, bound in ipairs(BOUNDS) do
+  for _, bound in ipairs({0.25, 0.5, 0.8, 1.25, 2, 4}) do
     if ratio <= bound then redis.call('HINCRBY', key, 'le:' .. bound, 1) end
   end
   local cal = num(redis.call('HGET', O, 'cal'))
@@ -72,8 +71,11 @@ local function claim(model, replica, node, token, lease, slot, linger)
     if not id then
       redis.call('ZREM', P .. 'tenants:' .. model, tenant)
     else
-      local job = job_fields(id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply', 'expires', 'eta', 'queued')
-      job.model, job.tenant = model, tenant
+      local known = redis.call('HMGET', P .. 'job:' .. id, 'state', 'est', 'lane', 'size', 'gen', 'attempt', 'kept', 'reply',
+        'expires', 'eta', 'queued')
+      local job = {state = known[1], est = known[2], lane = known[3], size = known[4], gen = known[5], attempt = known[6],
+        kept = known[7], reply = known[8], expires = known[9], eta = known[10], queued = known[11], model = model,
+        tenant = tenant}
       if job.state ~= 'queued' then
         drop(model, tenant, l, id)
       elseif job.reply and job.kept ~= '1' and redis.call('EXISTS', P .. 'reply:' .. job.reply) == 0 then
@@ -86,7 +88,7 @@ local function claim(model, replica, node, token, lease, slot, linger)
         expire(id, job)
       else
         local time, est = now(), num(job.est)
-        local known = redis.call('HMGET', O, 'v', 'vt:' .. tenant, 'S:' .. tenant, 'w:' .. tenant)
+        known = redis.call('HMGET', O, 'v', 'vt:' .. tenant, 'S:' .. tenant, 'w:' .. tenant)
         local w = num(known[4])
         redis.call('HSET', O, 'v', text(math.max(num(known[1]), key)), 'vt:' .. tenant, text(math.max(num(known[2]), score)),
           'S:' .. tenant, text(num(known[3]) + est / (w > 0 and w or 1)))

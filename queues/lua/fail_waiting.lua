@@ -4,7 +4,8 @@ local model, limit, answer = ARGV[1], num(ARGV[2]), {}
 for _, tenant in ipairs(waiting_tenants(model)) do
   for _, l in ipairs(INITIALS) do
     for _, id in ipairs(redis.call('ZRANGE', ready_key(model, tenant, l), 0, limit - 1)) do
-      local job = job_fields(id, 'state', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'chain', 'first')
+      local job = job_fields(id, 'state', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'chain', 'first',
+        'expires')
       job.model, job.tenant = model, tenant
       if job.state == 'queued' then
         leave(id, model, tenant, job.lane, num(job.est), num(job.size))

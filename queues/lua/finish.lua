@@ -9,10 +9,14 @@
 --   -> {state the job is in now or 'stale', {next job as field, value, ...}}
 begin_freeing()
 local op, id, token, outcome, seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], num(ARGV[5])
-local before = replayed(op)
-if before then return {before[1], attempt_of(before[2], ARGV[12])} end
-local job = job_fields(id, 'state', 'token', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen', 'attempt', 'max',
-  'units', 'reply', 'kept', 'handbacks', 'first', 'expires', 'used', 'chain')
+local before = replayed()
+if before then return {before[1], attempt_again(before[2], ARGV[12])} end
+local known = redis.call('HMGET', P .. 'job:' .. id, 'state', 'token', 'model', 'tenant', 'lane', 'est', 'size', 'score', 'gen',
+  'attempt', 'max', 'units', 'reply', 'kept', 'handbacks', 'first', 'expires', 'used', 'chain')
+local job = {state = known[1], token = known[2], model = known[3], tenant = known[4], lane = known[5], est = known[6],
+  size = known[7], score = known[8], gen = known[9], attempt = known[10], max = known[11], units = known[12],
+  reply = known[13], kept = known[14], handbacks = known[15], first = known[16], expires = known[17], used = known[18],
+  chain = known[19]}
 local state = 'stale'
 if job.state == 'running' and job.token == token then
   local used = {'used', text(num(job.used) + seconds)}
@@ -36,8 +40,8 @@ if job.state == 'running' and job.token == token then
       local seen = seconds / num(job.units)
       redis.call('HSET', order_key(job.model), 'rate', text(rate > 0 and 0.95 * rate + 0.05 * seen or seen))
     end
-    redis.call('HSET', P .. 'job:' .. id, unpack(used))
     if outcome == 'handback' then
+      redis.call('HSET', P .. 'job:' .. id, unpack(used))
       if job.first then
         fail(id, job, 'stream_broken', 'the replica stopped after the answer had begun', 502)
       else
@@ -45,8 +49,9 @@ if job.state == 'running' and job.token == token then
       end
     elseif state == 'failed' and ARGV[16] == 'error' and put_aside(id, job, ARGV[17]) then
       state = 'scheduled'
+      redis.call('HSET', P .. 'job:' .. id, unpack(used))
     else
-      settle_state(id, job, state, {unpack(ARGV, 16)})
+      settle_state(id, job, state, {used[1], used[2], unpack(ARGV, 16)})
       reply(job.reply, ARGV[7])
     end
   end
@@ -56,4 +61,4 @@ if ARGV[8] == '1' then
   following = claim(ARGV[9], ARGV[10], ARGV[11], ARGV[12], num(ARGV[13]), ARGV[14], num(ARGV[15])) or ''
 end
 remember(op, {state, following})
-return {state, following ~= '' and attempt_of(following, ARGV[12]) or {}}
+return {state, following ~= '' and attempt_of(following) or {}}

@@ -1,5 +1,6 @@
--- Shared by every script; the loader puts the constants P (key prefix), H (head start per lane) and LAYOUT (the
--- version of what follows) before it.
+-- Shared by the scripts; the loader puts the constants P (key prefix), H (head start per lane) and LAYOUT (the version of
+-- what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. So
+-- the parts below that a script may go without stand apart by empty lines, and each has one name.
 --
 -- Keys
 --   P job:ID              hash    one job; see the field names in queues/records.py
@@ -35,8 +36,9 @@ local REPLY_TTL = 10
 local DROPS = 100
 local WAKES = 10000
 
-local found = redis.call('GET', P .. 'layout')
-if found and found ~= LAYOUT then return redis.error_reply('LAYOUT ' .. found) end
+-- A script that may be repeated has its operation first; of others nothing is found.
+local found = redis.call('MGET', P .. 'layout', P .. 'op:' .. (ARGV[1] or ''))
+if found[1] and found[1] ~= LAYOUT then return redis.error_reply('LAYOUT ' .. found[1]) end
 
 local function finite(value) return value == value and value > -math.huge and value < math.huge end
 -- What is no finite number counts as 0, so that nothing computed from it stays infinite for good.
@@ -53,10 +55,8 @@ end
 -- At maxmemory Redis refuses a script whose first write may grow; one that began with a freeing write may go on.
 local function begin_freeing() redis.call('ZREM', P .. 'leases', '') end
 
-local function replayed(op)
-  local answer = redis.call('GET', P .. 'op:' .. op)
-  return answer and cmsgpack.unpack(answer)
-end
+-- What the operation answered when it was called before.
+local function replayed() return found[2] and cmsgpack.unpack(found[2]) end
 local function remember(op, answer)
   redis.call('SET', P .. 'op:' .. op, cmsgpack.pack(answer), 'EX', OPERATION_TTL)
   return answer
@@ -105,12 +105,11 @@ local function waiting_tenants(model)
   return names
 end
 
--- Gives a tenant the place that its virtual time and its first job ask for. Who (re)joins does so at max(v, S): nothing
--- is saved up while away.
-local function rekey(model, tenant)
+-- Gives a tenant with waiting jobs the place that its virtual time and its first job ask for; `l` is that one's lane. Who
+-- (re)joins does so at max(v, S): nothing is saved up while away.
+local function seat(model, tenant, l)
   local T, O = P .. 'tenants:' .. model, order_key(model)
-  local id, _, l = first_of(model, tenant, {})
-  if not id or barred(model, tenant) then
+  if controlled and barred(model, tenant) then
     redis.call('ZREM', T, tenant)
     return
   end
@@ -123,17 +122,26 @@ local function rekey(model, tenant)
   redis.call('ZADD', T, text(S - H[l]), tenant)
 end
 
+-- The same, or takes the place of one that has none waiting.
+local function rekey(model, tenant)
+  local id, _, l = first_of(model, tenant, {})
+  if id then seat(model, tenant, l) else redis.call('ZREM', P .. 'tenants:' .. model, tenant) end
+end
+
+-- How many jobs of the tenant wait then.
 local function count(model, tenant, lane, size, est, sign)
   local O, bytes = order_key(model), string.format('%d', sign * size) -- an empty body would be '-0' otherwise
   redis.call('HINCRBY', O, 'n:' .. lane, sign)
   redis.call('HINCRBY', O, 'bytes', bytes)
   if redis.call('HINCRBY', O, 'jobs', sign) <= 0 then redis.call('HSET', O, 'bytes', 0) end
-  if redis.call('HINCRBY', O, 'q:' .. tenant, sign) <= 0 then
+  local left = redis.call('HINCRBY', O, 'q:' .. tenant, sign)
+  if left <= 0 then
     redis.call('HDEL', O, 'q:' .. tenant, 'qb:' .. tenant, 'est:' .. tenant)
   else
     redis.call('HINCRBY', O, 'qb:' .. tenant, bytes)
     redis.call('HINCRBYFLOAT', O, 'est:' .. tenant, text(sign * est))
   end
+  return left
 end
 
 -- Puts a job into its ready set. A job that was there before comes with its old score.
@@ -142,20 +150,20 @@ local function enter(id, model, tenant, lane, est, size, score)
     local O, lane_field = order_key(model), 'F:' .. tenant .. ':' .. lane
     local known = redis.call('HMGET', O, 'vt:' .. tenant, lane_field)
     local s = math.max(num(known[1]), num(known[2]))
+    if not known[2] then redis.call('SADD', P .. 'models', model) end
     redis.call('HSET', O, lane_field, text(s + est))
     score = s - H[initial(lane)]
   end
   redis.call('ZADD', ready_key(model, tenant, initial(lane)), text(score), id)
-  redis.call('SADD', P .. 'models', model)
-  count(model, tenant, lane, size, est, 1)
-  rekey(model, tenant)
+  if count(model, tenant, lane, size, est, 1) == 1 then seat(model, tenant, initial(lane))
+  else rekey(model, tenant) end
   return score
 end
 
 local function leave(id, model, tenant, lane, est, size)
   if redis.call('ZREM', ready_key(model, tenant, initial(lane)), id) == 1 then
-    count(model, tenant, lane, size, est, -1)
-    rekey(model, tenant)
+    if count(model, tenant, lane, size, est, -1) == 0 then redis.call('ZREM', P .. 'tenants:' .. model, tenant)
+    else rekey(model, tenant) end
   end
 end
 
@@ -168,13 +176,14 @@ local function drop(model, tenant, l, id)
   leave(id, model, tenant, LANES[l], num(known[4]) / queued, size)
 end
 
--- S += seconds / w. A refund is a negative charge.
+-- S += seconds / w, and with it the tenant's place, if it has one. A refund is a negative charge.
 local function charge(model, tenant, seconds)
   local O = order_key(model)
   local known = redis.call('HMGET', O, 'S:' .. tenant, 'w:' .. tenant)
-  local w = num(known[2])
-  redis.call('HSET', O, 'S:' .. tenant, text(num(known[1]) + seconds / (w > 0 and w or 1)))
-  if redis.call('ZSCORE', P .. 'tenants:' .. model, tenant) then rekey(model, tenant) end
+  local S, w = num(known[1]), num(known[2])
+  local more = seconds / (w > 0 and w or 1)
+  redis.call('HSET', O, 'S:' .. tenant, text(S + more))
+  redis.call('ZADD', P .. 'tenants:' .. model, 'XX', 'INCR', text(more), tenant)
 end
 
 -- A lease begins and ends here and nowhere else, so that the numbers of running jobs are the truth.
@@ -212,15 +221,15 @@ local function job_fields(id, ...)
 end
 
 -- Ends a job: the only place where a terminal state is written. `extra` is a flat list of further fields. `job` has its
--- model, tenant and lane.
+-- state, model, tenant, lane and expires.
 local function settle_state(id, job, state, extra)
   end_run(id, job)
-  redis.call('ZREM', P .. 'later', id)
-  redis.call('ZREM', P .. 'reroute', id)
-  redis.call('ZREM', P .. 'expiry', id)
-  local fields = {'state', state, 'finished', text(now())}
-  for _, value in ipairs(extra) do fields[#fields + 1] = value end
-  redis.call('HSET', P .. 'job:' .. id, unpack(fields))
+  if job.state == 'scheduled' then
+    redis.call('ZREM', P .. 'later', id)
+    redis.call('ZREM', P .. 'reroute', id)
+  end
+  if job.expires then redis.call('ZREM', P .. 'expiry', id) end
+  redis.call('HSET', P .. 'job:' .. id, 'state', state, 'finished', text(now()), unpack(extra))
   redis.call('HDEL', P .. 'job:' .. id, 'token', 'progress')
   redis.call('XADD', P .. 'finish', '*', 'id', id, 'gen', job.gen or '0', 'attempt', job.attempt or '0', 'state', state)
   tell(job, id, 'done', state)
@@ -337,11 +346,21 @@ local function expected(model, ahead, servers, delay)
   return delay + ahead / servers * (cal > 0 and cal or 1)
 end
 
--- The job as field, value, ... for the attempt that holds it; {} when the attempt is over.
-local function attempt_of(id, token)
-  if redis.call('HGET', P .. 'job:' .. id, 'token') ~= token then return {} end
+-- The job as field, value, ... for the attempt that has just begun.
+local function attempt_of(id)
   local flat = redis.call('HGETALL', P .. 'job:' .. id)
   flat[#flat + 1] = 'id'
   flat[#flat + 1] = id
   return flat
+end
+
+-- The same for an operation that is repeated; {} when the attempt is over.
+local function attempt_again(id, token)
+  return redis.call('HGET', P .. 'job:' .. id, 'token') == token and attempt_of(id) or {}
+end
+
+-- Device seconds that a job of so many units will take, as learnt.
+local function estimate(model, units)
+  local rate = num(redis.call('HGET', order_key(model), 'rate'))
+  return math.max(units * (rate > 0 and rate or 0.001), 0.000001)
 end

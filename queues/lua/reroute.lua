@@ -16,8 +16,7 @@ if job.expires and num(job.expires) <= now() then
   return {'expired', 0}
 end
 -- 3. A new job of the other model, with fresh attempts.
-local rate = num(redis.call('HGET', order_key(model), 'rate'))
-local est = math.max(units * (rate > 0 and rate or 0.001), 0.000001)
+local est = estimate(model, units)
 redis.call('HDEL', P .. 'job:' .. id, 'error')
 redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'asked', job.asked or job.model, 'body', body,
   'size', #body, 'units', ARGV[5], 'est', text(est), 'attempt', 0)

@@ -1,5 +1,6 @@
 -- Keeps a place for a durable job until SQL has it; lapses by itself.
--- ARGV id model tenant lane size lapse, then the bounds   -> {status, device seconds ahead, what `take` tells}
+-- ARGV id model tenant lane size lapse, then the bounds   -> {status, device seconds ahead of one that is refused,
+--   what `take` tells}
 local id, model, tenant = ARGV[1], ARGV[2], ARGV[3]
 local rate = {}
 local time, held = now(), P .. 'held:' .. model
@@ -11,4 +12,4 @@ end
 -- The write that may grow comes first, so that a full Redis refuses it.
 redis.call('ZADD', held, text(time + num(ARGV[6])), id)
 redis.call('ZREMRANGEBYSCORE', held, '-inf', text(time))
-return {'ok', backlog(model), rate}
+return {'ok', '0', rate}

@@ -3,11 +3,11 @@
 begin_freeing()
 for i = 2, #ARGV, 3 do
   local id = ARGV[i]
-  local job = job_fields(id, 'gen', 'state')
+  local job = job_fields(id, 'gen', 'state', 'kept')
   if job.gen == ARGV[i + 1] and job.state ~= 'queued' and job.state ~= 'running' and job.state ~= 'scheduled' then
     redis.call('HSET', P .. 'job:' .. id, 'recorded', '1')
     redis.call('EXPIRE', P .. 'job:' .. id, num(ARGV[i + 2]))
-    redis.call('EXPIRE', P .. 'events:' .. id, num(ARGV[i + 2]))
+    if job.kept == '1' then redis.call('EXPIRE', P .. 'events:' .. id, num(ARGV[i + 2])) end
   end
 end
 return redis.call('XTRIM', P .. 'finish', 'MINID', ARGV[1])

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,9 +84,9 @@ class Bench:
         await self.redis.hset(f"{PREFIX}job:{job_id}", mapping=fields)
 
     async def order(self, model: str = MODEL) -> dict[str, str]:
-        """The model's virtual times and counters."""
+        """The model's virtual times and counters; what is 0 is not kept."""
         found = await self.redis.hgetall(f"{PREFIX}order:{model}")
-        return {name.decode(): value.decode() for name, value in found.items()}
+        return defaultdict(lambda: "0", {name.decode(): value.decode() for name, value in found.items()})
 
     async def expire_leases(self) -> None:
         """All leases end now."""

@@ -12,7 +12,7 @@ from inferq import errors
 from inferq.job import Job, JobState
 from inferq.lanes import Lane
 from queues import records
-from queues.queue import RESTORED_BYTES, Capacity, batches
+from queues.queue import NOBODY, RESTORED_BYTES, Capacity, batches
 from tests.queues.builders import CANCELLED, DONE, MODEL, PREFIX, Bench, bench, spec
 
 
@@ -59,7 +59,7 @@ async def test_running_and_ended_jobs_are_not_queued_again(redis_url: str):
 
 async def test_position_counts_from_one(redis_url: str):
     async with bench(redis_url) as b:
-        standings = [await b.queue.accept(spec(), "direct") for _ in range(3)]
+        standings = [await b.queue.accept(spec(), "direct", capacity=NOBODY) for _ in range(3)]
         assert [s.position for s in standings if s] == [1, 2, 3]
 
 
@@ -238,7 +238,7 @@ def waiting_job(**changes) -> Job:
 async def test_many_jobs_are_queued_again_in_their_order(redis_url: str):
     async with bench(redis_url, max_queue_size=10) as b:
         jobs = [waiting_job() for _ in range(250)]
-        standings = await b.queue.restore(jobs)
+        standings = await b.queue.restore(jobs, {MODEL: NOBODY})
         assert [each.position for each in standings] == [*range(1, 251)]
         assert [(await b.replica().claim()).id for _ in jobs] == [job.id for job in jobs]
 

@@ -11,7 +11,7 @@ import pytest
 from inferq.testing import eventually
 from queues.attempts import Attempts
 from queues.connection import connect
-from queues.queue import JobQueue
+from queues.queue import NOBODY, JobQueue
 from tests.chaos import proxy
 from tests.queues.builders import DONE, MODEL, settings_for, spec
 
@@ -72,7 +72,7 @@ async def test_what_was_carried_out_is_not_carried_out_again(wire: Wire) -> None
     await wire.used()
     wire.cut()
     first, second = spec(), spec()
-    standing = await wire.queue.accept(first, "direct")
+    standing = await wire.queue.accept(first, "direct", capacity=NOBODY)
     assert standing is not None
     assert standing.position == 1
     await wire.queue.accept(second, "direct")

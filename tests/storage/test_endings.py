@@ -40,7 +40,7 @@ def ids(calls: list[list[str]]) -> list[str]:
 
 
 async def test_an_end_is_told_once_in_each_generation(ledger: Ledger, told: list[list[str]]):
-    asked, new, other = spec(), spec(durable=False), spec()
+    asked, new, other = spec(), spec(), spec()
     await ledger.accept(asked)
     await ledger.accept(other)
     both = [event(asked, JobState.FAILED), event(new), event(other, JobState.RUNNING)]
@@ -55,6 +55,13 @@ async def test_an_end_is_told_once_in_each_generation(ledger: Ledger, told: list
     await ledger.record([event(asked)], stream="s", old="2-0", new="3-0")
     assert ids(told) == []
     await ledger.record([event(asked, generation=1)], stream="s", old="3-0", new="4-0")
+    assert ids(told) == [asked.id]
+
+
+async def test_of_an_interactive_job_nobody_is_told(ledger: Ledger, told: list[list[str]]):
+    asked, alone = spec(), spec(durable=False)
+    await ledger.accept(asked)
+    await ledger.record([event(alone), event(asked)], stream="s", old="0-0", new="1-0")
     assert ids(told) == [asked.id]
 
 
