@@ -11,10 +11,11 @@ import sqlite3
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import psutil
@@ -49,6 +50,8 @@ def configuration() -> dict[str, Any]:
 
 class Site(Stack):
     """`folder` is the suite's: journals, logs and the installation's home lie below it."""
+
+    replicas: ClassVar[dict[str, int]] = {WIDE: 2, NARROW: 1}
 
     def __init__(self, folder: Path, root: Path = ROOT) -> None:
         super().__init__(folder / "home", configuration(), root)
@@ -219,7 +222,7 @@ class Site(Stack):
             for each in self.replica_states()
             if each["state"] == "ready" and not each["draining"] and psutil.pid_exists(each["pid"])
         ]
-        return sorted(each["model"] for each in ready) == [NARROW, WIDE, WIDE]
+        return Counter(each["model"] for each in ready) == self.replicas
 
     def replicas_running(self) -> list[psutil.Process]:
         return self._found(lambda argv: "--replica" in argv)
