@@ -10,27 +10,28 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
+import yaml
 
+from benchmarks import recovery
 from benchmarks.bars import Result
-from benchmarks.load import percentiles
 from benchmarks.plan import Scale
+from benchmarks.recovery import Kill
 from benchmarks.stack import Broken, say
 from tests.chaos import session
-from tests.chaos.evidence import Evidence, Run, gather
+from tests.chaos.evidence import gather
 from tests.chaos.faults import WipeRedis
 from tests.chaos.history import Journal, read
 from tests.chaos.invariants import Violation, check
 from tests.chaos.points import KINDS
-from tests.chaos.site import TENANTS, WIDE, Site
-from tests.e2e.stack import LEASE
+from tests.chaos.site import NARROW, TENANTS, WIDE, Site
 from tests.e2e.waiting import until
 
-KILL_BARS = ("queue_kill_lost", "queue_kill_twice", "queue_kill_recovery_p95_s")
+KILL_BARS = ("queue_kill_lost", "queue_kill_twice", recovery.BAR)
 BARS = (*KILL_BARS, "queue_wipe_unfinished")
 SEED = "bench"
 KILLS = (
@@ -62,18 +63,25 @@ def measure(wanted: set[str], scale: Scale) -> Iterator[Result]:
         yield _wiped(scale)
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A replica that was killed, and the processes of its engine."""
+class WithSpare(Site):
+    """Each model has one replica more than its load needs: otherwise nobody has a free slot for what one has lost until
+    it has started again.
+    """
 
-    at: float
-    engine: frozenset[int]
+    replicas: ClassVar[dict[str, int]] = {WIDE: 3, NARROW: 2}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        tree = yaml.safe_load(self.config.read_text())
+        for model, number in self.replicas.items():
+            tree["models"][model]["replicas"] = number
+        self.config.write_text(yaml.safe_dump(tree))
 
 
 @contextlib.contextmanager
 def _site() -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="inferq-bench-"))
-    site = Site(folder)
+    site = WithSpare(folder)
     try:
         site.up()
         yield site
@@ -88,15 +96,17 @@ def _killed(scale: Scale) -> Iterator[Result]:
     with _site() as site:
         stopping = threading.Event()
         clients = session.start_load(site, SEED, stopping, LONG)
-        try:
-            kills, faults = _kill(site, scale.chaos_jobs)
-        finally:
-            stopping.set()
-        for client in clients:
-            client.join(PATIENCE)
-        unquiet = session.quiesce(site, PATIENCE)
+        with recovery.Roll(site) as roll:
+            try:
+                kills, faults = _kill(site, scale.chaos_jobs)
+            finally:
+                stopping.set()
+            for client in clients:
+                client.join(PATIENCE)
+            unquiet = session.quiesce(site, PATIENCE)
         evidence = gather(read(site.journals))
         session.collect(site, evidence)
+        handed = list(recovery.handed_on(site))
         evidence.left |= unquiet | session.left_behind(site)
     violations = check(evidence)
     lost = [each for each in violations if each.rule in LOST]
@@ -105,7 +115,7 @@ def _killed(scale: Scale) -> Iterator[Result]:
     details = {"jobs": asked, "kills": faults, "violations": [_told(each) for each in violations]}
     yield Result("queue_kill_lost", len(lost), details)
     yield Result("queue_kill_twice", len(violations) - len(lost), details)
-    yield _recovery(evidence, kills)
+    yield recovery.result(evidence, kills, handed, roll)
 
 
 def _told(violation: Violation) -> str:
@@ -141,57 +151,6 @@ def _below(process: psutil.Process) -> frozenset[int]:
 
 def _asked(site: Site) -> int:
     return sum(event["event"] == "invoke" and event["kind"] in WORK for event in read(site.journals))
-
-
-def _recovery(evidence: Evidence, kills: Sequence[Kill]) -> Result:
-    """Seconds from the kill until the job's next run begins, or until it has ended without one."""
-    found = []
-    for kill in kills:
-        for run in _lost_runs(evidence, kill):
-            seconds = round(_back(evidence, run, kill.at), 2)
-            disturbed = _disturbed(evidence, kill, seconds)
-            found.append({"s": seconds, "model": run.model, "job": run.job, "disturbed": disturbed})
-    if not found:
-        raise Broken("no job ran in any of the replicas that were killed")
-    seconds_of = [each["s"] for each in found]
-    alone = [each["s"] for each in found if not each["disturbed"]]
-    say(f"  lost runs: {percentiles(seconds_of)} s; without another kill meanwhile {percentiles(alone)} s")
-    details = {
-        "lease_s": LEASE,
-        "s": percentiles(seconds_of),
-        "undisturbed_s": percentiles(alone),
-        "runs": found,
-    }
-    return Result("queue_kill_recovery_p95_s", percentiles(seconds_of)["p95"], details)
-
-
-def _lost_runs(evidence: Evidence, kill: Kill) -> Iterator[Run]:
-    """What ran in the engine of the replica, for jobs that had not ended."""
-    for run in evidence.runs.values():
-        under_way = run.began < kill.at and (run.ended is None or run.ended >= kill.at)
-        if run.pid in kill.engine and under_way and _end_of(evidence, run) > kill.at:
-            yield run
-
-
-def _end_of(evidence: Evidence, run: Run) -> float:
-    row = evidence.rows.get(run.job)
-    return row["finished_at"] or float("inf") if row is not None else float("inf")
-
-
-def _back(evidence: Evidence, run: Run, killed: float) -> float:
-    again = [each.began for each in evidence.runs_of(run.job) if each.began > killed]
-    return min([*again, _end_of(evidence, run)]) - killed
-
-
-def _disturbed(evidence: Evidence, kill: Kill, seconds: float) -> list[str]:
-    """What else was killed that a recovery needs: a scheduler shortly before or meanwhile, another replica."""
-    return [
-        window.name
-        for window in evidence.windows
-        if window.name in ("kill-scheduler", "kill-replica", "kill-node")
-        and kill.at - 10 <= window.began <= kill.at + seconds
-        and abs(window.began - kill.at) > 0.01
-    ]
 
 
 def _wiped(scale: Scale) -> Result:

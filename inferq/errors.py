@@ -33,6 +33,7 @@
     │   ├── QueueUnavailable        Redis
     │   ├── StoreUnavailable        SQL or the artifact store
     │   ├── ServerStopping          the process that was asked ends
+    │   ├── EngineUnavailable       every replica of the model rests, since its engine keeps failing
     │   └── TooManyConnections
     └── ConfigError                 the configuration cannot be used
 
@@ -256,6 +257,12 @@ class ServerStopping(Unavailable):
     """This server is being stopped and could not wait for the answer; ask again."""
 
     code = "server_stopping"
+
+
+class EngineUnavailable(Unavailable):
+    """The engines of the model keep failing; it is tried again later."""
+
+    code = "engine_unavailable"
 
 
 class TooManyConnections(Unavailable):

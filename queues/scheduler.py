@@ -1,6 +1,8 @@
 """The scheduler process: recorder, reaper, reconciler and placement, each a loop that runs while this process leads.
 
-A loop that fails is logged and runs again; none of them can end the others. Redis or SQL away is such a failure.
+The reaper runs in those that follow too: a script decides about each lease at once, so that any number of reapers takes
+a job back once, and no job waits for another leader. A loop that fails is logged and runs again; none of them can end
+the others. Redis or SQL away is such a failure.
 """
 
 import asyncio
@@ -21,8 +23,9 @@ from queues.controls import Controls
 from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
 from queues.door import Door
+from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.intake import Intake
-from queues.leader import Leadership
+from queues.leader import HOLD_EVERY, Leadership
 from queues.queue import JobQueue
 from queues.reconciler import Reconciler
 from queues.recorder import GATHER, Recorder
@@ -35,6 +38,7 @@ from storage import Storage
 log = logging.getLogger(__name__)
 
 RECONCILE_EVERY = 30.0
+REAP_EVERY = 0.25
 REAP_LIMIT = 500
 DUE_EVERY = 0.2
 DUE_LIMIT = 500
@@ -47,25 +51,35 @@ class Scheduler:
         self._redis: Client = connect(settings, connections=16)
         self._scripts = Scripts(self._redis, settings.queue)
         self._signals = Signals(make_app(settings), "scheduler")
-        self._queue = JobQueue(self._redis, settings)
+        self._queue = JobQueue(self._redis, settings, storage.keys)
         self._leadership = Leadership(self._redis, settings.queue.prefix)
-        self._recorder = Recorder(self._redis, storage.ledger, settings, Hooks(settings.hooks))
+        hooks = Hooks(settings.hooks)
+        if hooks:
+            storage.ledger.database.listen(hooks.after_finishes)
+        self._hook_report = HookReport(hooks, self._redis, settings.queue.prefix)
+        self._recorder = Recorder(self._redis, storage.ledger, settings, hooks)
         self._placement = Placement(self._redis, self._queue, settings)
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
         self._fallbacks = Fallbacks(settings)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
-        self._recurring = Recurring(self._queue, storage, settings, catalog, door)
+        asking = Door(settings, self._queue, storage.media, hooks)
+        self._recurring = Recurring(self._queue, storage, settings, catalog, asking, hooks)
         self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
         self._controls = Controls(self._redis, settings, storage.pauses)
         self._storage = storage
         self._deliverer = Deliverer(storage.deliveries, settings)
+        self._holding = asyncio.Event()
         self._leading = asyncio.Event()
+        self._changes = 1
+        """How often another Redis was found, or a lead was over."""
+        self._prepared_for = 0
         self._reconcile_now = asyncio.Event()
         self._run_id = ""
         self._away = False
         self._clock: tuple[float, float] | None = None
+        """The time of Redis, and by our own clock when it was asked for."""
         self._trusted_at = time.monotonic() + settings.queue.lease
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -73,10 +87,11 @@ class Scheduler:
         await layout.check_at_start(self._redis, self._settings.queue.prefix)
         self._signals.start()
         tasks = [
-            asyncio.create_task(self._lead()),
+            asyncio.create_task(self._forever("lock", HOLD_EVERY, self._hold, leader=False)),
+            asyncio.create_task(self._forever("lead", 1.0, self._lead, leader=False)),
             asyncio.create_task(layout.watch(self._redis, self._settings.queue.prefix)),
             asyncio.create_task(self._forever("recorder", GATHER, self._record)),
-            asyncio.create_task(self._forever("reaper", 1.0, self._reap)),
+            asyncio.create_task(self._forever("reaper", REAP_EVERY, self._reap, leader=False)),
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("fallback", DUE_EVERY, self._reroute)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
@@ -86,6 +101,7 @@ class Scheduler:
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
             asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
+            asyncio.create_task(self._forever("hooks", REPORT_EVERY, self._hook_report.run_once)),
             asyncio.create_task(self._forever("webhooks", LOOK_EVERY, self._deliverer.run_once)),
         ]
         await stopping.wait()
@@ -98,49 +114,74 @@ class Scheduler:
         self._signals.stop()
         await self._redis.aclose()
 
-    async def _lead(self) -> None:
-        """Hold the lock and watch for another Redis behind the address: a restart, a failover, lost memory."""
-        while True:
-            try:
-                if await self._leadership.hold():
-                    await self._watch_redis()
-                    if not self._leading.is_set():
-                        log.info("this scheduler leads")
-                    self._leading.set()
-                else:
-                    self._leading.clear()
-                    self._run_id = ""
-            except errors.InferqError as error:
-                self._leading.clear()
-                self._away = True
-                log.warning("waiting to lead: %s", error.message)
-            await asyncio.sleep(1.0)
-
-    async def _watch_redis(self) -> None:
-        """See whether Redis was away, is another one, or has forgotten the version that is written here."""
-        forgot = await layout.claim(self._redis, self._settings.queue.prefix)
-        async with translated():
-            info = {**await self._redis.info("server"), **await self._redis.info("replication")}
-        run_id = f"{info['run_id']}/{info.get('master_replid', '')}"
-        if run_id == self._run_id and not forgot and not self._away:
-            return
-        lease = self._settings.queue.lease
-        if self._run_id or self._away or info["uptime_in_seconds"] < lease:
-            # Replicas could not renew while Redis was away: their leases get one full length more.
-            self._trusted_at = time.monotonic() + lease
+    async def _hold(self) -> None:
+        """Hold the lock. Nothing else is done here: whatever is slow must not cost the lock."""
+        try:
+            held = await self._leadership.hold()
+        except Exception:
+            self._step_down()
+            self._away = True
+            raise
+        if held:
+            self._holding.set()
         else:
-            self._trusted_at = time.monotonic()
+            self._step_down()
+
+    def _step_down(self) -> None:
+        self._holding.clear()
+        self._leading.clear()
+        self._changes += 1
+
+    async def _lead(self) -> None:
+        """Lead while the lock is held, once a Redis that is new to this leader holds what it should."""
+        await self._holding.wait()
+        try:
+            if await layout.claim(self._redis, self._settings.queue.prefix):
+                self._changes += 1  # it has lost its memory
+            changes = self._changes
+            if self._prepared_for != changes:
+                await self._prepare()
+                self._prepared_for = changes
+        except Exception:
+            self._leading.clear()
+            raise
+        if self._prepared_for == self._changes and not self._leading.is_set():
+            log.info("this scheduler leads")
+            self._leading.set()
+
+    async def _prepare(self) -> None:
+        """Bring Redis up to what SQL knows, the jobs by the reconciler."""
         await self._recorder.align()
         await self._controls.copy()
         prefix = self._settings.queue.prefix
         await spending.restore(self._redis, self._scripts, prefix, self._storage.usage)
-        self._run_id, self._away = run_id, False
         self._reconcile_now.set()
 
-    async def _forever(self, name: str, pause: float, step: Callable[[], Awaitable[object]]) -> None:
-        """Run a step again and again while leading. The one place where a loop's errors end."""
+    async def _watch_redis(self) -> None:
+        """See whether Redis was away or is another one: a restart, a failover.
+
+        Replicas could not renew meanwhile: their leases get one full length more.
+        """
+        async with translated():
+            info = {**await self._redis.info("server"), **await self._redis.info("replication")}
+        run_id = f"{info['run_id']}/{info.get('master_replid', '')}"
+        if run_id == self._run_id and not self._away:
+            return
+        lease = self._settings.queue.lease
+        known = self._run_id or self._away
+        self._trusted_at = time.monotonic()
+        if known or info["uptime_in_seconds"] < lease:
+            self._trusted_at += lease
+        self._run_id, self._away = run_id, False
+        self._changes += 1
+
+    async def _forever(
+        self, name: str, pause: float, step: Callable[[], Awaitable[object]], *, leader: bool = True
+    ) -> None:
+        """Run a step again and again, most only while leading. The one place where a loop's errors end."""
         while True:
-            await self._leading.wait()
+            if leader:
+                await self._leading.wait()
             try:
                 await step()
                 await asyncio.sleep(pause)
@@ -155,22 +196,28 @@ class Scheduler:
         await self._recorder.run_once()
 
     async def _reap(self) -> None:
+        """Take the jobs back whose leases have ended, where that shows that their replicas are gone."""
+        await self._watch_redis()
         await self._watch_clock()
-        if time.monotonic() < self._trusted_at:
+        if self._away or time.monotonic() < self._trusted_at:
             return
         async with translated():
             flat = await self._scripts("reap", REAP_LIMIT)
-        for job_id, state in zip(flat[::2], flat[1::2], strict=True):
+        for job_id, state, model, bell in zip(*[iter(flat)] * 4, strict=True):
             if state != b"gone":
                 log.warning("job %s lost its replica: %s", job_id.decode(), state.decode())
                 self._signals.ended(job_id.decode(), state.decode(), message="the replica was lost")
+            if bell:
+                self._signals.ring(model.decode())
 
     async def _watch_clock(self) -> None:
         """Leases end by Redis' clock. When it jumps ahead, replicas need time to renew by the new one."""
+        asked = time.monotonic()
         async with translated():
             seconds, micros = await self._redis.time()
         now, here = seconds + micros / 1e6, time.monotonic()
-        before, self._clock = self._clock, (now, here)
+        # From one asking to the next answer: however slow the answers were, no more time than that has passed.
+        before, self._clock = self._clock, (now, asked)
         lease = self._settings.queue.lease
         if before and now - before[0] > here - before[1] + lease / 3:
             log.warning("the clock of Redis went ahead by %.0f s", now - before[0] - (here - before[1]))

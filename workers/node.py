@@ -23,7 +23,7 @@ from inferq.config import Settings
 from inferq.scheduling.placement import Place
 from queues.connection import Client, connect, translated
 from queues.desired import read_desired
-from queues.presence import NodeInfo, Presence
+from queues.presence import NodeInfo, Presence, ReplicaInfo
 from workers import devices
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,12 @@ SHOW_EVERY = 3.0
 KILL_AFTER = 15.0
 """Seconds beyond the drain budget after which a stopping replica is killed."""
 PAUSES = (0.0, 1.0, 3.0, 10.0, 30.0)
+"""Seconds before a replica is started again, by how often it has died without having been ready between.
+
+One that was ready was killed from outside, or by its work: it is missed, and starting it is known to help. What loads
+and dies again and again is slowed down by its loads, as engines are.
+"""
+READY = "ready"
 PROGRAM = (sys.executable, "-m", "workers")
 
 
@@ -125,13 +131,19 @@ class NodeAgent:
         async with translated():
             records = await self._presence.replicas()
         for record in records:
-            if record.node == self._name and record.name not in self._replicas:
-                try:
-                    found = psutil.Process(record.pid)
-                    if record.name in found.cmdline():
-                        self._take(record.name, found)
-                except psutil.Error:
-                    continue
+            if record.node != self._name:
+                continue
+            mine = self._replicas.get(record.name)
+            if mine is None:
+                self._adopt_one(record)
+            elif mine.pid == record.pid and record.state == READY:
+                self._deaths.pop(record.name, None)
+
+    def _adopt_one(self, record: ReplicaInfo) -> None:
+        with contextlib.suppress(psutil.Error):
+            found = psutil.Process(record.pid)
+            if record.name in found.cmdline():
+                self._take(record.name, found)
 
     def _take(self, name: str, found: psutil.Process) -> None:
         self._replicas[name] = found

@@ -46,6 +46,7 @@ CODES: dict[type[errors.InferqError], int] = {
     errors.QueueUnavailable: 9,
     errors.StoreUnavailable: 9,
     errors.ServerStopping: 9,
+    errors.EngineUnavailable: 8,
     errors.TooManyConnections: 9,
 }
 

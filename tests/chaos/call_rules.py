@@ -11,7 +11,7 @@ KNOWN_REFUSALS = {
     502: {"stream_broken", "replica_lost", "engine_crashed", "engine_error"},
     503: {
         "queue_unavailable", "store_unavailable", "redis_lost", "replica_stopped", "lease_lost", "engine_load_failed",
-        "server_stopping",
+        "server_stopping", "engine_unavailable",
     },
     504: {"engine_timeout", "timeout"},
 }  # fmt: skip
@@ -95,8 +95,10 @@ def refusals_are_known(evidence: Evidence) -> Iterator[Violation]:
 def _over(op: Operation, evidence: Evidence) -> float:
     """When the work of a call was over, which may be after its caller has left; broken off, it may wait to go on."""
     ends = [op.ended]
-    for run in evidence.runs_of(str(op.job)):
-        ends.append((run.ended or run.began) + (0.0 if run.how == "done" else RECOVERY))
+    ends += [
+        (run.ended or run.began) + (0.0 if run.how == "done" else RECOVERY)
+        for run in evidence.runs_of(str(op.job))
+    ]
     return max(ends)
 
 

@@ -109,8 +109,8 @@ MUTANTS = [
     Mutant(
         "no-operation-id",
         "queues/lua/prelude.lua",
-        "local answer = redis.call('GET', P .. 'op:' .. op)",
-        "local answer = false",
+        "local function replayed() return found[2] and cmsgpack.unpack(found[2]) end",
+        "local function replayed() return false end",
         ("no_attempt_is_spent_for_nothing",),
         ("cut",),
         30.0,

@@ -47,7 +47,11 @@ class SinkEngine(NoopEngine):
         run = secrets.token_hex(4)
         job = call.headers.get("x-request-id")
         self.book.note("begin", run=run, job=job, marker=found and found[1], model=self.app.served_name)
-        plan = self.plan(text)
+        try:
+            plan = self.plan(text)
+        except Exception:
+            self.book.note("end", run=run, how="failed")
+            raise
         words = [f"{' ' if i else ''}{run}/{i}" for i in range(plan.tokens)]
         shape = Shape(self.app.served_name, chat, "stop", usage_of(text, len(words)))
         if streamed:

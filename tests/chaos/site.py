@@ -12,10 +12,11 @@ import sqlite3
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import psutil
@@ -65,6 +66,8 @@ def configuration(database_url: str) -> dict[str, Any]:
 
 class Site(Stack):
     """`folder` is the suite's: journals, logs and the installation's home lie below it."""
+
+    replicas: ClassVar[dict[str, int]] = {WIDE: 2, NARROW: 1}
 
     def __init__(self, folder: Path, root: Path = ROOT, ground: Ground = USUAL) -> None:
         self.ground = ground
@@ -177,9 +180,8 @@ class Site(Stack):
     def _variables(self, component: str, kind: str) -> list[str]:
         link = {"api": "api", "watcher": "api", "scheduler": "scheduler", "node": "node"}[kind]
         found = [f"INFERQ__QUEUE__REDIS_URL={self._addresses[link]}"]
-        if (
-            kind != "node"
-        ):  # its replicas and engines would have its clock, and engines write the suite's history
+        # Of a node its replicas and engines would have the clock, and engines write the suite's history.
+        if kind != "node":
             found += self._clock(component)
         if kind == "api":
             found.append(f"INFERQ__API__PORT={self.urls[component].rpartition(':')[2]}")
@@ -321,7 +323,7 @@ class Site(Stack):
             for each in self.replica_states()
             if each["state"] == "ready" and not each["draining"] and psutil.pid_exists(each["pid"])
         ]
-        return sorted(each["model"] for each in ready) == [NARROW, WIDE, WIDE]
+        return Counter(each["model"] for each in ready) == self.replicas
 
     def replicas_running(self) -> list[psutil.Process]:
         return self._found(lambda argv: "--replica" in argv)

@@ -95,8 +95,10 @@ class Bench:
 
     async def reap(self) -> dict[str, str]:
         """Job and the state it got."""
-        flat = [word.decode() for word in await self.scripts("reap", 100)]
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        flat = [
+            word.decode() if isinstance(word, bytes) else word for word in await self.scripts("reap", 100)
+        ]
+        return dict(zip(flat[::4], flat[1::4], strict=True))
 
     async def due(self) -> dict[str, str]:
         """What the clock asks for: job and the state it got."""

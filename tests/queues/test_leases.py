@@ -7,7 +7,7 @@ import pytest
 
 from queues import frames
 from queues.frames import FrameKind
-from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, spec
+from tests.queues.builders import CANCELLED, DONE, MODEL, PREFIX, Bench, bench, spec
 
 
 async def settle(b: Bench, upto: str, *triples: object) -> None:
@@ -43,6 +43,18 @@ async def test_progress_is_told_once(redis_url: str):
         await b.replica().finish(attempt, DONE, claim_next=False)
         told = [data for _, name, data in [e async for e in b.queue.events(attempt.id)] if name == "progress"]
         assert told == [b"0.2500", b"0.5000"]
+
+
+async def test_a_lost_job_wakes_a_slot_that_lingers(redis_url: str):
+    """Nobody would ring for it again: who accepted it has rung long ago."""
+    async with bench(redis_url) as b:
+        slot = "s" * 16
+        attempt = await b.running()
+        assert await b.replica("other").claim(slot) is None
+        await b.expire_leases()
+        assert await b.scripts("reap", 100) == [attempt.id.encode(), b"queued", MODEL.encode(), 0]
+        woken = await b.redis.xrange(f"{PREFIX}ctl:other")
+        assert [entry for _, entry in woken] == [{b"wake": slot.encode()}]
 
 
 async def test_an_expired_lease_costs_an_attempt_and_the_job_waits_again(redis_url: str):

@@ -153,6 +153,35 @@ async def test_what_dies_again_and_again_is_given_time(site: Site, monkeypatch: 
     assert agent._deaths[f"a@cpu:0.{host}"] == 2
 
 
+async def test_what_was_ready_is_started_again_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it was killed: it is missed, and its model has shown that it can be loaded."""
+    monkeypatch.setattr(node, "PAUSES", (0.0, 1000.0))
+    agent = site.agent()
+    await site.want("a")
+    host = node.socket.gethostname()
+    known: set[int] = set()
+    for _ in range(4):
+        await until(lambda: site.running().get("a") not in (None, *known), "a new one runs")
+        known.add(pid := site.running()["a"])
+        await site.show("a", pid)
+        await until(lambda: not agent._deaths.get(f"a@cpu:0.{host}"), "it was seen to be ready")
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_record_of_the_one_before_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "PROGRAM", [sys.executable, "-c", "raise SystemExit(1)"])
+    monkeypatch.setattr(node, "PAUSES", (0.0, 1000.0))
+    host = node.socket.gethostname()
+    await site.show("a", os.getpid())
+    await site.redis.persist(f"{site.settings.queue.prefix}replica:a@cpu:0.{host}")
+    agent = site.agent()
+    await site.want("a")
+    await until(lambda: agent._deaths.get(f"a@cpu:0.{host}") == 2, "it died twice")
+    await site.want("a", "b")
+    await until(lambda: agent._deaths.get(f"b@cpu:0.{host}") == 2, "some passes later")
+    assert agent._deaths[f"a@cpu:0.{host}"] == 2
+
+
 async def test_a_model_s_name_may_look_like_a_path(site: Site) -> None:
     site.agent()
     await site.want("folder/a", "../b")
