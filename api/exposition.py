@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from api.context import Context
 from api.fleet import PATIENCE, Fleet, Part, read_fleet, read_parts
@@ -24,7 +24,15 @@ async def expose(context: Context) -> bytes:
     own = list(context.telemetry.registry.collect())
     return generate_latest(
         _Scrape(
-            [*own, *_components(*parts), *_queues(fleet), *_jobs(counts), *_replicas(fleet), *_devices(fleet)]
+            [
+                *own,
+                *_components(*parts),
+                *_queues(fleet),
+                *_jobs(counts),
+                *_replicas(fleet),
+                *_devices(fleet),
+                *_hooks(fleet),
+            ]
         )
     )
 
@@ -98,6 +106,9 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
     circuit = _gauge(
         "replica_circuit_open", "1 while a replica takes no job because its engine keeps failing.", labels
     )
+    rests = _gauge("model_circuit_open", "1 while no replica of the model takes a job.", ("model",))
+    for name in sorted({replica.model for replica in fleet.replicas or []}):
+        rests.add_metric([name], fleet.circuit_of(name) == "open")
     states: dict[tuple[str, str, str], int] = {}
     for replica in fleet.replicas or []:
         key = (replica.model, replica.device, replica.state)
@@ -109,7 +120,15 @@ def _replicas(fleet: Fleet) -> Iterator[Metric]:
                 family.add_metric([replica.name, replica.model], value)
     for key, number in states.items():
         count.add_metric(key, number)
-    yield from (count, circuit, *families.values())
+    yield from (count, circuit, rests, *families.values())
+
+
+def _hooks(fleet: Fleet) -> Iterator[Metric]:
+    labels = ("hook", "function", "outcome")
+    calls = CounterMetricFamily("inferq_hook_calls", "Calls of hooks in all processes.", labels=labels)
+    for names, number in (fleet.hooks or {}).items():
+        calls.add_metric(names, number)
+    yield calls
 
 
 def _devices(fleet: Fleet) -> Iterator[Metric]:

@@ -12,9 +12,11 @@ from api.context import Context
 from inferq import errors
 from inferq.config import ModelSettings
 from inferq.config.settings import PULL_MODEL
+from inferq.hooks import Counts
 from inferq.lanes import Lane
+from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
-from queues.presence import Learnt, NodeInfo, ReplicaInfo, loaded_as
+from queues.presence import Learnt, NodeInfo, ReplicaInfo, circuit_of, loaded_as
 
 T = TypeVar("T")
 
@@ -45,6 +47,7 @@ class Fleet:
     depths: dict[str, dict[str, int]] | None
     learnt: dict[str, Learnt] | None = None
     promises: dict[str, Promises] | None = None
+    hooks: Counts | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -52,6 +55,12 @@ class Fleet:
             return "unknown"
         states = {replica.state for replica in self.replicas if replica.model == model}
         return next((state for state in _ORDER if state in states), "stopped")
+
+    def circuit_of(self, model: str) -> str | None:
+        """Open when every replica of the model takes no job, since its engines keep failing."""
+        if self.replicas is None:
+            return None
+        return circuit_of(each for each in self.replicas if each.model == model and not each.draining)[0]
 
     def waiting(self, model: str) -> dict[str, int] | None:
         """Waiting jobs per lane."""
@@ -92,6 +101,7 @@ async def read_fleet(context: Context) -> Fleet:
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
             read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
+            read_or_none(hook_counts(queue.redis, queue.prefix)),
         )
     )
 
@@ -113,6 +123,7 @@ def model_object(context: Context, fleet: Fleet, name: str, model: ModelSettings
             "type": model.type,
             "engine": model.engine,
             "state": fleet.state_of(name),
+            "circuit": fleet.circuit_of(name),
             "device": model.device,
             "endpoints": _endpoints(context, model, measured["facts"]),
             "limits": model.limits.given(),

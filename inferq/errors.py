@@ -32,6 +32,7 @@
     ├── Unavailable                 a part of the system is away
     │   ├── QueueUnavailable        Redis
     │   ├── StoreUnavailable        SQL or the artifact store
+    │   ├── EngineUnavailable       every replica of the model rests, since its engine keeps failing
     │   └── TooManyConnections
     └── ConfigError                 the configuration cannot be used
 
@@ -249,6 +250,12 @@ class StoreUnavailable(Unavailable):
     """The job store (SQL) is away."""
 
     code = "store_unavailable"
+
+
+class EngineUnavailable(Unavailable):
+    """The engines of the model keep failing; it is tried again later."""
+
+    code = "engine_unavailable"
 
 
 class TooManyConnections(Unavailable):

@@ -15,6 +15,7 @@ from inferq.config.tenants import Tenant
 from inferq.endpoints import ENDPOINTS
 from inferq.job import JobSpec
 from inferq.lanes import Lane
+from queues.tenancy import Tenancy
 
 DAY = 86400
 _NO_BOUND = 2**53
@@ -41,18 +42,23 @@ NO_RATES = Rates()
 
 
 class Bounds:
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, tenancy: Tenancy):
         self._settings = settings
+        self._tenancy = tenancy
 
     def of_queue(self, tenant: str, lane: Lane) -> tuple[int, int, int, int, int]:
-        """What may wait of a model: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant."""
+        """What may wait of a model: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant.
+
+        A tenant without bounds of its own leaves half of the queue to the others, where there are others.
+        """
         queue, mine = self._settings.queue, self._settings.tenant(tenant)
+        parts = 2 if self._tenancy.shared(tenant) else 1
         return (
             queue.max_queue_size,
             queue.max_queue_bytes,
             queue.max_lane_jobs.get(lane.value, queue.max_queue_size),
-            mine.max_jobs or queue.max_tenant_jobs,
-            mine.max_bytes or queue.max_queue_bytes,
+            mine.max_jobs or queue.max_tenant_jobs or -(-queue.max_queue_size // parts),
+            mine.max_bytes or -(-queue.max_queue_bytes // parts),
         )
 
     def of_job(self, spec: JobSpec) -> list[Any]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from inferq import errors
 from inferq.config import Settings
 from inferq.lanes import Lane
+from inferq.scheduling.placement import Drained
 from queues.connection import Client, translated
 from queues.scripts import Scripts
 from storage.pauses import Pause, PauseStore
@@ -77,6 +78,18 @@ class Controls:
         except errors.QueueUnavailable:
             return False
         return True
+
+
+async def drained(redis: Client, prefix: str) -> Drained:
+    """Which replicas and nodes claim nothing. Raises QueueUnavailable."""
+    async with translated():
+        fields = [field.decode() for field in await redis.hkeys(f"{prefix}control")]
+
+    def named(kind: Kind) -> frozenset[str]:
+        start = _field(kind, "")
+        return frozenset(field.removeprefix(start) for field in fields if field.startswith(start))
+
+    return Drained(replicas=named(Kind.REPLICA), nodes=named(Kind.NODE))
 
 
 def running_limits(settings: Settings) -> dict[str, int]:

@@ -6,6 +6,7 @@ import orjson
 
 from inferq.config import Settings
 from inferq.scheduling.placement import Device, ModelDemand, Place, Resident, place
+from queues import controls
 from queues.connection import Client, translated
 from queues.presence import ReplicaInfo
 from queues.queue import JobQueue
@@ -26,7 +27,8 @@ class Placement:
         devices = [Device(node.name, str(device["name"])) for node in nodes for device in node.devices]
         now = time.time()
         residents = [_resident(replica, now) for replica in await self._queue.replicas()]
-        wanted = place(self._demands(waiting), devices, residents)
+        drained = await controls.drained(self._redis, self._settings.queue.prefix)
+        wanted = place(self._demands(waiting), devices, residents, drained)
         async with translated():
             pipe = self._redis.pipeline(transaction=False)
             for node, places in wanted.items():

@@ -26,12 +26,18 @@ class Door:
         self._admission = Admission(settings)
 
     async def admit(
-        self, request: Request, *, tenant: str | None, unattended: bool = False, host: str | None = None
+        self,
+        request: Request,
+        *,
+        tenant: str | None,
+        unattended: bool = False,
+        bounded: bool = True,
+        host: str | None = None,
     ) -> None:
         """Take the files of a request and encode its body. `unattended`: its caller does not wait for the answer.
 
-        `tenant` is whose bounds hold; None for a job that was accepted before, for which none do. `host` is where the
-        caller reached this server.
+        `tenant` is whose bounds hold, unless it is not `bounded` by what waits now; None for a job that was accepted
+        before, for which none do. `host` is where the caller reached this server.
 
         1. A model that no device can hold. 2. Hooks, which may change the request. 3. A queue that is full already,
         where there are files to take and no answer may be in the cache. 4. The files. 5. What the model can never
@@ -43,7 +49,7 @@ class Door:
         await self._room.refuse_too_big(request.model, request.settings)
         if self._hooks:
             await self._ask_hooks(self._hooks, request, tenant)
-        if tenant is not None and request.places() and not request.endpoint.cached(request.body):
+        if bounded and tenant is not None and request.places() and not request.endpoint.cached(request.body):
             await self._refuse_full(request, tenant)
         await self._media.take_all(request, tenant=tenant or "", host=host)
         if unattended:

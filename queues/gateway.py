@@ -1,6 +1,7 @@
 """Puts the pieces together that a gateway process (api, watcher) needs. It decides nothing."""
 
 import asyncio
+import contextlib
 import logging
 
 from inferq import errors, process
@@ -11,6 +12,7 @@ from queues.cache import ResultCache
 from queues.celery_app import make_app
 from queues.connection import Client, connect
 from queues.controls import Controls
+from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.intake import Intake
 from queues.queue import JobQueue
 from queues.replies import ReplyReader
@@ -27,34 +29,44 @@ class Gateway:
     def __init__(self, settings: Settings, storage: Storage):
         self._redis: Client = connect(settings, connections=64)
         self._signals = Signals(make_app(settings))
-        self.queue = JobQueue(self._redis, settings)
+        self.queue = JobQueue(self._redis, settings, storage.keys)
         self.hooks = Hooks(settings.hooks)
+        self._report = HookReport(self.hooks, self._redis, settings.queue.prefix)
+        if self.hooks:
+            storage.ledger.database.listen(self.hooks.after_finishes)
         self.intake = Intake(self.queue, storage, self._signals, settings, self.hooks)
         self.reviver = Reviver(self.queue, storage, self._signals, settings)
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)
         self._prefix = settings.queue.prefix
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._filing: asyncio.Task[None] | None = None
 
     async def start(self, *, replies: bool = True) -> None:
         """Begin; `replies=False` for a process that awaits no answers. Raises ConfigError: keys of another release."""
         await layout.check_at_start(self._redis, self._prefix)
-        self._watching = asyncio.create_task(layout.watch(self._redis, self._prefix))
+        self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._prefix)))
+        if self.hooks:
+            self._tasks.append(asyncio.create_task(self._tell_of_hooks()))
         self._signals.start()
         if replies:
             self.replies.start()
             self._filing = asyncio.create_task(self._file_lost())
 
     async def stop(self) -> None:
-        if self._watching:
-            await process.end_tasks([self._watching])
+        await process.end_tasks(self._tasks)
         if self._filing:
             await process.end_tasks([self._filing])
             await self.replies.stop()
         self._signals.stop()
         await self._redis.aclose()
+
+    async def _tell_of_hooks(self) -> None:
+        while True:
+            with contextlib.suppress(errors.QueueUnavailable):
+                await self._report.run_once()
+            await asyncio.sleep(REPORT_EVERY)
 
     async def _file_lost(self) -> None:
         while True:

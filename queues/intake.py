@@ -12,6 +12,7 @@ from typing import Any
 
 from inferq import errors, failpoints
 from inferq.config import Settings
+from inferq.fallback import Fallbacks
 from inferq.hooks import Hooks
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
@@ -62,20 +63,22 @@ class Intake:
         self._signals = signals
         self._bounds = settings.queue
         self._capacities = Capacities(queue, settings)
+        self._fallbacks = Fallbacks(settings)
 
     async def submit(
         self,
         spec: JobSpec,
         *,
         reply_to: str | None = None,
-        weight: float = 1.0,
+        weight: float = 0.0,
         claim: Claim | None = None,
     ) -> Accepted:
         """Accept a job. Submitting the same id again changes nothing, nor does a durable job whose `claim` another
-        call was first to make: `owner` names that call's job.
+        call was first to make: `owner` names that call's job. `weight`: as for `JobQueue.accept`.
 
-        Raises QueueFull, QueueUnavailable (interactive only), StoreUnavailable and IdempotencyMismatch (durable only),
-        and for `depends_on` JobNotFound and InvalidRequest.
+        An interactive job for a model whose every replica rests, since its engines keep failing, goes to the next one
+        of its chain. Raises QueueFull, QueueUnavailable and, where there is none, EngineUnavailable (interactive only),
+        StoreUnavailable and IdempotencyMismatch (durable only), and for `depends_on` JobNotFound and InvalidRequest.
         """
         accepted = await self._submit(spec, reply_to=reply_to, weight=weight, claim=claim)
         if self._hooks and accepted.created:
@@ -92,8 +95,7 @@ class Intake:
             owner = None if made else await self._owner(spec, claim)
             return Accepted(None, None, queued=False, scheduled=True, created=made, owner=owner)
         if not spec.durable:
-            standing = await self._queue.accept(spec, "direct", reply_to=reply_to, weight=weight)
-            return self._announce(spec, standing)
+            return await self._enter(spec, reply_to=reply_to, weight=weight)
         capacity = await self._capacities.of(spec.model)
         bound, reserved, rates = None, True, NO_RATES
         try:
@@ -113,6 +115,31 @@ class Intake:
             return replace(self._announce(spec, standing), rates=rates)
         except errors.QueueUnavailable:
             return Accepted(None, None, queued=False, rates=rates)
+
+    async def _enter(self, spec: JobSpec, *, reply_to: str | None, weight: float) -> Accepted:
+        """An interactive job enters the queue of its model, or of one behind it."""
+        routed = await self._routed(spec)
+        instead_of = spec.model if routed.model != spec.model else None
+        standing = await self._queue.accept(
+            routed, "direct", reply_to=reply_to, weight=weight, instead_of=instead_of
+        )
+        return self._announce(routed, standing)
+
+    async def _routed(self, spec: JobSpec) -> JobSpec:
+        """The job for the first model of its chain that takes jobs; almost always as it is."""
+        rest = await self._capacities.rests(spec.model)
+        left, model = rest, spec.model
+        while left is not None:
+            other = await self._fallbacks.reroute(spec, model)
+            if other is None:
+                raise errors.EngineUnavailable(
+                    f"The engines of {spec.model!r} keep failing; the next try is in {rest:.0f} s.",
+                    retry_after=rest,
+                )
+            model, left = other.model, await self._capacities.rests(other.model)
+            if left is None:
+                return replace(spec, model=model, body=other.body, units=other.units)
+        return spec
 
     async def _owner(self, spec: JobSpec, claim: Claim | None) -> str | None:
         """The job that another call has made under the same key."""

@@ -44,6 +44,16 @@ class ReplicaInfo:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def circuit_of(replicas: Iterable[ReplicaInfo]) -> tuple[str, float]:
+    """That of a model, by its replicas: open, and for how many seconds more, only when each that lives is open."""
+    living = [each for each in replicas if each.circuit != "closed" or each.state in ("starting", "ready")]
+    if not living or any(each.circuit == "closed" for each in living):
+        return "closed", 0.0
+    if any(each.circuit == "half_open" for each in living):
+        return "half_open", 0.0
+    return "open", min(each.circuit_left for each in living)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
     """What is known of a model after its last load; it outlives the replica. `source` is `loaded_as` of then.

@@ -17,6 +17,8 @@ from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
 from queues.scripts import Scripts
+from queues.tenancy import Tenancy
+from storage.keys import KeyStore
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +54,14 @@ class Standing:
 
 
 class JobQueue:
-    """The ready sets of all models. Every method raises QueueUnavailable when Redis is away."""
+    """The ready sets of all models. Every method raises QueueUnavailable when Redis is away. `keys` tell of tenants."""
 
-    def __init__(self, redis: Client, settings: Settings):
+    def __init__(self, redis: Client, settings: Settings, keys: KeyStore | None = None):
         self.redis = redis
         self.prefix = settings.queue.prefix
         self.scripts = Scripts(redis, settings.queue)
-        self._bounds = Bounds(settings)
+        self._tenancy = Tenancy(keys)
+        self._bounds = Bounds(settings, self._tenancy)
         self._chains = {name for name, model in settings.served.items() if model.fallback}
         self._presence = Presence(redis, settings.queue.prefix)
 
@@ -68,6 +71,7 @@ class JobQueue:
 
     async def refuse_full(self, model: str, tenant: str, lane: Lane) -> None:
         """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
+        await self._tenancy.look()
         async with translated():
             status, ahead = await self.scripts(
                 "full", model, tenant, lane.value, *self._bounds.of_queue(tenant, lane)
@@ -76,6 +80,7 @@ class JobQueue:
 
     async def reserve(self, spec: JobSpec) -> Rates:
         """Keep a place for a durable job for 30 s. Raises QueueFull, RateLimited, BudgetSpent."""
+        await self._tenancy.look()
         async with translated():
             status, ahead, told = await self.scripts(
                 "reserve",
@@ -108,17 +113,19 @@ class JobQueue:
         weight: float = 0.0,
         reply_to: str | None = None,
         capacity: Capacity | None = None,
+        instead_of: str | None = None,
     ) -> Standing | None:
         """Make a job queued: `direct` checks the bounds, `reserved` has a place, `restore` was accepted before.
 
-        `weight` is the tenant's share; 0 leaves the one that is known. Without a `capacity` nobody is told where the
-        job stands: that costs something. Returns None when Redis already holds the
-        job, or a cancel came first. Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a number of it
-        is not finite.
+        `weight` is the tenant's share; 0 is that of its key, and without one leaves what is known. Without a `capacity`
+        nobody is told where the job stands: that costs something. `instead_of` is the model that was asked for, where
+        the job is for another one of its chain. Returns None when Redis already holds the job, or a cancel came first.
+        Raises QueueFull, RateLimited, BudgetSpent, and InvalidRequest when a number of it is not finite.
         """
+        await self._tenancy.look()
         async with translated():
             answer = await self.scripts(
-                "accept", *self._asked(spec, mode, generation, weight, reply_to, capacity)
+                "accept", *self._asked(spec, mode, generation, weight, reply_to, capacity, instead_of)
             )
         return self._standing(spec, answer)
 
@@ -129,6 +136,7 @@ class JobQueue:
 
         `capacities` by model. A job that cannot be queued is logged and keeps none of the others out.
         """
+        await self._tenancy.look()
         standings: list[Standing | None] = []
         for batch in batches(jobs):
             standings += await self._restore(batch, capacities or {})
@@ -161,16 +169,19 @@ class JobQueue:
         weight: float,
         reply_to: str | None,
         capacity: Capacity | None,
+        instead_of: str | None = None,
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
+        share = weight or self._tenancy.weight(spec.tenant)
         return [
-            *(secrets.token_hex(8), mode, weight, spec.id, spec.model, spec.tenant, spec.lane.value),
+            *(secrets.token_hex(8), mode, share, spec.id, spec.model, spec.tenant, spec.lane.value),
             *(repr(spec.units), len(spec.body), generation),
             "" if spec.expires_at is None else repr(spec.expires_at),
             *(capacity or ("", 0)),
             *(self._bounds.of_job(spec) if mode == "direct" else ()),
             *records.fields_of(spec, reply_to),
-            *(("chain", "1") if spec.model in self._chains else ()),
+            *(("asked", instead_of) if instead_of else ()),
+            *(("chain", "1") if (instead_of or spec.model) in self._chains else ()),
         ]
 
     def _standing(self, spec: JobSpec, answer: list[Any]) -> Standing | None:

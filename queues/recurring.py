@@ -13,6 +13,7 @@ import orjson
 from inferq import errors, request
 from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.hooks import Hooks
 from inferq.job import JobSpec
 from inferq.recurrence import Recurrence
 from inferq.terms import terms_of
@@ -27,8 +28,15 @@ log = logging.getLogger(__name__)
 
 class Recurring:
     def __init__(
-        self, queue: JobQueue, storage: Storage, settings: Settings, catalog: Catalog, door: Door
+        self,
+        queue: JobQueue,
+        storage: Storage,
+        settings: Settings,
+        catalog: Catalog,
+        door: Door,
+        hooks: Hooks | None = None,
     ) -> None:
+        self._hooks = hooks
         self._queue = queue
         self._schedules = storage.schedules
         self._settings = settings
@@ -64,7 +72,9 @@ class Recurring:
         self, schedule: Schedule, spec: JobSpec | None, next_at: float | None, error: str | None
     ) -> None:
         most = self._settings.queue.max_scheduled_jobs
-        await self._schedules.fire(schedule, spec, next_at=next_at, error=error, most=most)
+        fired = await self._schedules.fire(schedule, spec, next_at=next_at, error=error, most=most)
+        if fired and spec is not None and self._hooks:
+            self._hooks.after_accept(spec)
 
     async def _spec(self, schedule: Schedule) -> JobSpec:
         envelope = orjson.loads(schedule.request)
@@ -72,7 +82,7 @@ class Recurring:
         terms = terms_of(envelope, now=now)
         endpoint, body = request.unfold(self._catalog, envelope)
         checked = request.check(self._catalog, endpoint, body, terms=terms)
-        await self._door.admit(checked, tenant=None, unattended=True)
+        await self._door.admit(checked, tenant=schedule.tenant, unattended=True, bounded=False)
         spec = request.job_spec(
             checked,
             self._settings,

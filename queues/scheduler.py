@@ -23,6 +23,7 @@ from queues.controls import Controls
 from queues.deliverer import LOOK_EVERY, Deliverer
 from queues.desired import Placement
 from queues.door import Door
+from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.intake import Intake
 from queues.leader import HOLD_EVERY, Leadership
 from queues.queue import JobQueue
@@ -50,16 +51,21 @@ class Scheduler:
         self._redis: Client = connect(settings, connections=16)
         self._scripts = Scripts(self._redis, settings.queue)
         self._signals = Signals(make_app(settings), "scheduler")
-        self._queue = JobQueue(self._redis, settings)
+        self._queue = JobQueue(self._redis, settings, storage.keys)
         self._leadership = Leadership(self._redis, settings.queue.prefix)
-        self._recorder = Recorder(self._redis, storage.ledger, settings, Hooks(settings.hooks))
+        hooks = Hooks(settings.hooks)
+        if hooks:
+            storage.ledger.database.listen(hooks.after_finishes)
+        self._hook_report = HookReport(hooks, self._redis, settings.queue.prefix)
+        self._recorder = Recorder(self._redis, storage.ledger, settings, hooks)
         self._placement = Placement(self._redis, self._queue, settings)
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
         self._fallbacks = Fallbacks(settings)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
-        self._recurring = Recurring(self._queue, storage, settings, catalog, door)
+        asking = Door(settings, self._queue, storage.media, hooks)
+        self._recurring = Recurring(self._queue, storage, settings, catalog, asking, hooks)
         self._releaser = Releaser(self._queue, storage, self._signals, settings, catalog, door)
         self._controls = Controls(self._redis, settings, storage.pauses)
         self._storage = storage
@@ -95,6 +101,7 @@ class Scheduler:
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
             asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
+            asyncio.create_task(self._forever("hooks", REPORT_EVERY, self._hook_report.run_once)),
             asyncio.create_task(self._forever("webhooks", LOOK_EVERY, self._deliverer.run_once)),
         ]
         await stopping.wait()

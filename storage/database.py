@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from sqlalchemy import Connection, text
 
@@ -23,6 +23,8 @@ from storage.sqlite import SqliteRunner
 log = logging.getLogger("storage")
 
 T = TypeVar("T")
+
+_NOTES = "inferq_notes"
 
 PATIENCE = 10.0
 """Seconds within which a transaction is tried again that lost against another one."""
@@ -54,6 +56,7 @@ class Database:
         self._shown = shown
         self._opened = False
         self._logged = -QUIET
+        self._heard: Callable[[list[Any]], None] | None = None
 
     @classmethod
     async def open(cls, url: str, home: Path, *, create: bool = False) -> Self:
@@ -89,7 +92,27 @@ class Database:
 
         When the caller is cancelled the transaction may still commit. Raises StoreUnavailable.
         """
-        return await self._persist(lambda: self._runner.write(work))
+        heard = self._heard
+        if heard is None:
+            return await self._persist(lambda: self._runner.write(work))
+        noted: list[Any] = []
+
+        def noting(connection: Connection) -> T:
+            noted.clear()
+            connection.info[_NOTES] = noted
+            try:
+                return work(connection)
+            finally:
+                del connection.info[_NOTES]
+
+        answer = await self._persist(lambda: self._runner.write(noting))
+        if noted:
+            heard(noted)
+        return answer
+
+    def listen(self, heard: Callable[[list[Any]], None]) -> None:
+        """From now on `heard` is given the notes of each transaction (`notes_of`), after its commit."""
+        self._heard = heard
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         deadline = time.monotonic() + PATIENCE
@@ -112,6 +135,12 @@ class Database:
             self._logged = now
             log.warning("%s", told.message)
         return faults.translate(error)
+
+
+def notes_of(connection: Connection) -> list[Any] | None:
+    """Where work puts what is to be told once this transaction has been committed; None where nobody listens."""
+    notes: list[Any] | None = connection.info.get(_NOTES)
+    return notes
 
 
 def exclusive(connection: Connection, name: str) -> None:

@@ -2,7 +2,8 @@
 
 Everything that makes rows terminal calls `ended` with the ids of the rows that it has just changed: the recorder's
 events, cancels, expiry, jobs that are filed as ended. It must not look at rows of other jobs than those, those that
-wait for them, and those of their groups.
+wait for them, and those of their groups. Those that Redis never had, so that no recorder hears of their end, are noted
+for whoever listens to the commit.
 """
 
 import time
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
+from inferq.job import Job
 from storage import deliveries, dependents
+from storage.database import notes_of
 from storage.dependents import FINAL, pages
+from storage.rows import WHOLE, job_of
 from storage.tables import groups, jobs
 
 
@@ -26,6 +30,18 @@ def ended(connection: Connection, job_ids: Sequence[str]) -> None:
     # Last: groups are locked after all jobs, by everybody, so that nobody waits in a circle.
     finished = _finish_groups(connection, every)
     deliveries.tell(connection, every, finished)
+    notes = notes_of(connection)
+    if notes is not None:
+        notes += _never_queued(connection, every)
+
+
+def _never_queued(connection: Connection, ended: Sequence[str]) -> list[Job]:
+    """Those that ended before they were queued in their generation."""
+    found: list[Job] = []
+    for some in pages(ended):
+        rows = select(*WHOLE).where(jobs.c.id.in_(some), jobs.c.queued_at.is_(None)).order_by(jobs.c.id)
+        found += [job_of(row) for row in connection.execute(rows).mappings()]
+    return found
 
 
 def _finish_groups(connection: Connection, ended: Sequence[str]) -> list[str]:

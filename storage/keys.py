@@ -86,6 +86,16 @@ class KeyStore:
 
         return await self._database.read(work)
 
+    async def weights(self) -> dict[str, float]:
+        """The weight of each tenant that has a live key; of several keys the newest says."""
+        statement = select(api_keys.c.tenant, api_keys.c.weight).where(_LIVE)
+        ordered = statement.order_by(api_keys.c.created_at, api_keys.c.id)
+
+        def work(connection: Connection) -> dict[str, float]:
+            return dict(connection.execute(ordered).tuples().all())
+
+        return await self._database.read(work)
+
     async def revoke(self, id_or_name: str) -> ApiKey:
         """End a live key at once and for good. Raises NotFound when no live key has this id or name."""
         chosen = or_(api_keys.c.id == clean(id_or_name), api_keys.c.name == clean(id_or_name))

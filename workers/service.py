@@ -23,6 +23,7 @@ from inferq.scheduling.placement import Place
 from queues import layout
 from queues.attempts import LINGER, Attempts, Outcome
 from queues.connection import BLOCK_MS, Client, connect, translated
+from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.presence import Learnt, Presence, ReplicaInfo, loaded_as
 from queues.reply_writer import ReplyWriter
 from queues.signals import Signals
@@ -71,6 +72,8 @@ class ReplicaService:
         self._slots = settings.served[place.model].slots
         limit = settings.processing.max_workers
         self._slots = self._slots if limit == "auto" else min(self._slots, limit)
+        hooks = Hooks(settings.hooks)
+        self._hook_report = HookReport(hooks, self._redis, self._prefix)
         self._taken: dict[str, Slot] = {}
         self._idle_since = time.time()
         self._draining = False
@@ -88,7 +91,7 @@ class ReplicaService:
             on_broken=self._engine.doubt,
             died=self._engine.died,
             released=self._let_go,
-            hooks=Hooks(settings.hooks),
+            hooks=hooks,
             passes_lanes=passes_lanes(settings.served[place.model]),
         )
         self._breaker = self._runner.endings.breaker
@@ -110,6 +113,7 @@ class ReplicaService:
                 (LOOK_EVERY, self._look),
                 (0.0, self._listen),
                 (SHOW_EVERY, self._show),
+                (REPORT_EVERY, self._hook_report.run_once),
                 (0.5, self._watch_lease),
                 (PROGRESS_EVERY, self._follow_progress),
             )

@@ -1,5 +1,7 @@
 """`inferq dead`: the jobs that failed for good: list them, see why, run them again, purge them."""
 
+import functools
+import inspect
 import json as jsonlib
 import sys
 from collections.abc import Callable
@@ -25,27 +27,47 @@ MOST_AT_ONCE = 1000
 """Jobs that one call of the API requeues or purges."""
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of failed jobs.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Only this model.")]
-Lane = Annotated[str, typer.Option("--lane", "-l", help="Only high, medium or low.")]
-Tenant = Annotated[str, typer.Option(help="Only this tenant.")]
-Source = Annotated[str, typer.Option(help="Where they came from: api, or a watched folder.")]
-Code = Annotated[str, typer.Option("--code", "-c", help="Only this error code.")]
-Since = Annotated[str, typer.Option(help="Failed then or later: 2h (ago), a date, Unix seconds.")]
-Until = Annotated[str, typer.Option(help="Failed before: 7d (ago), a date, Unix seconds.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 All = Annotated[bool, typer.Option("--all", help="Every one, where no id and no filter is given.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
+Filters = dict[str, str | None]
+_FILTERS = {
+    "model": typer.Option("--model", "-m", help="Only this model."),
+    "lane": typer.Option("--lane", "-l", help="Only high, medium or low."),
+    "tenant": typer.Option("--tenant", help="Only this tenant."),
+    "source": typer.Option("--source", help="Where they came from: api, or a watched folder."),
+    "code": typer.Option("--code", "-c", help="Only this error code."),
+    "since": typer.Option("--since", help="Failed then or later: 2h (ago), a date, Unix seconds."),
+    "until": typer.Option("--until", help="Failed before: 7d (ago), a date, Unix seconds."),
+}
+
+
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each filter, where its parameter `filters` stands: it gets those that were named."""
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in _FILTERS}
+        command(filters={name: value for name, value in chosen.items() if value}, **given)
+
+    signature = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for own in signature.parameters.values():
+        if own.name != "filters":
+            parameters.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        for name, option in _FILTERS.items():
+            wanted = Annotated[str, option]
+            parameters.append(inspect.Parameter(name, own.KEYWORD_ONLY, default="", annotation=wanted))
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return called
+
 
 @app.command("list")
+@_filtered
 def list_dead(
-    model: Model = "",
-    lane: Lane = "",
-    tenant: Tenant = "",
-    source: Source = "",
-    code: Code = "",
-    since: Since = "",
-    until: Until = "",
+    filters: Filters,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Jobs per page.")] = 20,
     cursor: Annotated[str, typer.Option(help="Go on after an earlier page.")] = "",
     json: Annotated[bool, output.JSON] = False,
@@ -56,7 +78,6 @@ def list_dead(
       [cyan]inferq dead list --since 2h[/cyan]
       [cyan]inferq dead list --code out_of_memory --json | jq -r '.data[].id'[/cyan]
     """
-    filters = _filters(model, lane, tenant, source, code, since, until)
     with Client.from_environment() as client:
         page = client.dead(limit=limit, cursor=cursor, **filters)
     if json:
@@ -71,14 +92,9 @@ def list_dead(
 
 
 @app.command()
+@_filtered
 def groups(
-    model: Model = "",
-    lane: Lane = "",
-    tenant: Tenant = "",
-    source: Source = "",
-    code: Code = "",
-    since: Since = "",
-    until: Until = "",
+    filters: Filters,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Most causes.")] = 20,
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
@@ -87,7 +103,6 @@ def groups(
     [bold]Example[/bold]
       [cyan]inferq dead groups --since 1d[/cyan]
     """
-    filters = _filters(model, lane, tenant, source, code, since, until)
     with Client.from_environment() as client:
         found = client.dead_groups(limit=limit, **filters)
     if json:
@@ -132,15 +147,10 @@ def show(
 
 
 @app.command()
+@_filtered
 def requeue(
+    filters: Filters,
     jobs: Ids = None,
-    model: Model = "",
-    lane: Lane = "",
-    tenant: Tenant = "",
-    source: Source = "",
-    code: Code = "",
-    since: Since = "",
-    until: Until = "",
     everything: All = False,
     body: Annotated[str, typer.Option(help="Merge patch for each request: JSON, or @FILE.")] = "",
     to_model: Annotated[str, typer.Option("--to-model", help="Run them on another model.")] = "",
@@ -159,7 +169,6 @@ def requeue(
     edits = {name: value for name, value in edits.items() if value}
     if body:
         edits["body"] = parse_body(body)
-    filters = _filters(model, lane, tenant, source, code, since, until)
     wanted = {**_choice(jobs, filters, everything=everything), **({"edits": edits} if edits else {})}
     with Client.from_environment() as client:
         if not dry_run and not yes:
@@ -174,15 +183,10 @@ def requeue(
 
 
 @app.command()
+@_filtered
 def purge(
+    filters: Filters,
     jobs: Ids = None,
-    model: Model = "",
-    lane: Lane = "",
-    tenant: Tenant = "",
-    source: Source = "",
-    code: Code = "",
-    since: Since = "",
-    until: Until = "",
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -194,7 +198,6 @@ def purge(
       [cyan]inferq dead purge --until 30d --dry-run[/cyan]
       [cyan]inferq dead purge --code invalid_value --yes[/cyan]
     """
-    filters = _filters(model, lane, tenant, source, code, since, until)
     wanted = _choice(jobs, filters, everything=everything)
     with Client.from_environment() as client:
         count = client.dead_purge({**wanted, "dry_run": True, "limit": MOST_AT_ONCE})
@@ -208,12 +211,7 @@ def purge(
     output.console.print(f"{'would purge' if dry_run else 'purged'} {done['purged']}{more}")
 
 
-def _filters(*values: str) -> dict[str, str | None]:
-    names = ("model", "lane", "tenant", "source", "code", "since", "until")
-    return {name: value for name, value in zip(names, values, strict=True) if value}
-
-
-def _choice(jobs: list[str] | None, filters: dict[str, str | None], *, everything: bool) -> dict[str, Any]:
+def _choice(jobs: list[str] | None, filters: Filters, *, everything: bool) -> dict[str, Any]:
     """What the API calls the choice. It refuses a choice of nothing."""
     wanted: dict[str, Any] = {"ids": jobs, "filter": filters, "all": everything}
     return {name: value for name, value in wanted.items() if value}

@@ -75,8 +75,8 @@ class Queue(Section):
     """Waiting jobs per model; one more is refused with 429."""
     max_queue_bytes: Size = 256 * 2**20
     """Bytes of waiting request bodies per model."""
-    max_tenant_jobs: int = Field(default=10000, ge=1)
-    """Waiting jobs per model of one tenant."""
+    max_tenant_jobs: int | None = Field(default=None, ge=1)
+    """Waiting jobs per model of one tenant; unset: half of max_queue_size where other tenants have keys, else all."""
     max_lane_jobs: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=1)]] = {}
     """Waiting jobs per model of a lane; a lane without a bound of its own has that of the model."""
     max_offline_jobs: int = Field(default=1000, ge=0)

@@ -14,7 +14,8 @@ class Tenant(Section):
     max_jobs: int | None = Field(default=None, ge=1)
     """Waiting jobs per model; unset: queue.max_tenant_jobs."""
     max_bytes: Size | None = Field(default=None, ge=1)
-    """Bytes of waiting request bodies per model; unset: queue.max_queue_bytes."""
+    """Bytes of waiting request bodies per model; unset: half of queue.max_queue_bytes where other tenants have keys,
+    else all."""
     max_running: int | None = Field(default=None, ge=1)
     """Jobs of one model that run at once."""
     requests_per_minute: int | None = Field(default=None, ge=1)

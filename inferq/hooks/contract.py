@@ -52,5 +52,7 @@ class Hook(Protocol):
         ...
 
     def after_finish(self, job: Job) -> None:
-        """In the leading scheduler, once the job's end is in the ledger. Nothing waits for it."""
+        """Once the job's end is in the ledger; nothing waits for it. In the leading scheduler, but for a job that ends
+        while it is scheduled in the process that ends it.
+        """
         ...

@@ -1,8 +1,8 @@
 """Calling hooks so that none of them can lose or stall a job: in threads of their own, with a limit of time.
 
-A hook that raises, hangs or ends its thread has failed: that is logged and counted, and the job goes on, unless the
-hook is `required` and was asked before the job was accepted. What cannot be guarded against is a hook that ends the
-process.
+A hook that raises, hangs or ends its thread has failed: that is logged, and the job goes on, unless the hook is
+`required` and was asked before the job was accepted. Every call is counted by how it came out. What cannot be guarded
+against is a hook that ends the process.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 from inferq import errors
@@ -32,15 +33,36 @@ MOST_REPLACED = 3
 """Threads that a hook may keep for itself before it gets no further notices."""
 
 
+class Call(StrEnum):
+    """How a call of a hook came out. `refused`: the hook did not let a request in; `dropped`: it was not called, since
+    too many calls wait for it or have not come back.
+    """
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    DROPPED = "dropped"
+
+
+Counts = Counter[tuple[str, str, str]]
+"""Calls by hook, function and outcome."""
+
+
 class _Failed(Exception):
     """The hook gave no answer."""
 
+    def __init__(self, why: str, outcome: Call = Call.FAILED) -> None:
+        super().__init__(why)
+        self.outcome = outcome
+
 
 class Hooks:
-    """The hooks of one process. `failures` counts them by (hook, function)."""
+    """The hooks of one process."""
 
     def __init__(self, rules: HookRules) -> None:
-        self.failures: Counter[tuple[str, str]] = Counter()
+        self._counts: Counts = Counter()
+        self._counting = threading.Lock()
         self._limit = rules.timeout
         self._loaded = [
             (_Calls(name), hook, _Notices(self, name, hook)) for name, hook in load(rules.enabled)
@@ -48,6 +70,21 @@ class Hooks:
 
     def __bool__(self) -> bool:
         return bool(self._loaded)
+
+    @property
+    def counts(self) -> Counts:
+        """The calls since this process began."""
+        with self._counting:
+            return self._counts.copy()
+
+    @property
+    def failures(self) -> Counter[tuple[str, str]]:
+        """Calls without an answer, by hook and function."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (name, function, outcome), number in self.counts.items():
+            if outcome not in (Call.OK, Call.REFUSED):
+                found[name, function] += number
+        return found
 
     async def before_accept(self, incoming: Incoming) -> Incoming:
         """The request as the hooks leave it. Raises what they refuse it with, and Unavailable for a required one that
@@ -62,8 +99,12 @@ class Hooks:
             try:
                 await calls.call(function, given, self._limit)
                 incoming = replace(incoming, body=given.body, metadata=given.metadata)
+                self.count(calls.name, "before_accept", Call.OK)
+            except errors.InferqError:
+                self.count(calls.name, "before_accept", Call.REFUSED)
+                raise
             except _Failed as error:
-                self.failed(calls.name, "before_accept", error)
+                self.failed(calls.name, "before_accept", error, error.outcome)
                 if getattr(hook, "required", False):
                     raise errors.Unavailable(
                         f"The hook {calls.name!r}, without which nothing is accepted here, gave no answer."
@@ -81,15 +122,28 @@ class Hooks:
                 continue
             try:
                 await calls.call(function, job, self._limit)
+                self.count(calls.name, "before_run", Call.OK)
             except (_Failed, errors.InferqError) as error:
-                self.failed(calls.name, "before_run", error)
+                outcome = error.outcome if isinstance(error, _Failed) else Call.FAILED
+                self.failed(calls.name, "before_run", error, outcome)
 
     def after_finish(self, job: Job) -> None:
         self._notify("after_finish", job)
 
-    def failed(self, name: str, function: str, error: BaseException | str) -> None:
-        self.failures[name, function] += 1
+    def after_finishes(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.after_finish(job)
+
+    def failed(
+        self, name: str, function: str, error: BaseException | str, outcome: Call = Call.FAILED
+    ) -> None:
+        self.count(name, function, outcome)
         log.warning("hook %r: %s failed: %s", name, function, error)
+
+    def count(self, name: str, function: str, outcome: Call) -> None:
+        """Also called by the threads of notices."""
+        with self._counting:
+            self._counts[name, function, outcome.value] += 1
 
     def _notify(self, function: str, value: Any) -> None:
         for _, hook, notices in self._loaded:
@@ -109,7 +163,7 @@ class _Calls:
         """Raises _Failed, and the errors of `inferq.errors` that the function raises."""
         with self._lock:
             if self._under_way >= MOST_CALLS:
-                raise _Failed(f"{MOST_CALLS} calls of it have not come back")
+                raise _Failed(f"{MOST_CALLS} calls of it have not come back", Call.DROPPED)
             self._under_way += 1
         loop = asyncio.get_running_loop()
         done: asyncio.Future[BaseException | None] = loop.create_future()
@@ -134,7 +188,7 @@ class _Calls:
             async with asyncio.timeout(limit):
                 error = await done
         except TimeoutError:
-            raise _Failed(f"no answer within {limit:g} s") from None
+            raise _Failed(f"no answer within {limit:g} s", Call.TIMEOUT) from None
         if isinstance(error, errors.InferqError):
             raise error
         if error is not None:
@@ -151,21 +205,23 @@ class _Notices:
         self._waiting: queue.Queue[tuple[str, Any]] = queue.Queue(BACKLOG)
         self._thread: threading.Thread | None = None
         self._busy_since: float | None = None
+        self._doing = ""
         self._replaced = 0
 
     def put(self, function: str, value: Any, limit: float) -> None:
         began = self._busy_since
         if began is not None and time.monotonic() - began > limit and self._replaced <= MOST_REPLACED:
-            self._hooks.failed(self._name, function, f"a call has not come back within {limit:g} s")
+            why = f"a call has not come back within {limit:g} s"
+            self._hooks.failed(self._name, self._doing, why, Call.TIMEOUT)
             self._replaced += 1
             self._thread, self._busy_since = None, None
         if self._replaced > MOST_REPLACED:
-            self._hooks.failures[self._name, function] += 1
+            self._hooks.count(self._name, function, Call.DROPPED)
             return
         try:
             self._waiting.put_nowait((function, value))
         except queue.Full:
-            self._hooks.failures[self._name, function] += 1
+            self._hooks.count(self._name, function, Call.DROPPED)
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"hook-{self._name}", daemon=True)
@@ -175,10 +231,16 @@ class _Notices:
         mine = threading.current_thread()
         while self._thread is mine:
             function, value = self._waiting.get()
-            self._busy_since = time.monotonic()
+            self._doing, self._busy_since = function, time.monotonic()
+            failed: BaseException | None = None
             try:
                 getattr(self._hook, function)(value)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: it would end this thread unheard
-                self._hooks.failed(self._name, function, f"{type(error).__name__}: {error}")
-            if self._thread is mine:
-                self._busy_since = None
+                failed = error
+            if self._thread is not mine:
+                return  # counted already, as one that did not come back
+            self._busy_since = None
+            if failed is None:
+                self._hooks.count(self._name, function, Call.OK)
+            else:
+                self._hooks.failed(self._name, function, f"{type(failed).__name__}: {failed}")

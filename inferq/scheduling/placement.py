@@ -4,11 +4,13 @@
 2. Another model has them while a job waits or runs, and `idle_timeout` longer.
 3. A replica that exists keeps its place: moving costs a load.
 4. A new one goes to the configured device, else to the least loaded device of the fastest kind, on a live node.
+5. A drained replica, or one of a drained node, stays while its model is needed and counts for nothing. No new one goes
+   to a drained node, nor beside a drained replica of the same model: that one still has its memory.
 """
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 _KIND_ORDER = {"cuda": 0, "gcu": 1, "cpu": 9}
@@ -60,8 +62,32 @@ class Resident:
     idle_for: float
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What operators let take no more jobs, by name."""
+
+    replicas: frozenset[str] = field(default_factory=frozenset)
+    nodes: frozenset[str] = field(default_factory=frozenset)
+
+    def has(self, name: str, node: str) -> bool:
+        """Whether a replica may take nothing."""
+        return name in self.replicas or node in self.nodes
+
+    def beside(self, model: str, device: Device) -> bool:
+        """Whether a replica of the model is drained on this device, by its name."""
+        tail = f"@{device.name}.{device.node}"
+        heads = [name.removesuffix(tail) for name in self.replicas if name.endswith(tail)]
+        return any(head == model or head.startswith(f"{model}#") for head in heads)
+
+
+NOTHING = Drained()
+
+
 def place(
-    models: Iterable[ModelDemand], devices: Iterable[Device], residents: Iterable[Resident]
+    models: Iterable[ModelDemand],
+    devices: Iterable[Device],
+    residents: Iterable[Resident],
+    drained: Drained = NOTHING,
 ) -> dict[str, list[Place]]:
     """The replicas that each node should have. Nodes without any are named with an empty list."""
     known = sorted(set(devices), key=lambda d: (_KIND_ORDER.get(d.kind, 5), d.node, d.name))
@@ -70,14 +96,21 @@ def place(
     for resident in residents:
         there.setdefault(resident.place.model, []).append(resident)
     kept: list[tuple[ModelDemand, list[Place]]] = []
+    load: Counter[Device] = Counter()
     for model in models:
         mine = sorted(there.get(model.name, []), key=lambda r: (r.busy == 0, r.place.name))
-        if _needed(model, mine):
-            stay = [r.place for r in mine if Device(r.place.node, r.place.device) in known]
-            kept.append((model, stay[: model.replicas]))
-    load = Counter(Device(p.node, p.device) for _, places in kept for p in places)
+        if not _needed(model, mine):
+            continue
+        here = [r.place for r in mine if Device(r.place.node, r.place.device) in known]
+        aside = [p for p in here if drained.has(p.name, p.node)]
+        stay = [p for p in here if p not in aside][: model.replicas]
+        kept.append((model, stay))
+        load.update(Device(p.node, p.device) for p in (*aside, *stay))
+        for each in aside:
+            wanted[each.node].append(each)
+    free = [device for device in known if device.node not in drained.nodes]
     for model, places in kept:
-        for chosen in _completed(model, places, known, load):
+        for chosen in _completed(model, places, free, load, drained):
             wanted[chosen.node].append(chosen)
     return wanted
 
@@ -89,12 +122,13 @@ def _needed(model: ModelDemand, residents: list[Resident]) -> bool:
 
 
 def _completed(
-    model: ModelDemand, kept: list[Place], known: list[Device], load: Counter[Device]
+    model: ModelDemand, kept: list[Place], free: list[Device], load: Counter[Device], drained: Drained
 ) -> list[Place]:
     """The kept places and as many new ones as the model lacks; `load` counts the new ones too."""
-    fit = [device for device in known if model.device in ("auto", device.name)]
+    fit = [device for device in free if model.device in ("auto", device.name)]
     if model.device == "auto" and fit:
         fit = [device for device in fit if device.kind == fit[0].kind]
+    fit = [device for device in fit if not drained.beside(model.name, device)]
     places = list(kept)
     taken = {p.name for p in places}
     own = Counter(Device(p.node, p.device) for p in places)

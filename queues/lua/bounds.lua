@@ -1,6 +1,6 @@
 -- Bounds of a model's ready set and of a tenant; used by full, reserve and accept.
 --   P rate:TENANT   hash  requests tokens: what its buckets hold; at: when they held it
---   P spent:TENANT  hash  DAY (days since 1970, UTC) -> device seconds used; P spent says that earlier days are there
+--   P spent:TENANT  hash  DAY (days since 1970, UTC) -> device seconds used, of 35 days; P spent: earlier days are there
 local function backlog(model)
   local total, names = 0, redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255)
   if #names == 0 then return '0' end

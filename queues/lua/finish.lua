@@ -21,7 +21,14 @@ local state = 'stale'
 if job.state == 'running' and job.token == token then
   local used = {'used', text(num(job.used) + seconds)}
   if seconds > 0 then
-    redis.call('HINCRBYFLOAT', P .. 'spent:' .. job.tenant, text(math.floor(now() / 86400)), text(seconds))
+    local key, today = P .. 'spent:' .. job.tenant, math.floor(now() / 86400)
+    -- The first of its day: what no month asks for any more goes, and all of it when the tenant stays away.
+    if num(redis.call('HINCRBYFLOAT', key, text(today), text(seconds))) <= seconds then
+      redis.call('EXPIRE', key, 35 * 86400)
+      for _, day in ipairs(redis.call('HKEYS', key)) do
+        if num(day) < today - 35 then redis.call('HDEL', key, day) end
+      end
+    end
   end
   -- 1. Handed back: as if it had never been claimed.
   if outcome == 'handback' and num(job.handbacks) < 3 and not job.first then

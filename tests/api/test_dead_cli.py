@@ -72,6 +72,15 @@ async def test_list_groups_and_show(stack: Stack, bury: Bury) -> None:
     assert "Say hello." in shown
 
 
+async def test_each_filter_reaches_the_server(stack: Stack, bury: Bury) -> None:
+    await bury()
+    own = ("--model", "demo-chat", "--lane", "medium", "--tenant", "user", "--source", "api")
+    assert len((await inferq_dead(stack, "list", *own, "--json")).json["data"]) == 1
+    others = (("-m", "x"), ("-l", "high"), ("--tenant", "x"), ("--source", "file:x"), ("--until", "1h"))
+    for other in others:
+        assert (await inferq_dead(stack, "list", *other, "--json")).json["data"] == [], other
+
+
 async def test_requeue_by_filter_in_more_calls_than_one(
     stack: Stack, bury: Bury, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from inferq.config import Settings
 from inferq.fallback import Fallbacks
 from inferq.job import Failure
 from queues.attempts import Finish, Outcome
+from queues.connection import connect
+from queues.presence import Presence, ReplicaInfo
 from tests.api.stack import ANSWER, CHAT, CHUNKS, MODELS, Replica, Stack, serving, settings_for, until
 
 CRASHED = Failure(code="out_of_memory", message="too large", status=500)
@@ -58,6 +60,43 @@ async def test_a_stream_is_told_too(chained: tuple[Stack, Settings]) -> None:
     assert answer.headers["x-served-by"] == "spare"
     assert CHUNKS[1] in answer.content
     await replica.close()
+
+
+async def rest(settings: Settings, model: str) -> None:
+    """All replicas of the model rest."""
+    client = connect(settings)
+    where = {"name": f"{model}@cpu", "model": model, "device": "cpu:0", "node": "here", "pid": 1}
+    shown = ReplicaInfo(**where, state="ready", since=1.0, slots=1, circuit="open", circuit_left=33.3)
+    await Presence(client, settings.queue.prefix).show_replica(shown)
+    await client.aclose()
+
+
+async def test_a_model_that_rests_is_not_waited_for(chained: tuple[Stack, Settings]) -> None:
+    stack, settings = chained
+    await rest(settings, "demo-chat")
+    call = asyncio.create_task(stack.post("/v1/chat/completions", CHAT))
+    replica = Replica(settings, "spare")
+    await replica.result(await replica.claim())
+    assert (await call).headers["x-served-by"] == "spare"
+    await replica.close()
+
+
+async def test_without_another_model_callers_are_told_when_to_come_back(
+    stack: Stack, settings: Settings
+) -> None:
+    await rest(settings, "demo-chat")
+    answers = [
+        await stack.post("/v1/chat/completions", {**CHAT, "stream": stream}) for stream in (False, True)
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert answer.headers["retry-after"] == "34"
+    shown = (await stack.get("/v1/models/demo-chat")).json()["info"]
+    assert (shown["state"], shown["circuit"]) == ("ready", "open")
+    page = (await stack.get("/metrics")).text
+    assert 'inferq_model_circuit_open{model="demo-chat"} 1.0' in page
+    assert 'inferq_queue_rejections_total{model="demo-chat",reason="engine_unavailable"} 2.0' in page
+    await stack.submit()
 
 
 async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tuple[Stack, Settings]) -> None:

@@ -16,7 +16,9 @@ MEDIA = {"allow_http": True, "allow_hosts": ["127.0.0.1"]}
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return settings_for(tmp_path / "home", redis_url, media=MEDIA, queue={"max_queue_size": 2})
+    return settings_for(
+        tmp_path / "home", redis_url, media=MEDIA, queue={"max_queue_size": 2, "max_tenant_jobs": 2}
+    )
 
 
 def showing(*urls: str) -> dict[str, Any]:

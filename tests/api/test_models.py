@@ -54,6 +54,7 @@ async def test_a_model_never_loaded_shows_what_is_configured(stack: Stack) -> No
         "type": "chat",
         "engine": "text",
         "state": "stopped",
+        "circuit": "closed",
         "device": "auto",
         "devices": [],
         "endpoints": ["/v1/chat/completions", "/v1/completions"],

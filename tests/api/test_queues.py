@@ -1,6 +1,7 @@
 """Queues over HTTP: what waits and runs, pauses and drains, another priority for a waiting job, lanes of keys."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from inferq.job import new_job_id
 from inferq.lanes import Lane
 from queues.presence import NodeInfo, Presence
 from storage.keys import Role
-from tests.api.stack import CHAT, Replica, Stack, recorded
+from tests.api.stack import CHAT, Replica, Stack, recorded, serving, settings_for
 
 
 async def pauses(stack: Stack) -> list[tuple[str, str, str | None]]:
@@ -44,6 +45,19 @@ async def test_a_user_sees_no_other_tenant(stack: Stack) -> None:
     (queue,) = [q for q in (await stack.get("/v1/queues")).json()["data"] if q["model"] == "demo-chat"]
     assert queue["tenants"] == []
     assert queue["waiting"]["medium"] == 1
+
+
+async def test_one_key_cannot_fill_the_queue_for_another(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    settings = settings_for(tmp_path / "home", redis_url, queue={"max_queue_size": 4})
+    async with serving(settings, template) as stack:
+        answers = [await stack.post("/v1/jobs", CHAT) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429, 429]
+        assert "max_tenant_jobs" in answers[2].json()["error"]["message"]
+        assert (await stack.post("/v1/chat/completions", CHAT)).status_code == 429
+        await stack.submit("other")
+        await stack.submit("other")
 
 
 async def test_a_model_is_paused_by_its_alias_and_resumed(stack: Stack, replica: Replica) -> None:

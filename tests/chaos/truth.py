@@ -13,9 +13,9 @@ import redis
 
 PREFIX = "inferq:"
 LASTING = (
-    "apis", "bell.", "cache", "celeryev", "control", "ctl:", "desired:", "expiry", "finish", "held:", "later", "layout",
-    "learnt:", "leases", "linger:", "models", "nodes", "order:", "promised:", "ready:", "replicas", "requests",
-    "reroute", "spent", "tenants:", "unacked", "_kombu",
+    "apis", "bell.", "cache", "celeryev", "control", "ctl:", "desired:", "expiry", "finish", "held:", "hooks", "later",
+    "layout", "learnt:", "leases", "linger:", "models", "nodes", "order:", "promised:", "ready:", "replicas",
+    "requests", "reroute", "spent", "tenants:", "unacked", "_kombu",
 )  # fmt: skip
 """Beginnings of keys that may live for ever."""
 

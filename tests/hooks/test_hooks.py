@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,42 @@ async def test_a_notice_that_hangs_holds_up_neither_us_nor_the_next(install: Ins
     await eventually(again)
     assert seen("note")[1] == then.id
     assert hooks.failures["note", "after_accept"] == 1
+
+
+async def test_calls_are_counted_by_how_they_came_out(install: Install) -> None:
+    install(
+        "odd",
+        """
+        hold = threading.Event()
+        def before_accept(self, request):
+            if request.tenant == "refused": raise Refused("no")
+            if request.tenant == "hangs": self.hold.wait()
+        def before_run(self, job):
+            if job.attempt: raise Refused("too late for that")
+        def after_finish(self, job):
+            if job.attempt: raise ValueError("no")
+        """,
+    )
+    hooks = enabled("odd", timeout=0.05)
+    await hooks.before_accept(ASKED)
+    with pytest.raises(Refused):
+        await hooks.before_accept(replace(ASKED, tenant="refused"))
+    for _ in range(33):
+        await hooks.before_accept(replace(ASKED, tenant="hangs"))
+    for attempt in (0, 1, 1):
+        job = Job(spec=spec(), state=JobState.SUCCEEDED, attempt=attempt)
+        await hooks.before_run(job)
+        hooks.after_finish(job)
+    await eventually(lambda: sum(hooks.counts.values()) == 41)
+    assert hooks.counts == {
+        ("odd", "before_accept", "ok"): 1,
+        ("odd", "before_accept", "refused"): 1,
+        ("odd", "before_accept", "timeout"): 32,
+        ("odd", "before_accept", "dropped"): 1,
+        ("odd", "before_run", "dropped"): 3,
+        ("odd", "after_finish", "ok"): 1,
+        ("odd", "after_finish", "failed"): 2,
+    }
 
 
 def test_a_process_ends_while_a_hook_hangs(install: Install, tmp_path: Path) -> None:

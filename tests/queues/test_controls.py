@@ -10,6 +10,8 @@ from inferq import errors
 from inferq.lanes import Lane
 from queues import layout
 from queues.controls import Controls, Kind, running_limits
+from queues.desired import Placement
+from queues.presence import NodeInfo, Presence
 from storage import migrate
 from storage.database import Database
 from storage.pauses import PauseStore
@@ -82,6 +84,27 @@ async def test_a_drained_node_claims_nothing(redis_url: str, tmp_path: Path):
         await c.pause(Kind.NODE, "here")
         assert await b.replica("r", node="here").claim() is None
         assert (await b.replica("r", node="there").claim()).id == asked.id
+
+
+async def test_a_drained_node_gets_no_new_replicas(redis_url: str, tmp_path: Path):
+    models = {"demo": {"engine": "noop", "source": "none", "warm": True}}
+    async with controls(redis_url, tmp_path, models=models) as (b, c):
+        for name in ("here", "there"):
+            node = NodeInfo(name=name, pid=1, seen_at=1.0, devices=[{"name": "cpu:0", "kind": "cpu"}])
+            await Presence(b.redis, PREFIX).show_node(node)
+        placement = Placement(b.redis, b.queue, b.settings)
+        assert await placed(placement) == {"demo@cpu:0.here"}
+        await c.pause(Kind.NODE, "here")
+        assert await placed(placement) == {"demo@cpu:0.there"}
+        await c.pause(Kind.REPLICA, "demo@cpu:0.there")
+        assert await placed(placement) == set()
+        await c.resume(Kind.NODE, "here")
+        assert await placed(placement) == {"demo@cpu:0.here"}
+
+
+async def placed(placement: Placement) -> set[str]:
+    wanted = await placement.run_once()
+    return {place.name for places in wanted.values() for place in places if place.model == "demo"}
 
 
 async def test_what_finishes_on_a_paused_model_takes_no_next_job(redis_url: str, tmp_path: Path):

@@ -7,7 +7,7 @@ import pytest
 from queues import overview
 from queues.capacity import Capacities
 from queues.presence import Learnt, Presence, ReplicaInfo
-from queues.queue import Capacity
+from queues.queue import NOBODY, Capacity
 from tests.queues.builders import DONE, MODEL, PREFIX, Bench, bench, settings_for, spec
 
 SERVED = {MODEL: {"engine": "noop", "source": "none"}}
@@ -84,6 +84,15 @@ async def test_replicas_that_are_ready_count(redis_url: str):
 
 async def test_replicas_that_drain_do_not(redis_url: str):
     assert (await shown(redis_url, draining=True)).replicas == 0
+
+
+@pytest.mark.parametrize("field", ["drain:node:n", "drain:replica:r"])
+async def test_replicas_that_are_drained_do_not(redis_url: str, field: str):
+    async with bench(redis_url) as b:
+        learnt = Learnt(source="noop none", device="cpu:0", at=1.0, load_seconds=30.0)
+        await Presence(b.redis, PREFIX).learn(MODEL, learnt)
+        await b.scripts("control", 0, field, "drain")
+    assert await shown(redis_url) == NOBODY
 
 
 async def test_a_load_is_expected_to_take_as_long_as_the_last(redis_url: str):

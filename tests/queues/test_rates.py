@@ -138,6 +138,19 @@ async def test_yesterday_counts_for_the_month_alone(redis_url: str):
                 await b.queue.accept(spec(tenant="month"), "direct")
 
 
+async def test_days_that_no_month_asks_for_are_forgotten(redis_url: str):
+    today = math.floor(time.time() / DAY)
+    spent = f"{PREFIX}spent:default"
+    async with bench(redis_url) as b:
+        await b.redis.hset(spent, mapping={str(today - 35): 1, str(today - 36): 1, str(today - 400): 1})
+        await b.replica().finish(await b.running(), DONE, claim_next=False)
+        assert {int(day) for day in await b.redis.hkeys(spent)} == {today - 35, today}
+        assert 34 * DAY < await b.redis.ttl(spent) <= 35 * DAY
+        await b.redis.expire(spent, 1000)
+        await b.replica().finish(await b.running(), DONE, claim_next=False)
+        assert await b.redis.ttl(spent) <= 1000, "looked at again on the same day"
+
+
 async def test_a_forgetful_redis_gets_what_was_used_back_once(redis_url: str, tmp_path: Path):
     await migrate.upgrade(URL, tmp_path)
     ledger = await Ledger.open(URL, tmp_path)
@@ -151,10 +164,12 @@ async def test_a_forgetful_redis_gets_what_was_used_back_once(redis_url: str, tm
         attempt = await b.running()
         await b.replica().finish(attempt, DONE, claim_next=False)
         await b.accepted()
+        assert await b.redis.persist(f"{PREFIX}spent:default")
         usage = UsageStore(ledger.database)
         assert await spending.restore(b.redis, b.scripts, PREFIX, usage)
         assert not await spending.restore(b.redis, b.scripts, PREFIX, usage)
         day = str(math.floor(time.time() / DAY))
+        assert 0 < await b.redis.ttl(f"{PREFIX}spent:default") <= 35 * DAY
         assert float(await b.redis.hget(f"{PREFIX}spent:default", day)) == 4.0
         with pytest.raises(errors.BudgetSpent):
             await b.queue.accept(spec(), "direct")

@@ -1,11 +1,14 @@
 """Each end is told once, and two that happen at once see each other."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from inferq.job import JobState, new_job_id
 from storage import endings
@@ -72,6 +75,58 @@ async def test_a_cancel_and_the_event_that_follows_are_one_end(ledger: Ledger, t
     await ledger.cancel(asked.id)
     await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
     assert ids(told) == [asked.id]
+
+
+async def test_who_listens_hears_of_ends_that_redis_cannot_tell(ledger: Ledger):
+    heard: list[list[tuple[str, str]]] = []
+    ledger.database.listen(lambda jobs: heard.append([(job.id, str(job.state)) for job in jobs]))
+    queued, late, waits = spec(), spec(due_at=2e9), spec()
+    waits = replace(waits, depends_on=(queued.id,))
+    await ledger.accept(queued)
+    for asked in (late, waits):
+        await ledger.accept(asked, state=JobState.SCHEDULED)
+    assert heard == []
+    await ledger.cancel(late.id)
+    await ledger.cancel(late.id)
+    assert heard == [[(late.id, "cancelled")]]
+    # Redis tells of the end of the one that it had, and not of the one that fails on that account.
+    await ledger.record([event(queued, JobState.FAILED)], stream="s", old="0-0", new="1-0")
+    assert heard[1:] == [[(waits.id, "failed")]]
+
+
+async def test_nobody_hears_of_what_was_not_committed(ledger: Ledger):
+    heard: list[object] = []
+    ledger.database.listen(heard.append)
+    first, again = spec(due_at=2e9), spec(due_at=2e9)
+    await ledger.accept(first, state=JobState.SCHEDULED)
+
+    def fails(connection):
+        endings.ended(connection, [first.id])
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await ledger.database.write(fails)
+    assert heard == []
+    await ledger.accept(again, state=JobState.SCHEDULED)
+    assert heard == [], "what was noted then is not told now"
+
+
+async def test_a_transaction_that_is_tried_again_is_heard_once(ledger: Ledger):
+    heard: list[list[object]] = []
+    ledger.database.listen(heard.append)
+    asked = spec(due_at=2e9)
+    await ledger.accept(asked, state=JobState.SCHEDULED)
+    lost = sqlite3.OperationalError("database is locked")
+    lost.sqlite_errorcode, lost.sqlstate = sqlite3.SQLITE_BUSY, "40P01"
+    faults = [OperationalError("COMMIT", None, lost)]
+
+    def work(connection):
+        endings.ended(connection, [asked.id])
+        if faults:
+            raise faults.pop()
+
+    await ledger.database.write(work)
+    assert [len(notes) for notes in heard] == [1]
 
 
 async def test_a_job_that_is_filed_as_ended_is_told(ledger: Ledger, told: list[list[str]]):

@@ -18,6 +18,7 @@ import pytest
 from inferq import errors
 from queues.bounds import Bounds
 from queues.presence import NodeInfo, Presence
+from queues.tenancy import Tenancy
 from tests.media import files
 from tests.media.servers import Server, answering, response
 from tests.watchers.home import Site, listed, read_json, request, until
@@ -258,9 +259,10 @@ async def test_files_with_slow_urls_are_bounded_and_become_jobs(
 async def test_nothing_is_fetched_while_the_queue_is_full(
     site: Site, gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounds = Bounds(site.settings)
+    nobody = Tenancy(None)
+    bounds = Bounds(site.settings, nobody)
     none = site.settings.queue.model_copy(update={"max_queue_size": 0})
-    full = Bounds(site.settings.model_copy(update={"queue": none}))
+    full = Bounds(site.settings.model_copy(update={"queue": none}), nobody)
     monkeypatch.setattr(gateway.queue, "_bounds", full)
     taker = Inbox(site.folders, site.settings, gateway, site.storage)
     async with pictures() as server:

@@ -69,11 +69,16 @@ async def until(look: Callable[[], Awaitable[Any]], within: float = 30.0) -> Non
 
 @asynccontextmanager
 async def service_site(
-    redis_url: str, folder: Path, *, processing: Any = None, **model: Any
+    redis_url: str, folder: Path, *, processing: Any = None, hooks: Any = None, **model: Any
 ) -> AsyncIterator[Site]:
     """A replica of a model of the engine `noop` with two slots, ready; `model` are more of its settings."""
     entry = {"engine": "noop", "source": "noop", "slots": 2, **model}
-    tree = {"queue": {"redis_url": redis_url}, "models": {"m": entry}, "processing": processing or {}}
+    tree = {
+        "queue": {"redis_url": redis_url},
+        "models": {"m": entry},
+        "processing": processing or {},
+        "hooks": hooks or {},
+    }
     settings = Settings.model_validate(tree | {"home": folder / "home"})
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     (settings.home / "logs").mkdir(parents=True)

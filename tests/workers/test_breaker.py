@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferq.job import JobState
+from queues.capacity import Capacities
 from queues.presence import Presence
 from tests.workers.engine_stub import answered, hanging_up
 from tests.workers.runner_site import Site as RunnerSite
@@ -143,6 +144,25 @@ async def test_a_replica_whose_engine_keeps_failing_takes_nothing_for_a_while(fa
     for job_id in waiting[1:]:
         await failing.finished(job_id)
     assert service._breaker.state is Circuit.CLOSED
+
+
+async def test_gateways_see_that_it_rests_and_that_it_tries_again(failing: Site) -> None:
+    service, clock = failing.service, failing.service._breaker._clock
+    assert isinstance(clock, Clock)
+
+    async def rests() -> float | None:
+        await service._show()
+        return await Capacities(failing.queue, service._settings).rests("m")
+
+    assert await rests() is None
+    for job_id in [await failing.accept("!error", max_attempts=1) for _ in range(2)]:
+        await service.serve()
+        await failing.ends(job_id, JobState.FAILED)
+    assert await rests() == 0.5
+    clock.now = 0.5
+    assert (await rests(), service._breaker.state) == (None, Circuit.HALF_OPEN)
+    await failing.finished(await failing.accept("x"))
+    assert (await rests(), service._breaker.state) == (None, Circuit.CLOSED)
 
 
 def _one_by_one(site: Site, job_id: str) -> Callable[[], Awaitable[bool]]:

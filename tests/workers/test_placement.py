@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferq.scheduling.placement import Device, ModelDemand, Place, Resident, place
+from inferq.scheduling.placement import Device, Drained, ModelDemand, Place, Resident, place
 
 GPU, GPU1, CPU = Device("a", "cuda:0"), Device("a", "cuda:1"), Device("a", "cpu:0")
 FAR = Device("b", "cuda:0")
@@ -74,6 +74,38 @@ def test_the_table(
     assert names(place(models, devices, residents)) == expected
 
 
+BUSY = resident(busy=1)
+
+
+@pytest.mark.parametrize(
+    ("models", "devices", "residents", "drained", "expected"),
+    [
+        # A drained node gets no new ones; without another node nobody does.
+        ([model(warm=True)], [GPU, FAR], [], Drained(nodes=frozenset("a")), ["m@cuda:0.b"]),
+        ([model(waiting=1)], [GPU, GPU1, CPU], [], Drained(nodes=frozenset("a")), []),
+        # What is there stays while its model is needed, and another one is started for it.
+        ([model()], [GPU, FAR], [BUSY], Drained(nodes=frozenset("a")), ["m@cuda:0.a", "m@cuda:0.b"]),
+        ([model()], [GPU, FAR], [resident(idle_for=61)], Drained(nodes=frozenset("a")), []),
+        # A drained replica is not replaced beside itself, nor on a slower kind of device.
+        ([model(warm=True)], [GPU, CPU], [BUSY], Drained(frozenset(["m@cuda:0.a"])), ["m@cuda:0.a"]),
+        ([model(warm=True)], [GPU, CPU], [], Drained(frozenset(["m#2@cuda:0.a"])), []),
+        ([model(warm=True)], [GPU, GPU1], [BUSY], Drained(frozenset(["m@cuda:0.a"])), ["m@cuda:0.a", "m@cuda:1.a"]),
+        # Another model's is none of its business.
+        ([model("x", warm=True)], [GPU], [], Drained(frozenset(["m@cuda:0.a"])), ["x@cuda:0.a"]),
+        # When it is allowed to go on there is one too many.
+        ([model()], [GPU, FAR], [BUSY, resident(device=FAR)], Drained(), ["m@cuda:0.a"]),
+    ],
+)  # fmt: skip
+def test_what_is_drained(
+    models: list[ModelDemand],
+    devices: list[Device],
+    residents: list[Resident],
+    drained: Drained,
+    expected: list[str],
+) -> None:
+    assert names(place(models, devices, residents, drained)) == expected
+
+
 def test_a_model_placed_later_still_counts_where_it_is() -> None:
     """`x` has no place yet and `y` sits on the first device: `x` goes to the other one."""
     wanted = place([model("x", warm=True), model("y", warm=True)], [GPU, GPU1], [resident("y", device=GPU)])
@@ -114,6 +146,18 @@ def test_what_always_holds(models: list[ModelDemand], devices: set[Device]) -> N
         for each in there:
             assert each.node == node
             assert Device(each.node, each.device) in devices
+
+
+@given(MODELS, st.sets(DEVICES, max_size=8), st.sets(st.sampled_from("abc")))
+def test_a_drained_node_gets_nothing_new(
+    models: list[ModelDemand], devices: set[Device], nodes: set[str]
+) -> None:
+    before = place(models, devices, [])
+    residents = [Resident(place=each, busy=1, idle_for=0) for there in before.values() for each in there]
+    after = place(models, devices, residents, Drained(nodes=frozenset(nodes)))
+    for node in nodes & set(after):
+        assert sorted(each.name for each in after[node]) == sorted(each.name for each in before[node])
+    assert not any(place(models, devices, [], Drained(nodes=frozenset(nodes))).get(node) for node in nodes)
 
 
 @given(MODELS, st.sets(DEVICES, max_size=8))

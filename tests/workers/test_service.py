@@ -12,10 +12,14 @@ from inferq.config import Settings
 from inferq.job import JobState
 from inferq.scheduling.placement import Place
 from queues.connection import connect
+from queues.hook_counts import hook_counts
 from queues.presence import Presence, ReplicaInfo
 from queues.queue import JobQueue
+from tests.hooks.conftest import Install, install, seen
 from tests.workers.service_site import BELLS, CONTROL, LINGER, Site, service_site, until
 from workers import replica, service
+
+__all__ = ["install"]
 
 LEASES = "inferq:leases"
 
@@ -37,6 +41,19 @@ async def test_a_lingering_slot_is_woken_by_the_next_job(site: Site) -> None:
         await site.finished(await site.accept())
     assert not slot.done()
     assert await site.redis.llen(BELLS) == 0
+
+
+async def test_its_calls_of_hooks_are_shown(redis_url: str, short_dir: Path, install: Install) -> None:
+    install("note", "def before_run(self, job): self.seen.append(job.id)")
+    async with service_site(redis_url, short_dir, hooks={"enabled": ["note"]}) as site:
+        job_id = await site.accept()
+        await site.finished(job_id)
+
+        async def shown() -> bool:
+            return await hook_counts(site.redis, "inferq:") == {("note", "before_run", "ok"): 1}
+
+        await until(shown)
+    assert seen("note") == [job_id]
 
 
 async def test_each_job_of_a_burst_wakes_a_slot_of_its_own(site: Site) -> None:
