@@ -79,7 +79,7 @@ class ReadySet:
     def lose(self, job_id: str) -> str:
         """The lease of a running job ends."""
         self.redis.zadd(f"{PREFIX}leases", {job_id: 1})
-        lost, state = self.call("reap", 1)
+        lost, state, *_ = self.call("reap", 1)
         assert lost.decode() == job_id
         return state.decode()
 
