@@ -3,6 +3,7 @@
 Pure ASGI, so streams pass through unbuffered. It must not read bodies or decide anything.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -11,8 +12,9 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import headers_of
-from api.errors import CALLER_LEFT
+from api.errors import CALLER_LEFT, respond
 from api.telemetry import Telemetry
+from inferq import errors
 
 log = logging.getLogger("api")
 access = logging.getLogger("api.access")
@@ -49,6 +51,11 @@ class Boundary:
         self._telemetry.in_progress.inc()
         try:
             await self._app(scope, receive, tagged)
+        except asyncio.CancelledError:
+            # Only the end of a stop's drain comes to here: a caller that left was noticed below.
+            if status != CALLER_LEFT:
+                raise
+            await respond(errors.ServerStopping(retry_after=1))(scope, receive, tagged)
         except Exception:
             log.exception("request %s failed unexpectedly", request_id.decode())
         finally:

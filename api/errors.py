@@ -52,6 +52,7 @@ STATUS: dict[type[errors.InferqError], int] = {
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,
     errors.StoreUnavailable: 503,
+    errors.ServerStopping: 503,
     errors.EngineUnavailable: 503,
     errors.TooManyConnections: 503,
     errors.ConfigError: 500,

@@ -32,6 +32,7 @@
     ├── Unavailable                 a part of the system is away
     │   ├── QueueUnavailable        Redis
     │   ├── StoreUnavailable        SQL or the artifact store
+    │   ├── ServerStopping          the process that was asked ends
     │   ├── EngineUnavailable       every replica of the model rests, since its engine keeps failing
     │   └── TooManyConnections
     └── ConfigError                 the configuration cannot be used
@@ -250,6 +251,12 @@ class StoreUnavailable(Unavailable):
     """The job store (SQL) is away."""
 
     code = "store_unavailable"
+
+
+class ServerStopping(Unavailable):
+    """This server is being stopped and could not wait for the answer; ask again."""
+
+    code = "server_stopping"
 
 
 class EngineUnavailable(Unavailable):

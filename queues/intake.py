@@ -224,6 +224,7 @@ class Intake:
         except errors.QueueUnavailable:
             if not job.spec.durable:
                 raise
+            return job  # what SQL holds: a Redis that can be read only would still say that it runs
         return await self.find(job_id)
 
     async def cancel_group(self, group_id: str) -> None:

@@ -50,31 +50,17 @@ class Recorder:
             log.warning("the finish stream starts again; its recorded offset %s is reset", offset)
             await self._ledger.reset_offset(STREAM, "0-0")
             self._offset = None
-        else:
-            await self._settle_recorded(offset)
-
-    async def _settle_recorded(self, offset: str) -> None:
-        """A recorder that died between its commit and the trimming left jobs that would stay for ever."""
-        while offset != "0-0":
-            async with translated():
-                entries = await self._redis.xrange(self._key, max=offset, count=BATCH)
-            if not entries:
-                return
-            events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
-            await self._settle(entries[-1][0].decode(), await self._jobs(events))
 
     async def run_once(self, *, block_ms: int = 1000) -> int:
         """Record one batch; the number of events recorded."""
         if self._offset is None:
             self._offset = await self._ledger.offset(STREAM)
         old = self._offset
-        async with translated():
-            found: Any = await self._redis.xread({self._key: old}, count=BATCH, block=block_ms)
-        if not found:
+        entries = await self._behind(old) or await self._ahead(old, block_ms)
+        if not entries:
             return 0
-        entries = found[0][1]
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
-        new = entries[-1][0].decode()
+        new = max(old, entries[-1][0].decode(), key=_order)
         jobs = await self._jobs(events)
         recorded = [_recorded(job) for job in jobs]
         failpoints.reach("recorder.read")
@@ -84,11 +70,25 @@ class Recorder:
             return 0
         failpoints.reach("recorder.committed")
         self._offset = new
-        if self._hooks:
+        if self._hooks and new != old:  # of what lies behind, hooks may have been told
             for job in jobs:
                 self._hooks.after_finish(job)
-        await self._settle(new, jobs)
+        await self._settle([entry_id for entry_id, _ in entries], jobs)
         return len(events)
+
+    async def _behind(self, offset: str) -> Any:
+        """What the stream still holds up to the offset; mostly nothing.
+
+        A recorder died between its commit and the trimming. Or Redis failed over while the old server was still read:
+        these came into the stream of the new one meanwhile, and nobody has recorded them.
+        """
+        async with translated():
+            return await self._redis.xrange(self._key, max=offset, count=BATCH)
+
+    async def _ahead(self, offset: str, block_ms: int) -> Any:
+        async with translated():
+            found: Any = await self._redis.xread({self._key: offset}, count=BATCH, block=block_ms)
+        return found[0][1] if found else []
 
     async def _jobs(self, events: list[dict[str, bytes]]) -> list[Job]:
         """The jobs of these events; one that was requeued meanwhile counts with its newest standing only if ended."""
@@ -108,13 +108,16 @@ class Recorder:
                 jobs.append(job)
         return jobs
 
-    async def _settle(self, new: str, jobs: list[Job]) -> None:
+    async def _settle(self, entry_ids: list[bytes], jobs: list[Job]) -> None:
+        """Let Redis forget these. Only what was read leaves the stream: this may be another server than the one that
+        was read, with older ends that are still to come.
+        """
         args: list[Any] = []
         for job in jobs:
             args += [job.id, job.generation, self._kept_ttl if job.spec.kept else ANSWERED_TTL]
-        millis, _, count = new.partition("-")
         async with translated():
-            await self._scripts("settle", f"{millis}-{int(count) + 1}", *args)
+            await self._scripts("settle", "0-0", *args)
+            await self._redis.xdel(self._key, *entry_ids)
 
 
 def _recorded(job: Job) -> Recorded:

@@ -62,10 +62,13 @@ class ReplyWriter:
             destination.flusher = asyncio.create_task(self._flush_soon(attempt.reply_to, destination))
 
     async def keep(self, attempt: Attempt, data: bytes) -> None:
-        """Note a chunk in the event stream of a kept job, for followers who come or come back later."""
-        key = f"{self._prefix}events:{attempt.id}"
+        """Note a chunk in the event stream of a kept job, for followers who come or come back later.
+
+        The claim has begun that stream. Where it is gone, Redis knows nothing of the job, and it would stay for ever.
+        """
+        key, event = f"{self._prefix}events:{attempt.id}", {"name": "chunk", "data": data}
         async with translated():
-            await self._redis.xadd(key, {"name": "chunk", "data": data}, maxlen=KEPT_EVENTS, approximate=True)
+            await self._redis.xadd(key, event, maxlen=KEPT_EVENTS, approximate=True, nomkstream=True)
 
     async def drain(self, attempt: Attempt) -> None:
         """Return when every chunk sent so far is in Redis; the end of the answer may follow."""

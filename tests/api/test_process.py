@@ -96,13 +96,13 @@ def test_it_serves_until_it_is_asked_to_stop(home: Path, config: Path) -> None:
 
 @contextlib.contextmanager
 def served(
-    home: Path, config: Path, redis_url: str
+    home: Path, config: Path, redis_url: str, drain: str = "60s"
 ) -> Iterator[tuple[subprocess.Popen[str], httpx2.AsyncClient]]:
     """A serving process and its administrator; the process ends well."""
     environ = {
         **os.environ,
         "INFERQ__QUEUE__REDIS_URL": redis_url,
-        "INFERQ__PROCESSING__DRAIN_TIMEOUT": "60s",
+        "INFERQ__PROCESSING__DRAIN_TIMEOUT": drain,
     }
     command = [sys.executable, "-m", "api", "--home", str(home), "--config", str(config), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environ) as process:
@@ -141,6 +141,19 @@ async def test_a_stop_lets_running_calls_end(
             await until(lambda: is_closed(http.base_url))
             await replica.result(attempt)
             assert (await call).content == ANSWER
+    await replica.close()
+
+
+async def test_a_call_that_outlasts_the_stop_is_told_so(home: Path, config: Path, redis_url: str) -> None:
+    replica = Replica(settings_for(home, redis_url))
+    with served(home, config, redis_url, drain="1s") as (process, http):
+        async with http:
+            call = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+            await replica.claim()
+            process.send_signal(signal.SIGTERM)
+            answer = await call
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["error"]["code"] == "server_stopping"
     await replica.close()
 
 

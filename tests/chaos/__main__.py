@@ -7,8 +7,20 @@ import sys
 from pathlib import Path
 
 from tests.chaos import report
-from tests.chaos.faults import FAULTS
+from tests.chaos.catalogue import FAULTS, needs_of
+from tests.chaos.ground import (
+    CLOCKS,
+    DISKS,
+    EMBEDDED,
+    POSTGRESQL,
+    SENTINEL,
+    SQLITE,
+    Ground,
+    ground_for,
+    missing,
+)
 from tests.chaos.points import KINDS, POINTS
+from tests.chaos.postgres import find_programs
 from tests.chaos.session import Finding, Plan, in_folder
 from tests.engines.process import ROOT
 
@@ -26,9 +38,18 @@ def main() -> int:
     if unknown:
         print(f"error: no fault {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}", file=sys.stderr)
         return 2
+    try:
+        ground = _ground(arguments, names, usual=not arguments.faults)
+    except (ValueError, LookupError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    names = [name for name in names if arguments.faults or KINDS[name].needs <= ground.offers]
     root = Path(arguments.root).resolve()
-    print(f"chaos seed {seed}, {arguments.seconds:.0f} s, {root}", flush=True)
-    plan = Plan(seed, arguments.seconds, names, root, arguments.patience, sweep=arguments.sweep)
+    on = ", ".join(sorted(ground.offers))
+    print(f"chaos seed {seed}, {arguments.seconds:.0f} s, {root}, on {on}", flush=True)
+    plan = Plan(
+        seed, arguments.seconds, names, root, arguments.patience, sweep=arguments.sweep, ground=ground
+    )
 
     def judge(finding: Finding, folder: Path) -> None:
         print(report.summary(finding))
@@ -41,6 +62,23 @@ def main() -> int:
     return 1 if finding.violations else 0
 
 
+def _ground(arguments: argparse.Namespace, names: list[str], *, usual: bool) -> Ground:
+    """What the chosen faults need. For the usual mix, all that this machine offers. Raises ValueError, LookupError."""
+    lacking = missing()
+    if usual:
+        for what, why in lacking.items():
+            print(f"  left out: faults of {what}: {why}")
+        needs = {DISKS, CLOCKS} - lacking.keys()
+    else:
+        needs = needs_of(names, KINDS)
+        if needs & lacking.keys():
+            raise LookupError("; ".join(lacking[what] for what in needs & lacking.keys()))
+    ground = ground_for(needs, arguments.redis, arguments.database)
+    if ground.database == POSTGRESQL:
+        find_programs()
+    return ground
+
+
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     found.add_argument("--seed", help="which faults and which work, in which order; default: a new one")
@@ -49,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--sweep", action="store_true", help="each fail point once (or each of --faults), instead of a mix"
     )
+    found.add_argument(
+        "--redis", choices=(EMBEDDED, SENTINEL), help="which Redis; default: as the faults need"
+    )
+    found.add_argument("--database", choices=(SQLITE, POSTGRESQL), help="which database; default: likewise")
     found.add_argument("--list", action="store_true", help="list the kinds of faults")
     found.add_argument("--patience", type=float, default=90.0, help="longest wait for quiet afterwards")
     found.add_argument("--keep", action="store_true", help="keep the folder with logs and journals")

@@ -17,7 +17,7 @@ class Auditor(threading.Thread):
     def __init__(self, site: Site, stopping: threading.Event) -> None:
         super().__init__(name="auditor", daemon=True)
         self.journal = Journal(site.journals, "auditor")
-        self.client = redis.Redis.from_url(site.settings.redis_url, socket_timeout=5)
+        self.client = site.redis_client(socket_timeout=5)
         self.stopping = stopping
         self.looks = 0
         self.most_waiting = 0

@@ -82,6 +82,9 @@ class Evidence:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     drops: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, list[str]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mail: list[Event] = field(default_factory=list)
+    """Messages as they came in."""
     wrong: list[tuple[float, str]] = field(default_factory=list)
     """What did not fit together in Redis, and when."""
     left: dict[str, list[str]] = field(default_factory=dict)
@@ -98,13 +101,21 @@ class Evidence:
         """Faults with this trait that may have been felt between two moments."""
         return [w for w in self.windows if getattr(w.kind, trait) and w.touches(since, until, after)]
 
+    @property
+    def hooks(self) -> dict[str, str]:
+        """What each piece of work was to do, by its marker."""
+        found = {op.marker: str(op.facts.get("hooks")) for op in self.operations.values()}
+        for op in self.of_kind("group"):
+            found |= op.facts["members"]
+        return found
+
     def any_fault(self, since: float, until: float) -> bool:
         return any(window.touches(since, until, RECOVERY) for window in self.windows)
 
 
 def gather(events: list[Event]) -> Evidence:
     found = _ordered(events)
-    poison = {op.marker for op in found.operations.values() if "!crash" in str(op.facts.get("hooks"))}
+    poison = {marker for marker, hooks in found.hooks.items() if "!crash" in hooks}
     for run in found.runs.values():
         if run.marker in poison:
             found.windows.append(Window(Poison, 0, run.began, run.began, f"by {run.job}"))
@@ -112,7 +123,7 @@ def gather(events: list[Event]) -> Evidence:
 
 
 def _ordered(events: list[Event]) -> Evidence:
-    found = Evidence()
+    found = Evidence(mail=[event for event in events if event["event"] == "mail"])
     injected: dict[int, Event] = {}
     for event in events:
         match event:
@@ -159,5 +170,15 @@ def run_of(words: list[str]) -> str | None:
 def rows_by_marker(rows: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.values():
-        found[str((json.loads(row["metadata"]) if row["metadata"] else {}).get("marker"))].append(row)
+        found[marker_of(row)].append(row)
     return found
+
+
+def marker_of(row: dict[str, Any]) -> str:
+    return str((json.loads(row["metadata"]) if row["metadata"] else {}).get("marker"))
+
+
+def needs_of(row: dict[str, Any]) -> tuple[list[str], str]:
+    """What a job waits for, and what it does when that fails."""
+    wish = json.loads(row.get("depends_on") or "null") or {}
+    return wish.get("ids", []), wish.get("on_failure", "fail")

@@ -4,19 +4,19 @@ A fault says how long it lasts (`hold`, seconds between the two, chosen from the
 promises: `forgets` when Redis may lose what only it knows, `breaks_calls` when an api process goes away under its
 callers, `breaks_runs` when an attempt may lose its lease or its engine. The checker excuses nothing else.
 
-More kinds fit in by another class in FAULTS: a failover of Sentinel, a restart of PostgreSQL, a full disk, a clock.
+Faults of what inferq stands on are in `surroundings`, and all that is known in `catalogue`.
 """
 
 import contextlib
 import random
 import shutil
 import signal
-import sqlite3
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import psutil
 
+from tests.chaos.ground import EMBEDDED
 from tests.chaos.site import APIS, LINKS, SCHEDULERS, SERVICES, Site, is_alive
 from tests.e2e.stack import LEASE
 from tests.e2e.waiting import until
@@ -30,9 +30,13 @@ class Fault(ABC):
     forgets: ClassVar[bool] = False
     breaks_calls: ClassVar[bool] = False
     breaks_runs: ClassVar[bool] = False
+    bends_time: ClassVar[bool] = False
+    """Times that processes wrote down may be wrong."""
     moves_redis: ClassVar[bool] = False
     """Stops, changes or replaces Redis itself: no two of these at once."""
     weight: ClassVar[float] = 1.0
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What of `ground` its site has to offer."""
 
     def __init__(self, site: Site, rng: random.Random) -> None:
         self.site = site
@@ -215,13 +219,13 @@ class FreezeNode(_FrozenService):
 
 class FreezeRedis(_FrozenService):
     name, hold, services = "freeze-redis", (1.0, 8.0), ("redis",)
-    breaks_runs, moves_redis = True, True
+    breaks_runs, moves_redis, needs = True, True, frozenset({EMBEDDED})
 
 
 class LoseRedis(Fault):
     """kill -9, and started again on what it wrote down."""
 
-    name, hold, weight = "lose-redis", (0.0, 6.0), 2.0
+    name, hold, weight, needs = "lose-redis", (0.0, 6.0), 2.0, frozenset({EMBEDDED})
     forgets, breaks_runs, moves_redis = True, True, True
 
     def inject(self) -> str:
@@ -245,7 +249,7 @@ class WipeRedis(LoseRedis):
 class RollRedisBack(Fault):
     """It comes back as it was a few seconds ago: a lost disk and a backup, or a replica that lagged."""
 
-    name, hold = "roll-redis-back", (2.0, 8.0)
+    name, hold, needs = "roll-redis-back", (2.0, 8.0), frozenset({EMBEDDED})
     forgets, breaks_runs, moves_redis = True, True, True
 
     def inject(self) -> str:
@@ -278,24 +282,23 @@ class FillRedis(Fault):
 
 
 class LockSql(Fault):
-    """Another writer holds the database, for longer than SQLite waits or shorter."""
+    """Another program holds the database, for longer than SQLite waits or shorter."""
 
     name, hold = "lock-sql", (2.0, 12.0)
 
     def inject(self) -> str:
-        self.writer = sqlite3.connect(self.site.home / "inferq.db", timeout=10, isolation_level=None)
-        self.writer.execute("BEGIN IMMEDIATE")
+        self.release = self.site.hold_database()
         return f"for {self.seconds:.1f} s"
 
     def heal(self) -> None:
-        self.writer.execute("ROLLBACK")
-        self.writer.close()
+        self.release()
 
 
 class _Network(Fault):
     """One group of processes and Redis do not hear each other well."""
 
     mode: ClassVar[str]
+    needs = frozenset({EMBEDDED})
 
     def inject(self) -> str:
         self.link = self.rng.choice(LINKS)
@@ -325,6 +328,7 @@ class PowerLoss(Fault):
 
     name, forgets, breaks_calls, breaks_runs, moves_redis = "power-loss", True, True, True, True
     keeps_redis: ClassVar[bool] = True
+    needs = frozenset({EMBEDDED})
 
     def inject(self) -> str:
         self.site.held |= set(SERVICES)
@@ -347,13 +351,3 @@ class TotalLoss(PowerLoss):
     """Everything dies, and Redis' memory with it."""
 
     name, keeps_redis, weight = "total-loss", False, 0.5
-
-
-def kinds(base: type[Fault] = Fault) -> list[type[Fault]]:
-    """All kinds that have a name of their own, in the order of this file."""
-    found = [base] if "name" in vars(base) else []
-    return found + [kind for sub in base.__subclasses__() for kind in kinds(sub)]
-
-
-FAULTS: dict[str, type[Fault]] = {kind.name: kind for kind in kinds()}
-"""What the nemesis chooses from, by name. A sweep has kinds of its own."""

@@ -6,6 +6,7 @@ They never judge. An operation without an answer is `unknown`: it may have happe
 import json
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,8 @@ from tests.chaos.site import APIS, NARROW, TENANTS, WIDE, Site
 CHAT = "/v1/chat/completions"
 LANES = ("high", "medium", "low")
 REMEMBERED = 400
+BIG = 400
+"""Words of a result that is too big for a record."""
 PAUSE = 0.5
 """Seconds that a caller waits after a connection that broke."""
 
@@ -28,9 +31,12 @@ class Known:
     def __init__(self) -> None:
         self._ids: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
         self._failing: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
+        self._durable: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
 
-    def add(self, tenant: str, job: str, *, fails: bool = False) -> None:
+    def add(self, tenant: str, job: str, *, durable: bool = False, fails: bool = False) -> None:
         self._ids.append((tenant, job))
+        if durable:
+            self._durable.append((tenant, job))
         if fails:
             self._failing.append((tenant, job))
 
@@ -38,6 +44,11 @@ class Known:
         """Often one of the newest, which may still be under way."""
         found = list(self._ids)
         return rng.choice(found[-10:] if rng.random() < 0.5 else found) if found else None
+
+    def needed(self, tenant: str, rng: random.Random) -> list[str]:
+        """One or two durable jobs of a tenant, new ones."""
+        found = [job for owner, job in self._durable if owner == tenant][-6:]
+        return rng.sample(found, min(len(found), rng.choice((1, 1, 2))))
 
     def failing(self, rng: random.Random) -> tuple[str, str] | None:
         """One that was asked to fail."""
@@ -49,7 +60,15 @@ class Client(threading.Thread):
     """One caller. The seed decides what it does, not when its answers come."""
 
     def __init__(
-        self, site: Site, name: str, seed: str, known: Known, stopping: threading.Event, long: float
+        self,
+        site: Site,
+        name: str,
+        seed: str,
+        known: Known,
+        stopping: threading.Event,
+        long: float,
+        *,
+        flows: bool = False,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.site = site
@@ -59,6 +78,8 @@ class Client(threading.Thread):
         self.known = known
         self.stopping = stopping
         self.long = long
+        self.flows = flows
+        """Whether it also asks for jobs that wait for a time or for others, for groups, and for webhooks."""
         self.defect: BaseException | None = None
         self._count = 0
         self._http = {(api, tenant): site.call(api, tenant) for api in APIS for tenant in TENANTS}
@@ -79,6 +100,8 @@ class Client(threading.Thread):
             self.submit: 40, self.wait: 16, self.stream: 14, self.keep: 8,
             self.cancel: 10, self.look: 12, self.retry: 2,
         }  # fmt: skip
+        if self.flows:
+            kinds[self.group] = 5
         (chosen,) = self.rng.choices(list(kinds), list(kinds.values()))
         chosen()
 
@@ -92,6 +115,8 @@ class Client(threading.Thread):
         model = WIDE if self.rng.random() < 0.75 else NARROW
         if chance < self.long and model == WIDE:
             hooks = [f"!delay={self.rng.uniform(1.0, 5.0):.1f}"]
+        elif self.flows and chance < self.long + 0.06:
+            hooks.append(f"!tokens={BIG}")
         elif chance > 0.995:
             hooks.append("!crash")
         elif chance > 0.975:
@@ -121,17 +146,56 @@ class Client(threading.Thread):
             "priority": self.rng.choice(LANES),
             "metadata": {"marker": marker},
         }
+        wishes = self.wishes(tenant) if self.flows else {}
+        envelope |= wishes
         keyed = self.rng.random() < 0.5
         headers = {"Idempotency-Key": marker} if keyed else {}
         facts = {"marker": marker, "hooks": hooks, "model": model, "tenant": tenant, "keyed": keyed}
+        facts |= {"due": wishes.get("run_at"), "needs": wishes.get("depends_on")}
         for _ in range(3):
             op = self.operations.invoke("job", **facts)
             answer = self._ask(op, tenant, "POST", "/v1/jobs", json=envelope, headers=headers)
             if answer is not None:
                 if answer.status_code == 202:
                     job = answer.json()["id"]
-                    self.known.add(tenant, job, fails="!error" in hooks)
+                    self.known.add(tenant, job, durable=True, fails="!error" in hooks)
                     self.operations.answer(op, "ok", job=job)
+                else:
+                    self._refused(op, answer)
+                return
+
+    def wishes(self, tenant: str) -> dict[str, Any]:
+        """What some jobs ask for beside their request."""
+        found: dict[str, Any] = {}
+        chance = self.rng.random()
+        if chance < 0.15 and (needs := self.known.needed(tenant, self.rng)):
+            found = {"depends_on": needs, "on_dependency_failure": self.rng.choice(("fail", "run"))}
+        elif 0.15 < chance < 0.3:
+            found = {"run_at": time.time() + self.rng.uniform(0.5, 5.0)}
+        if self.rng.random() < 0.3:
+            found["webhook"] = self.site.mailbox.url
+        return found
+
+    def group(self) -> None:
+        """Jobs that are accepted together, the later ones after the first; its key makes another try the same group."""
+        tenant = self.rng.choice(TENANTS)
+        jobs, members = [], {}
+        for number in range(self.rng.choice((2, 3, 5))):
+            marker, hooks, model = self.prompt()
+            members[marker] = hooks
+            body = {"messages": [{"role": "user", "content": f"#{marker} {hooks}"}]}
+            jobs.append({"model": model, "body": body, "metadata": {"marker": marker}})
+            if number and self.rng.random() < 0.6:
+                jobs[-1]["depends_on"] = ["#0"]
+        name = f"group-{next(iter(members))}"
+        wanted = {"jobs": jobs, "metadata": {"marker": name}, "webhook": self.site.mailbox.url}
+        for _ in range(3):
+            op = self.operations.invoke("group", marker=name, members=members, tenant=tenant, keyed=True)
+            headers = {"Idempotency-Key": name}
+            answer = self._ask(op, tenant, "POST", "/v1/groups", json=wanted, headers=headers)
+            if answer is not None:
+                if answer.status_code == 202:
+                    self.operations.answer(op, "ok", group=answer.json()["id"])
                 else:
                     self._refused(op, answer)
                 return
@@ -160,7 +224,10 @@ class Client(threading.Thread):
     def _stream(self, kind: str, headers: dict[str, str]) -> None:
         tenant = self.rng.choice(TENANTS)
         marker, hooks, model = self.prompt()
-        hooks += f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
+        hooks = (
+            hooks.partition(" !tokens")[0]
+            + f" !tokens={self.rng.choice((3, 10, 40))} !interval={self.rng.choice((0.01, 0.05))}"
+        )
         op = self.operations.invoke(kind, marker=marker, hooks=hooks, model=model, tenant=tenant)
         body = {
             "model": model,

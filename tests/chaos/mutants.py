@@ -109,8 +109,8 @@ MUTANTS = [
     Mutant(
         "no-operation-id",
         "queues/lua/prelude.lua",
-        "local answer = redis.call('GET', P .. 'op:' .. op)",
-        "local answer = false",
+        "local function replayed() return found[2] and cmsgpack.unpack(found[2]) end",
+        "local function replayed() return false end",
         ("no_attempt_is_spent_for_nothing",),
         ("cut",),
         30.0,
@@ -121,6 +121,43 @@ MUTANTS = [
         "text(num(known[3]) + est / (w > 0 and w or 1))",
         "text(num(known[3]))",
         ("nobody_stands_in_front",),
+    ),
+    Mutant(
+        "pause-not-told",
+        "queues/controls.py",
+        'await self._scripts("control", 0, _field(kind, name), value)',
+        "pass",
+        ("a_pause_holds",),
+        seconds=30.0,
+    ),
+    Mutant(
+        "dependents-at-once",
+        "storage/dependents.py",
+        "    _insert(connection, waiting)\n",
+        "    _make_due(connection, [spec.id for spec in waiting])\n",
+        ("a_dependent_waits",),
+    ),
+    Mutant(
+        "end-not-told",
+        "storage/endings.py",
+        "deliveries.tell(connection, every, finished)",
+        "deliveries.tell(connection, every[:0], finished)",
+        ("each_end_is_told",),
+    ),
+    Mutant(
+        "time-ignored",
+        "storage/rows.py",
+        '        "due_at": spec.due_at,\n',
+        '        "due_at": spec.created_at,\n',
+        ("nothing_runs_before_its_time",),
+    ),
+    Mutant(
+        "file-per-request",
+        "api/boundary.py",
+        "        started = time.perf_counter()\n",
+        "        started = time.perf_counter()\n"
+        '        self.__dict__.setdefault("leak", []).append(open(os.devnull))\n',
+        ("nothing_is_left",),
     ),
 ]
 

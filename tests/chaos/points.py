@@ -5,13 +5,18 @@ by the supervisor, unarmed. Where a point is reached only in an unusual situatio
 """
 
 import contextlib
+import shutil
 import time
 from typing import ClassVar
 
 import psutil
 
-from tests.chaos.faults import FAULTS, Fault, kill
+from tests.chaos import truth
+from tests.chaos.catalogue import FAULTS
+from tests.chaos.faults import Fault, kill
+from tests.chaos.ground import EMBEDDED
 from tests.chaos.site import APIS, SCHEDULERS
+from tests.e2e.waiting import until
 
 WAIT = 20.0
 """Seconds in which a point has to be reached."""
@@ -106,12 +111,38 @@ class Restored(_OfScheduler):
     """Needs jobs that Redis has forgotten."""
 
     name, point, nth = "reconciler.restored", "reconciler.restored", 1
-    forgets, breaks_runs, moves_redis = True, True, True
+    forgets, breaks_runs, moves_redis, needs = True, True, True, frozenset({EMBEDDED})
 
     def prepare(self) -> None:
         self.site.kill_redis()
         self.site.replace_redis_data(None)
         self.site.start("redis")
+
+
+class Removing(_OfScheduler):
+    """Needs jobs that have ended in SQL and go on in Redis: Redis comes back as it was before their ends."""
+
+    name, point, nth = "reconciler.removing", "reconciler.removing", 1
+    forgets, breaks_runs, moves_redis, needs = True, True, True, frozenset({EMBEDDED})
+
+    def prepare(self) -> None:
+        copy = self.site.folder / "older"
+        shutil.rmtree(copy, ignore_errors=True)
+        with self.site.redis() as client:
+            until(lambda: truth.look(client).live, "a job is under way")
+            live = truth.look(client).live
+        shutil.copytree(self.site.redis_data, copy)
+        until(lambda: self._ended(live), "one of the jobs has ended")
+        self.site.kill_redis()
+        self.site.replace_redis_data(copy)
+        self.site.start("redis")
+
+    def _ended(self, ids: list[str]) -> bool:
+        marks = ", ".join("?" * len(ids))
+        states = "'succeeded', 'failed', 'cancelled'"
+        return bool(
+            self.site.query(f"SELECT id FROM jobs WHERE id IN ({marks}) AND state IN ({states})", *ids)
+        )
 
 
 class RunnerClaimed(_OfReplica):
@@ -124,6 +155,12 @@ class RunnerAnswered(_OfReplica):
 
 class RunnerFinished(_OfReplica):
     name = point = "runner.finished"
+
+
+class RunnerStored(_OfReplica):
+    """Reached by results that are too big for a record."""
+
+    name, point, nth = "runner.stored", "runner.stored", 1
 
 
 class NodeStarted(_OfReplica):

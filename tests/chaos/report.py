@@ -27,11 +27,18 @@ def summary(finding: Finding) -> str:
         "durable jobs": f"{sum(states.values())}: {_counted(states)}",
         "runs": f"{len(evidence.runs)} of {len(runs)} jobs; {again} again ({share}), {beside} beside the earlier one",
         "Redis": f"looked at {finding.looks} times; at most {finding.most_waiting} jobs waited",
+        "held": _held(finding),
         "time": f"up in {finding.booted:.1f} s, quiet {finding.quiet:.1f} s after the last heal",
     }
     lines = [f"  {name:12} {text}" for name, text in numbers.items()]
     lines.append(f"  {'fault':22} times   recovery in s: median  longest")
     return "\n".join([*lines, *(f"    {row}" for row in _recoveries(evidence))])
+
+
+def _held(finding: Finding) -> str:
+    """Open files at the end: connections to Redis and its sentinels, files of the database, all others."""
+    held = sorted(finding.held.items())
+    return ", ".join(f"{name} {each.redis}+{each.sentinels}+{each.sql}+{each.rest}" for name, each in held)
 
 
 def _counted(numbers: Counter[str]) -> str:

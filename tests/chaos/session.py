@@ -9,18 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import redis
 
-from tests.chaos import truth
+from tests.chaos import leaks, truth
 from tests.chaos.auditor import Auditor
 from tests.chaos.dropper import Dropper
 from tests.chaos.evidence import DEAD_LETTER, Evidence, gather
+from tests.chaos.ground import Ground
 from tests.chaos.history import read
 from tests.chaos.invariants import Violation, check
 from tests.chaos.load import Client, Known
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.probe import Probe
-from tests.chaos.site import Site
+from tests.chaos.site import USUAL, Site
+from tests.chaos.steward import Steward
 from tests.e2e.waiting import until
 
 CLIENTS = 6
@@ -42,6 +45,7 @@ class Plan:
     """Share of the work for the wide model that takes seconds, longer than many a lease."""
     sweep: bool = False
     """Each of the faults once, however long that takes, instead of a seeded mix for so many seconds."""
+    ground: Ground = USUAL
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class Finding:
     evidence: Evidence
     violations: list[Violation] = field(default_factory=list)
     looks: int = 0
+    held: dict[str, leaks.Held] = field(default_factory=dict)
     most_waiting: int = 0
     began: float = 0.0
     booted: float = 0.0
@@ -61,14 +66,17 @@ class Finding:
 def run(plan: Plan, folder: Path) -> Finding:
     """Everything, below `folder`, which is left as it is for whoever wants to look."""
     began = time.time()
-    site = Site(folder, plan.root)
+    site = Site(folder, plan.root, plan.ground)
     stopping = threading.Event()
     try:
         site.up()
         booted = time.time() - began
         print(f"  up after {booted:.1f} s: {folder}", flush=True)
+        at_rest = leaks.look(site)
         auditor = Auditor(site, stopping)
-        clients = start_load(site, plan.seed, stopping, plan.long)
+        clients = start_load(site, plan.seed, stopping, plan.long, flows=True)
+        clients.append(Steward(site, plan.seed, stopping, plan.patience))
+        clients[-1].start()
         auditor.start()
         stopping.wait(WARM_UP)
         nemesis = Nemesis(site, plan.seed, plan.faults)
@@ -84,7 +92,8 @@ def run(plan: Plan, folder: Path) -> Finding:
         unquiet = unquiet or quiesce(site, plan.patience)
         finding = Finding(gather(read(site.journals)), began=began, booted=booted, quiet=quiet)
         collect(site, finding.evidence)
-        finding.evidence.left |= unquiet | left_behind(site)
+        finding.evidence.left |= unquiet | left_behind(site) | held_on(site, at_rest)
+        finding.held = leaks.look(site)
         finding.looks, finding.most_waiting = auditor.looks, auditor.most_waiting
         defects = [c for c in clients if c.is_alive() or getattr(c, "defect", None)]
     finally:
@@ -101,10 +110,13 @@ def run(plan: Plan, folder: Path) -> Finding:
     return finding
 
 
-def start_load(site: Site, seed: str, stopping: threading.Event, long: float) -> list[threading.Thread]:
+def start_load(
+    site: Site, seed: str, stopping: threading.Event, long: float, *, flows: bool = False
+) -> list[threading.Thread]:
     known = Known()
     clients: list[threading.Thread] = [
-        Client(site, f"client-{number}", seed, known, stopping, long) for number in range(1, CLIENTS + 1)
+        Client(site, f"client-{number}", seed, known, stopping, long, flows=flows)
+        for number in range(1, CLIENTS + 1)
     ]
     clients.append(Dropper(site, seed, stopping))
     for client in clients:
@@ -127,6 +139,7 @@ def quiesce(site: Site, patience: float) -> dict[str, list[str]]:
     wait(lambda: not open_rows(site), "every durable job has ended", lambda: open_rows(site))
     wait(lambda: is_idle(site), "Redis holds no live job", lambda: [str(snapshot(site))])
     wait(lambda: not busy(site), "all slots are free", lambda: busy(site))
+    wait(lambda: not untold(site), "every message has arrived", lambda: untold(site))
     wait(lambda: not list(inbox(site)), "the watched folder is empty", lambda: [str(p) for p in inbox(site)])
     return found
 
@@ -135,6 +148,11 @@ def open_rows(site: Site) -> list[str]:
     marks = ", ".join("?" * len(DEAD_LETTER))
     rows = site.query(f"SELECT id, state FROM jobs WHERE durable AND state NOT IN ({marks})", *DEAD_LETTER)
     return [f"{row['id']} {row['state']}" for row in rows]
+
+
+def untold(site: Site) -> list[str]:
+    rows = site.query("SELECT subject, attempts, last_error FROM deliveries WHERE delivered_at IS NULL")
+    return [f"{row['subject']} after {row['attempts']} tries: {row['last_error']}" for row in rows]
 
 
 def snapshot(site: Site) -> truth.Snapshot:
@@ -162,12 +180,22 @@ def collect(site: Site, evidence: Evidence) -> None:
     """What SQL and the folders of results hold."""
     try:
         evidence.rows = {row["id"]: row for row in site.query("SELECT * FROM jobs")}
-    except sqlite3.Error as error:
+        evidence.groups = {row["id"]: row for row in site.query("SELECT * FROM groups")}
+    except (sqlite3.Error, psycopg.Error) as error:
         evidence.left["the database"] = [str(error)]
+    for row in evidence.rows.values():
+        if row["artifact"]:
+            row["result"] = stored(site, row["artifact"])
     folders = site.home / "llm_generated"
     for file in [*folders.glob("processed/*.json"), *folders.glob("errors/*.error.json")]:
         marker = file.name.removesuffix(".json").removesuffix(".error")
         evidence.delivered.setdefault(marker, []).append(str(file.relative_to(folders)))
+
+
+def stored(site: Site, sha256: str) -> bytes | None:
+    """An artifact's bytes; None when it is not there, which no rule excuses."""
+    file = site.home / "artifacts" / sha256[:2] / sha256
+    return file.read_bytes() if file.exists() else None
 
 
 def left_behind(site: Site) -> dict[str, list[str]]:
@@ -177,6 +205,16 @@ def left_behind(site: Site) -> dict[str, list[str]]:
         found["Redis keys without an end"] = truth.without_end(client)
         found["what does not fit together in Redis at the end"] = truth.look(client).wrong
     found["unfinished artifacts"] = [str(p) for p in (site.home / "artifacts").rglob("*.partial")]
+    return {what: names for what, names in found.items() if names}
+
+
+def held_on(site: Site, at_rest: dict[str, leaks.Held]) -> dict[str, list[str]]:
+    """What processes should have given back."""
+    found = {
+        "files and sockets": leaks.leaked(at_rest, leaks.look(site)),
+        "connections of nobody in Redis": leaks.orphaned(site),
+        "children that nobody waited for": leaks.zombies(site),
+    }
     return {what: names for what, names in found.items() if names}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.catalogue import FAULTS
 from tests.chaos.evidence import Evidence, Operation, Run, Window, gather
-from tests.chaos.faults import FAULTS
 from tests.chaos.invariants import check
 from tests.chaos.report import timeline
 
@@ -28,7 +28,8 @@ def row(**more: Any) -> dict[str, Any]:
         "id": "j", "durable": 1, "kept": 1, "state": "succeeded", "generation": 0, "attempt": 1, "max_attempts": 3,
         "metadata": json.dumps({"marker": "m"}), "result": json.dumps(content), "created_at": 100.0,
         "queued_at": 100.0, "started_at": 101.5, "finished_at": 103.0, "error_code": None, "error_message": None,
-        "replica": "wide@cpu:0", "in_queue": 1,
+        "replica": "wide@cpu:0", "in_queue": 1, "model": "wide", "tenant": "alice", "lane": "low",
+        "source": "key:alice", "depends_on": "null", "due_at": None, "webhook": None, "group_id": None,
     } | more  # fmt: skip
 
 
@@ -77,6 +78,50 @@ AGAIN = operation("job", facts={"keyed": True}, outcome="unknown", told={"job": 
 FORGOT = (fault("lose-redis"),)
 SECOND = row(id="k", result=None, state="failed", attempt=1, max_attempts=1)
 LEFT = {"text": "r/0", "end": "left"}
+WAITS = json.dumps({"ids": ["n"], "on_failure": "fail"})
+DEPENDENT = row(depends_on=WAITS)
+NEED = row(id="n", kept=0, metadata=json.dumps({"marker": "n"}), finished_at=101.9)
+ASKED = (operation("job"), operation("job", facts={"marker": "n", "job": "n"}, told={"job": "n"}))
+ASKED_FAILING = (
+    operation("job"),
+    operation("job", facts={"marker": "n", "job": "n", "hooks": "!error"}, told={"job": "n"}),
+)
+BROKEN_NEED = NEED | {"state": "failed", "error_code": "engine_error"}
+NOT_RUN = {
+    "state": "failed",
+    "error_code": "dependency_failed",
+    "attempt": 0,
+    "started_at": None,
+    "result": None,
+}
+GROUP = {
+    "id": "g",
+    "total": 2,
+    "finished_at": 104.0,
+    "webhook": None,
+    "metadata": json.dumps({"marker": "group-m"}),
+}
+IN_GROUP = operation("group", facts={"marker": "group-m", "members": {"m": "", "n": ""}, "keyed": True, "job": None},
+                     told={"group": "g", "job": None})  # fmt: skip
+MEMBERS = (row(group_id="g"), NEED | {"group_id": "g"})
+MAIL = {
+    "id": "w",
+    "type": "job.succeeded",
+    "subject": "j",
+    "generation": 0,
+    "signed": True,
+    "status": 200,
+    "at": 103.1,
+}
+SCHEDULE = operation(
+    "schedule", facts={"tenant": "alice", "job": None, "marker": "x"}, told={"job": None, "in_force": None}
+)
+RECURRING = row(source="schedule:chaos", due_at=101.0)
+PAUSE = operation(
+    "pause",
+    facts={"what": "model", "name": "wide", "job": None, "marker": "x"},
+    told={"in_force": True, "job": None},
+)
 NOT_FOUND = {"status": 404, "code": "job_not_found"}
 STILL_RUNNING = operation("cancel", told={"state": "running", "generation": 0})
 OTHERS = operation("call", told={"text": "r/0 r/1"}, facts={"marker": "n"})
@@ -167,9 +212,37 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("calls_are_on_record", history(operation(**CALL), rows=())),
         ("calls_are_on_record", history(operation(**CALL), rows=(row(state="failed", durable=0, attempt=1),))),
+        (
+            "calls_are_on_record",
+            history(operation("kept", told=LEFT), rows=(), faults=(fault("wipe-redis", 104.0, 105.0),)),
+        ),
         ("calls_are_on_record", history(operation("kept", told=LEFT), rows=(row(state="cancelled", durable=0),))),
         ("each_file_comes_back", history(drops={"f": 100.0})),
         ("each_file_comes_back", history(drops={"f": 100.0}, delivered={"f": ["processed/f", "errors/f"]})),
+        ("a_dependent_waits", history(*ASKED, rows=(DEPENDENT, NEED | {"finished_at": 102.4}))),
+        ("a_dependent_waits", history(rows=(DEPENDENT,))),
+        ("a_dependent_waits", history(*ASKED_FAILING, rows=(DEPENDENT, BROKEN_NEED))),
+        (
+            "nothing_runs_before_its_time",
+            history(operation("job", facts={"due": 102.5})),
+        ),
+        ("a_group_is_whole", history(IN_GROUP, rows=MEMBERS[:1], groups={"g": GROUP})),
+        ("a_group_is_whole", history(IN_GROUP, rows=(), runs=())),
+        ("a_group_is_whole", history(IN_GROUP, rows=MEMBERS, groups={"g": GROUP | {"finished_at": None}})),
+        ("a_group_is_whole", history(IN_GROUP, rows=MEMBERS, groups={"g": GROUP, "h": GROUP | {"total": 0}})),
+        ("each_end_is_told", history(rows=(row(webhook="http"),))),
+        ("each_end_is_told", history(rows=(row(webhook="http"),), mail=[MAIL | {"status": 500}])),
+        ("each_end_is_told", history(rows=(row(webhook="http", generation=1),), mail=[MAIL])),
+        ("each_end_is_told", history(IN_GROUP, rows=MEMBERS, groups={"g": GROUP | {"webhook": "http"}})),
+        ("messages_tell_the_truth", history(mail=[MAIL | {"signed": False}])),
+        ("messages_tell_the_truth", history(mail=[MAIL, MAIL | {"id": "v"}])),
+        ("messages_tell_the_truth", history(mail=[MAIL | {"type": "job.failed"}])),
+        ("a_schedule_comes_once", history(SCHEDULE, rows=(), runs=())),
+        (
+            "a_schedule_comes_once",
+            history(SCHEDULE, rows=(RECURRING, RECURRING | {"id": "k", "kept": 0, "due_at": 103.0})),
+        ),
+        ("a_pause_holds", history(operation("job"), PAUSE)),
         ("redis_fits_together", history(wrong=[(100.0, "n:high says 2")])),
         ("nothing_is_left", history(left={"processes": ["python -m workers"]})),
     ],
@@ -202,6 +275,19 @@ def test_a_broken_promise_is_seen_and_no_other(rule: str, evidence: Evidence) ->
         history(
             rows=(row(state="failed", attempt=3, error_code="replica_lost"),), faults=(fault("kill-replica"),)
         ),
+        history(operation("job"), PAUSE, faults=(fault("wipe-redis"),)),
+        history(
+            operation("kept", told=LEFT),
+            rows=(),
+            runs=(run(ended=104.5),),
+            faults=(fault("wipe-redis", 104.0, 105.0),),
+        ),
+        history(operation("job", facts={"due": 102.5}), faults=(fault("jumping-clock"),)),
+        history(*ASKED, rows=(DEPENDENT, NEED)),
+        history(*ASKED_FAILING, rows=(DEPENDENT | NOT_RUN, BROKEN_NEED), runs=()),
+        history(IN_GROUP, rows=MEMBERS, groups={"g": GROUP}, mail=[MAIL, MAIL]),
+        history(SCHEDULE, rows=(RECURRING, RECURRING | {"id": "k", "kept": 0, "due_at": 104.5})),
+        history(operation("job"), PAUSE, operation("resume", facts=PAUSE.facts, began=101.2, ended=101.3)),
     ],
 )
 def test_what_a_fault_excuses(evidence: Evidence) -> None:

@@ -1,7 +1,9 @@
 """The suite's own parts do what they say: the broken network, the look into Redis, the plan."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,15 @@ import pytest
 import redis
 import redis.exceptions
 
+from inferq import webhooks
 from inferq.testing import eventually
 from tests.chaos import proxy, truth
-from tests.chaos.faults import FAULTS
+from tests.chaos.catalogue import FAULTS
+from tests.chaos.clocks import Clocks, find_library
+from tests.chaos.leaks import Held, leaked
+from tests.chaos.mailbox import SECRET, is_signed
 from tests.chaos.nemesis import plan
+from tests.chaos.sentinels import Sentinels
 
 ORDER = "inferq:order:m"
 
@@ -134,3 +141,95 @@ def test_a_seed_always_says_the_same() -> None:
     assert plan("7", names, 30) != plan("8", names, 30)
     told = [name for step in plan("7", names, len(names)) for name in step.names]
     assert set(told) == set(names)
+
+
+class Programs:
+    """Starts what a site would start, and ends it."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def launch(self, argv: list[str], _: str) -> int:
+        self.started.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return self.started[-1].pid
+
+    def end(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    made = Programs()
+    yield made
+    made.end()
+
+
+def test_a_primary_that_dies_has_a_successor(programs: Programs, tmp_path: Path) -> None:
+    sentinels = Sentinels(tmp_path / "redis", programs.launch)
+    sentinels.start()
+    first = sentinels.primary()
+    with sentinels.client() as client:
+        client.set("a", "1")
+        client.wait(1, 10_000)
+    programs.started[sentinels.servers.index(first)].kill()
+    eventually(lambda: sentinels.primary() not in (0, first), "the copy is the primary", 60)
+    assert not sentinels.is_whole()
+    sentinels.start_one(first)
+    eventually(sentinels.is_whole, "the old primary is the copy", 60)
+    with sentinels.client() as client:
+        assert client.get("a") == b"1"
+
+
+_CLOCK = """
+import sys, time
+for line in sys.stdin:
+    print(time.time(), time.monotonic(), flush=True)
+"""
+
+
+@pytest.fixture
+def library() -> Path:
+    found = find_library()
+    if found is None:
+        assert os.environ.get("CI") != "true", "libfaketime must be there in CI"
+        pytest.skip("libfaketime is not installed")
+    return found
+
+
+def test_the_time_of_day_of_one_process_jumps(library: Path, tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "clocks", library)
+    argv = ["env", *clocks.variables("one"), sys.executable, "-c", _CLOCK]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        stdin, stdout = process.stdin, process.stdout
+
+        def ahead() -> tuple[float, float]:
+            stdin.write("\n")
+            stdin.flush()
+            day, steady = map(float, stdout.readline().split())
+            return day - time.time(), steady - time.monotonic()
+
+        assert max(map(abs, ahead())) < 5
+        clocks.set("one", -1000)
+        eventually(lambda: ahead()[0] < -995, "its clock is behind", 60)
+        assert abs(ahead()[1]) < 5
+        clocks.set("one", 0)
+        eventually(lambda: abs(ahead()[0]) < 5, "its clock is right again", 60)
+        stdin.close()
+
+
+def test_a_signature_is_known() -> None:
+    body, moment = b"{}", 1_795_310_403
+    headers = webhooks.headers(SECRET, "w", moment, body)
+    assert is_signed(headers, body)
+    assert not is_signed(headers, b"{ }")
+    assert not is_signed(headers | {"webhook-id": "x"}, body)
+
+
+def test_what_was_not_given_back() -> None:
+    first = {"api": Held(5, 5, 20)}
+    assert leaked(first, {"api": Held(20, 10, 22), "later": Held(1, 1, 90)}) == []
+    assert len(leaked(first, {"api": Held(5, 5, 40)})) == 1
+    assert len(leaked(first, {"api": Held(90, 90, 20)})) == 2

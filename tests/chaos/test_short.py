@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import report
-from tests.chaos.faults import FAULTS
+from tests.chaos.catalogue import offered
 from tests.chaos.session import Finding, Plan, in_folder
+from tests.chaos.site import USUAL
 from tests.engines.process import ROOT
 
 SEED = "1"
@@ -26,6 +27,6 @@ def test_a_minute_of_faults() -> None:
         if finding.violations:
             told.extend((report.failure(finding, SEED), f"logs and journals: {folder}"))
 
-    finding = in_folder(Plan(SEED, SECONDS, list(FAULTS), root), keep=False, judge=judge)
+    finding = in_folder(Plan(SEED, SECONDS, offered(USUAL), root), keep=False, judge=judge)
     assert not finding.violations, "\n".join(told)
     assert finding.evidence.windows, "no fault was injected"

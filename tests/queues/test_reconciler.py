@@ -104,3 +104,56 @@ async def test_a_row_that_cannot_be_queued_keeps_no_other_out(redis_url: str, tm
         assert await reconciler.run_once() == (1, 0)
         assert await b.state(good.id) == "queued"
         assert await b.state(odd.id) is None
+
+
+async def test_who_cancels_is_shown_the_end_while_redis_can_only_be_read(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, _, intake, reconciler):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        assert await b.replica().claim()
+        # As with a full disk, or a primary without its copies: what reads is answered, what writes is not.
+        await b.redis.config_set("min-replicas-to-write", "1")
+        assert (await intake.cancel(asked.id)).state is JobState.CANCELLED
+        await b.redis.config_set("min-replicas-to-write", "0")
+        await reconciler.run_once()
+        assert (await intake.find(asked.id)).state is JobState.CANCELLED
+
+
+async def test_ends_that_lie_before_the_recorded_offset_are_recorded(redis_url: str, tmp_path: Path):
+    """After a failover: the old server was read for longer than these ends took to come into the new one's stream."""
+    async with both(redis_url, tmp_path) as (b, ledger, intake, _):
+        asked = [spec(durable=True) for _ in range(2)]
+        for each in asked:
+            await intake.submit(each)
+        for _ in asked:
+            attempt = await b.replica().claim()
+            assert attempt is not None
+            await b.replica().finish(attempt, DONE, claim_next=False)
+        newest = (await b.redis.xinfo_stream(f"{PREFIX}finish"))["last-generated-id"].decode()
+        await ledger.reset_offset("finish", newest)
+        recorder = Recorder(b.redis, ledger, b.settings)
+        await recorder.align()
+        assert await recorder.run_once(block_ms=10) == 2
+        assert [(await ledger.get(each.id)).state for each in asked] == [JobState.SUCCEEDED] * 2
+        assert await b.redis.xlen(f"{PREFIX}finish") == 0
+        assert await ledger.offset("finish") == newest
+
+
+async def test_only_ends_that_were_recorded_leave_the_stream(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, ledger, intake, _):
+        recorder = Recorder(b.redis, ledger, b.settings)
+        read = b.redis.xread
+
+        async def from_another_server(*args, **options):
+            """It has told of a later end; the server that is asked from now on has an earlier one too."""
+            return [[name, entries[1:]] for name, entries in await read(*args, **options)]
+
+        for _ in range(2):
+            await intake.submit(spec(durable=True))
+            attempt = await b.replica().claim()
+            assert attempt is not None
+            await b.replica().finish(attempt, DONE, claim_next=False)
+        b.redis.xread = from_another_server
+        assert await recorder.run_once(block_ms=10) == 1
+        assert await recorder.run_once(block_ms=10) == 1
+        assert len(await ledger.unfinished()) == 0

@@ -182,3 +182,14 @@ async def test_a_job_without_a_reader_is_marked_as_begun(redis_url: str):
         await writer.drain(attempt)
         assert not writer.unreachable(attempt)
         assert await b.field(attempt.id, "first") == "1"
+
+
+async def test_what_is_kept_of_a_job_that_redis_forgot_stays_nowhere(redis_url: str):
+    async with writing(redis_url) as (b, writer):
+        attempt = await begun(b, kept=True)
+        key = f"{PREFIX}events:{attempt.id}"
+        await writer.keep(attempt, b"one")
+        assert (await b.redis.xrevrange(key, count=1))[0][1] == {b"name": b"chunk", b"data": b"one"}
+        await b.redis.flushall()
+        await writer.keep(attempt, b"two")
+        assert not await b.redis.exists(key)
