@@ -116,8 +116,7 @@ class Recorder:
         for job in jobs:
             args += [job.id, job.generation, self._kept_ttl if job.spec.kept else ANSWERED_TTL]
         async with translated():
-            await self._scripts("settle", "0-0", *args)
-            await self._redis.xdel(self._key, *entry_ids)
+            await self._scripts("settle", len(entry_ids), *entry_ids, *args)
 
 
 def _recorded(job: Job) -> Recorded:

@@ -1,7 +1,8 @@
--- SQL holds these jobs: their Redis records may lapse and the stream may be trimmed up to `upto`.
--- ARGV upto, then id gen ttl ...
+-- SQL holds these jobs: their records may lapse, and the entries of the finish stream that told of them go.
+-- ARGV how many entries, their ids, then id gen ttl ...
 begin_freeing()
-for i = 2, #ARGV, 3 do
+local entries = num(ARGV[1])
+for i = entries + 2, #ARGV, 3 do
   local id = ARGV[i]
   local job = job_fields(id, 'gen', 'state', 'kept')
   if job.gen == ARGV[i + 1] and job.state ~= 'queued' and job.state ~= 'running' and job.state ~= 'scheduled' then
@@ -10,4 +11,4 @@ for i = 2, #ARGV, 3 do
     if job.kept == '1' then redis.call('EXPIRE', P .. 'events:' .. id, num(ARGV[i + 2])) end
   end
 end
-return redis.call('XTRIM', P .. 'finish', 'MINID', ARGV[1])
+return entries > 0 and redis.call('XDEL', P .. 'finish', unpack(ARGV, 2, entries + 1)) or 0

@@ -82,7 +82,8 @@ async def test_recorded_jobs_are_let_go(redis_url: str):
         attempt = await b.running()
         await b.replica().finish(attempt, DONE, claim_next=False)
         await fill(b)
-        await b.scripts("settle", "9999999999999-0", attempt.id, 0, 60)
+        ((entry_id, _),) = await b.redis.xrange(f"{PREFIX}finish")
+        await b.scripts("settle", 1, entry_id, attempt.id, 0, 60)
         assert await b.redis.ttl(f"{PREFIX}job:{attempt.id}") > 0
         assert await b.finished() == []
 
