@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install up test test-gpu chaos check format bench lock clean
+.PHONY: help install up test test-gpu chaos chaos-mutants check format bench lock clean
 
 # Relative on purpose: make cannot handle a checkout whose path has a space in it, a shell can.
 BIN := .venv/bin
@@ -10,7 +10,7 @@ SOURCES := inferq api queues storage workers watchers
 
 help: ## Show this list
 	@echo "inferq: a scheduler for AI-model jobs"
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo "  PYTHON=/path/to/python3.11 chooses the interpreter of new environments"
 
 install: ## Install the gateway and the engines (and vLLM with VLLM=1)
@@ -33,6 +33,10 @@ test-gpu: ## Run the tests that need an NVIDIA device; PYTHON= has torch, transf
 chaos: ## Break a whole installation and check its promises; SEED=1, ARGS="--seconds 300 --faults kill-api,cut"
 	@scripts/install-gateway test
 	@scripts/chaos $(if $(SEED),--seed '$(SEED)') $(ARGS)
+
+chaos-mutants: ## Plant known mistakes: chaos has to catch each; ARGS="no-reaper cancel-ignored"
+	@scripts/install-gateway test
+	@scripts/chaos mutants $(ARGS)
 
 check: ## Formatting, lint, types and import rules
 	@scripts/install-gateway check

@@ -1,6 +1,6 @@
 -- Shared by the scripts; the loader puts the constants P (key prefix), H (head start per lane) and LAYOUT (the version of
--- what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. So
--- the parts below that a script may go without stand apart by empty lines, and each has one name.
+-- what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. Parts that
+-- are left out by themselves stand apart by empty lines.
 --
 -- Keys
 --   P job:ID              hash    one job; see the field names in queues/records.py

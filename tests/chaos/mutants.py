@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,17 +200,24 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", help=f"which; all of them when none is named: {', '.join(_names())}"
     )
-    wanted = parser.parse_args().names or _names()
-    survived = []
-    for mutant in (each for each in MUTANTS if each.name in wanted):
-        began = time.monotonic()
-        print(f"mutant {mutant.name}", flush=True)
-        said = catch(mutant)
-        print(f"mutant {mutant.name}: {said or 'SURVIVED'} ({time.monotonic() - began:.0f} s)", flush=True)
-        if said is None:
-            survived.append(mutant.name)
+    parser.add_argument("--at-once", type=int, default=2, help="how many at a time; most of a run is waiting")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(_names()):
+        parser.error(f"no mutant is called {', '.join(sorted(unknown))}")
+    wanted = [mutant for mutant in MUTANTS if mutant.name in (arguments.names or _names())]
+    with ProcessPoolExecutor(arguments.at_once) as runs:
+        survived = [
+            mutant.name for mutant, said in zip(wanted, runs.map(_tried, wanted), strict=True) if not said
+        ]
     print(f"survived: {', '.join(survived)}" if survived else "all caught")
     return 1 if survived else 0
+
+
+def _tried(mutant: Mutant) -> str | None:
+    began = time.monotonic()
+    said = catch(mutant)
+    print(f"mutant {mutant.name}: {said or 'SURVIVED'} ({time.monotonic() - began:.0f} s)", flush=True)
+    return said
 
 
 def _names() -> list[str]:
