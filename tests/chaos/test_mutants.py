@@ -1,4 +1,4 @@
-"""Each planted mistake still has its place in the source. That it is caught takes minutes: `make chaos-mutants` shows it."""
+"""Each planted mistake still has its place in the source. That it is caught takes minutes: `make chaos-mutants`."""
 
 from pathlib import Path
 
