@@ -18,7 +18,11 @@ from inferq.config import Settings
 from inferq.job import Failure
 from queues import open_gateway
 from queues.attempts import Attempts, Finish, Outcome
+from queues.celery_app import make_app
+from queues.queue import JobQueue
+from queues.reconciler import Reconciler
 from queues.recorder import Recorder
+from queues.signals import Signals
 from storage import Storage
 from watchers.folders import Folders
 from watchers.service import Watcher
@@ -117,20 +121,30 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """A replica at work."""
+        """A replica at work, and the reconciler: a watcher may die between the commit of a job and its queueing."""
         done = asyncio.Event()
+        reconciler = Reconciler(
+            *(self.redis, JobQueue(self.redis, self.settings), self.storage.ledger),
+            *(Signals(make_app(self.settings), "test"), self.settings),
+        )
 
         async def replica() -> None:
             while not done.is_set():
                 if not await self.work_once():
                     await asyncio.sleep(0.005)
 
-        task = asyncio.create_task(replica())
+        async def reconciling() -> None:
+            while not done.is_set():
+                await reconciler.run_once()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), 0.5)
+
+        tasks = [asyncio.create_task(replica()), asyncio.create_task(reconciling())]
         try:
             yield
         finally:
             done.set()
-            await task
+            await asyncio.gather(*tasks)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:

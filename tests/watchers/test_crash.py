@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from inferq import failpoints
 from queues import Gateway
 from tests.media.files import picture
 from tests.media.servers import answering, raw, response
@@ -161,6 +162,18 @@ async def test_what_a_predecessor_did_not_finish_writing_is_removed(site: Site) 
     leftover.write_text("half")
     with site.process():
         await until(lambda: not leftover.exists())
+
+
+async def test_killed_between_the_commit_and_the_queue(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.drop("a.json")
+    monkeypatch.setenv(failpoints.VARIABLE, "intake.committed:kill")
+    with site.process() as running:
+        await until(lambda: running.poll() is not None)
+    monkeypatch.delenv(failpoints.VARIABLE)
+    async with site.working():
+        with site.process():
+            await until(lambda: listed(site.folders.archive) == ["a.json"])
+    assert site.runs == {"a.json": 1}
 
 
 async def test_kill_9_again_and_again(site: Site) -> None:
