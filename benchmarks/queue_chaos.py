@@ -156,9 +156,10 @@ def _asked(site: Site) -> int:
 def _wiped(scale: Scale) -> Result:
     with _site() as site:
         body = {"messages": [{"role": "user", "content": "#wiped !delay=0.4"}]}
-        with site.call("api-1", TENANTS[0]) as http:
-            for _ in range(scale.wiped):
-                http.post("/v1/jobs", json={"model": WIDE, "body": body}).raise_for_status()
+        for tenant in TENANTS:  # none may fill the queue alone
+            with site.call("api-1", tenant) as http:
+                for _ in range(scale.wiped // len(TENANTS)):
+                    http.post("/v1/jobs", json={"model": WIDE, "body": body}).raise_for_status()
         before = _counts(site)
         fault = WipeRedis(site, random.Random(SEED))
         began = time.monotonic()
