@@ -156,10 +156,12 @@ def _asked(site: Site) -> int:
 def _wiped(scale: Scale) -> Result:
     with _site() as site:
         body = {"messages": [{"role": "user", "content": "#wiped !delay=0.4"}]}
-        for tenant in TENANTS:  # none may fill the queue alone
-            with site.call("api-1", tenant) as http:
-                for _ in range(scale.wiped // len(TENANTS)):
-                    http.post("/v1/jobs", json={"model": WIDE, "body": body}).raise_for_status()
+        with contextlib.ExitStack() as held:
+            # In turn: no tenant may fill the queue alone.
+            callers = [held.enter_context(site.call("api-1", tenant)) for tenant in TENANTS]
+            for number in range(scale.wiped):
+                caller = callers[number % len(callers)]
+                caller.post("/v1/jobs", json={"model": WIDE, "body": body}).raise_for_status()
         before = _counts(site)
         fault = WipeRedis(site, random.Random(SEED))
         began = time.monotonic()
