@@ -49,7 +49,8 @@ if num(weight) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, wei
 if old.state then redis.call('DEL', job_key, P .. 'events:' .. id) end
 local score = enter(id, model, tenant, lane, est, size, nil)
 redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
-  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score), unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
+  'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score),
+  unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
 if expires ~= '' then
   redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
