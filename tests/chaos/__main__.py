@@ -16,11 +16,11 @@ from tests.chaos.ground import (
     SENTINEL,
     SQLITE,
     Ground,
+    drawn,
     ground_for,
     missing,
 )
 from tests.chaos.points import KINDS, POINTS
-from tests.chaos.postgres import find_programs
 from tests.chaos.session import Finding, Plan, in_folder
 from tests.engines.process import ROOT
 
@@ -39,7 +39,7 @@ def main() -> int:
         print(f"error: no fault {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     try:
-        ground = _ground(arguments, names, usual=not arguments.faults)
+        ground = _ground(arguments, names, seed)
     except (ValueError, LookupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,21 +62,21 @@ def main() -> int:
     return 1 if finding.violations else 0
 
 
-def _ground(arguments: argparse.Namespace, names: list[str], *, usual: bool) -> Ground:
-    """What the chosen faults need. For the usual mix, all that this machine offers. Raises ValueError, LookupError."""
-    lacking = missing()
-    if usual:
-        for what, why in lacking.items():
-            print(f"  left out: faults of {what}: {why}")
-        needs = {DISKS, CLOCKS} - lacking.keys()
-    else:
-        needs = needs_of(names, KINDS)
-        if needs & lacking.keys():
-            raise LookupError("; ".join(lacking[what] for what in needs & lacking.keys()))
-    ground = ground_for(needs, arguments.redis, arguments.database)
-    if ground.database == POSTGRESQL:
-        find_programs()
-    return ground
+def _ground(arguments: argparse.Namespace, names: list[str], seed: str) -> Ground:
+    """What the named faults need; for the usual mix one of the grounds that this machine offers, which the seed
+    chooses. Raises ValueError, LookupError.
+    """
+    lacking, named = missing(), arguments.faults or arguments.sweep
+    wanted = (needs_of(names, KINDS) if named else set()) | {arguments.database}
+    if absent := wanted & lacking.keys():
+        raise LookupError("; ".join(lacking[what] for what in sorted(absent)))
+    if named:
+        return ground_for(wanted - {None}, arguments.redis, arguments.database)
+    for what, why in lacking.items():
+        print(f"  left out: faults of {what}: {why}")
+    redis, database = drawn(seed, lacking)
+    needs = {DISKS, CLOCKS} - lacking.keys()
+    return ground_for(needs, arguments.redis or redis, arguments.database or database)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "--sweep", action="store_true", help="each fail point once (or each of --faults), instead of a mix"
     )
     found.add_argument(
-        "--redis", choices=(EMBEDDED, SENTINEL), help="which Redis; default: as the faults need"
+        "--redis", choices=(EMBEDDED, SENTINEL), help="which Redis; default: as the seed or the faults say"
     )
     found.add_argument("--database", choices=(SQLITE, POSTGRESQL), help="which database; default: likewise")
     found.add_argument("--list", action="store_true", help="list the kinds of faults")

@@ -3,15 +3,18 @@
 Each fault names what it needs; a site offers some of it. Nothing is left out silently: what is missing here is said.
 """
 
-from collections.abc import Iterable
+import random
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tests.chaos.clocks import find_library
+from tests.chaos.postgres import find_programs
 from tests.disk import may_mount
 
 EMBEDDED, SENTINEL = "embedded", "sentinel"
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 DISKS, CLOCKS = "disks", "clocks"
+_PAIRS = ((EMBEDDED, SENTINEL), (SQLITE, POSTGRESQL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ def ground_for(needs: Iterable[str], redis: str | None, database: str | None) ->
     site.
     """
     wanted = set(needs) | {each for each in (redis, database) if each}
-    for pair in ({EMBEDDED, SENTINEL}, {SQLITE, POSTGRESQL}):
-        if pair <= wanted:
+    for pair in _PAIRS:
+        if wanted.issuperset(pair):
             raise ValueError(f"no site has {' and '.join(sorted(pair))} at once, which these faults need")
     return Ground(
         SENTINEL if SENTINEL in wanted else EMBEDDED,
@@ -45,6 +48,15 @@ def ground_for(needs: Iterable[str], redis: str | None, database: str | None) ->
     )
 
 
+def drawn(seed: str, lacking: Collection[str]) -> tuple[str, str]:
+    """Which Redis and which database a seed stands on: two in three on what a laptop has, the others on what a
+    cluster has.
+    """
+    rng = random.Random(f"{seed}/ground")
+    redis, database = (rng.choice((usual, usual, other)) for usual, other in _PAIRS)
+    return redis, SQLITE if database in lacking else database
+
+
 def missing() -> dict[str, str]:
     """What this machine cannot offer, and why."""
     found = {}
@@ -52,4 +64,8 @@ def missing() -> dict[str, str]:
         found[DISKS] = "this user may not mount a tmpfs"
     if find_library() is None:
         found[CLOCKS] = "libfaketime is not installed (Debian: libfaketime)"
+    try:
+        find_programs()
+    except LookupError as error:
+        found[POSTGRESQL] = str(error)
     return found

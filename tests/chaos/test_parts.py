@@ -1,5 +1,6 @@
 """The suite's own parts do what they say: the broken network, the look into Redis, the plan."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import redis.exceptions
 
 from inferq import webhooks
 from inferq.testing import eventually
-from tests.chaos import proxy, truth
+from tests.chaos import ground, proxy, truth
 from tests.chaos.catalogue import FAULTS
 from tests.chaos.clocks import Clocks, find_library
 from tests.chaos.leaks import Held, leaked
@@ -233,3 +234,12 @@ def test_what_was_not_given_back() -> None:
     assert leaked(first, {"api": Held(20, 10, 22), "later": Held(1, 1, 90)}) == []
     assert len(leaked(first, {"api": Held(5, 5, 40)})) == 1
     assert len(leaked(first, {"api": Held(90, 90, 20)})) == 2
+
+
+def test_a_seed_stands_on_the_same_ground_each_time_and_twenty_seeds_on_all() -> None:
+    seen = [ground.drawn(str(seed), ()) for seed in range(1, 21)]
+    assert seen == [ground.drawn(str(seed), ()) for seed in range(1, 21)]
+    assert set(seen) == set(itertools.product(("embedded", "sentinel"), ("sqlite", "postgresql")))
+    assert {database for _, database in (ground.drawn(str(s), {"postgresql"}) for s in range(1, 21))} == {
+        "sqlite"
+    }
