@@ -16,7 +16,7 @@ from inferq.catalog import Catalog
 from inferq.config import Settings
 from inferq.fallback import Fallbacks
 from inferq.hooks import Hooks
-from queues import layout, remote, spending
+from queues import footing, layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.controls import Controls
@@ -83,8 +83,11 @@ class Scheduler:
         self._trusted_at = time.monotonic() + settings.queue.lease
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping`, then give the lock back and close. Raises ConfigError for keys of another release."""
+        """Work until `stopping`, then give the lock back and close. Raises ConfigError for keys of another release, and
+        in production for a Redis that does not keep what it is given.
+        """
         await layout.check_at_start(self._redis, self._settings.queue.prefix)
+        await footing.check(self._redis, strict=self._settings.deployment.environment == "production")
         self._signals.start()
         tasks = [
             asyncio.create_task(self._forever("lock", HOLD_EVERY, self._hold, leader=False)),
@@ -151,6 +154,7 @@ class Scheduler:
 
     async def _prepare(self) -> None:
         """Bring Redis up to what SQL knows, the jobs by the reconciler."""
+        await footing.check(self._redis, strict=False)
         await self._recorder.align()
         await self._controls.copy()
         prefix = self._settings.queue.prefix

@@ -268,7 +268,7 @@ class Deployment(Section):
     """Where this runs."""
 
     environment: Literal["development", "production"] = "development"
-    """production refuses a Redis without AOF and noeviction."""
+    """production: a scheduler does not start on a Redis without AOF and noeviction. development: it warns."""
     debug_mode: bool = False
     """Log at debug level."""
     auto_reload: bool = unbuilt(False, f"reload {_LATER}")
