@@ -110,10 +110,13 @@ def calls_are_on_record(evidence: Evidence) -> Iterator[Violation]:
         if op.outcome != "ok":
             continue
         row = evidence.rows.get(str(op.job))
+        forgotten = evidence.faults("forgets", op.began, _over(op, evidence), RECOVERY)
         if row is None:
-            if not evidence.faults("forgets", op.began, _over(op, evidence), RECOVERY):
+            if not forgotten:
                 yield violation(calls_are_on_record, f"{op.id}: {op.job} is in no row", op.job)
         elif op.kind == "call" and row["state"] != "succeeded":
+            if forgotten and (row["finished_at"] or 0.0) > op.ended:
+                continue  # its end was forgotten, so its lease ran out, and nobody waited for it any more
             text = f"{op.id}: {op.job} was answered and its row says {row['state']}"
             yield violation(calls_are_on_record, text, op.job)
         elif row["state"] == "cancelled" and op.job not in cancels:

@@ -77,6 +77,7 @@ KEYED = operation("job", facts={"keyed": True})
 AGAIN = operation("job", facts={"keyed": True}, outcome="unknown", told={"job": None, "why": "ReadError"})
 FORGOT = (fault("lose-redis"),)
 SECOND = row(id="k", result=None, state="failed", attempt=1, max_attempts=1)
+LEFT_OVER = row(state="cancelled", durable=0, attempt=1, error_code="caller_gone")
 LEFT = {"text": "r/0", "end": "left"}
 WAITS = json.dumps({"ids": ["n"], "on_failure": "fail"})
 DEPENDENT = row(depends_on=WAITS)
@@ -212,6 +213,11 @@ STREAM = {"kind": "stream", "facts": {"hooks": "!tokens=2 !interval=0"}}
         ),
         ("calls_are_on_record", history(operation(**CALL), rows=())),
         ("calls_are_on_record", history(operation(**CALL), rows=(row(state="failed", durable=0, attempt=1),))),
+        ("calls_are_on_record", history(operation(**CALL), rows=(LEFT_OVER,))),
+        (
+            "calls_are_on_record",
+            history(operation(**CALL), rows=(LEFT_OVER | {"finished_at": 100.9},), faults=FORGOT),
+        ),
         (
             "calls_are_on_record",
             history(operation("kept", told=LEFT), rows=(), faults=(fault("wipe-redis", 104.0, 105.0),)),
@@ -282,6 +288,7 @@ def test_a_broken_promise_is_seen_and_no_other(rule: str, evidence: Evidence) ->
             runs=(run(ended=104.5),),
             faults=(fault("wipe-redis", 104.0, 105.0),),
         ),
+        history(operation(**CALL), rows=(LEFT_OVER,), faults=FORGOT),
         history(operation("job", facts={"due": 102.5}), faults=(fault("jumping-clock"),)),
         history(*ASKED, rows=(DEPENDENT, NEED)),
         history(*ASKED_FAILING, rows=(DEPENDENT | NOT_RUN, BROKEN_NEED), runs=()),
