@@ -12,7 +12,8 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import headers_of
-from api.errors import CALLER_LEFT, respond
+from api.errors import CALLER_LEFT, event_of, failure_of, respond
+from api.sse import is_events, part
 from api.telemetry import Telemetry
 from inferq import errors
 
@@ -36,15 +37,16 @@ class Boundary:
             return
         request_id = _request_id(headers_of(scope))
         started = time.perf_counter()
-        status = CALLER_LEFT
+        status, events = CALLER_LEFT, False
         told: list[tuple[bytes, bytes]] = []
         # A list, so that it stays one through every copy of the scope.
         scope["told"] = told
 
         async def tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, events
             if message["type"] == "http.response.start":
                 status = message["status"]
+                events = is_events(message)
                 message["headers"] = [*message.get("headers", ()), *told, (b"x-request-id", request_id)]
             await send(message)
 
@@ -53,9 +55,13 @@ class Boundary:
             await self._app(scope, receive, tagged)
         except asyncio.CancelledError:
             # Only the end of a stop's drain comes to here: a caller that left was noticed below.
-            if status != CALLER_LEFT:
+            stop = errors.ServerStopping(retry_after=1)
+            if status == CALLER_LEFT:
+                await respond(stop)(scope, receive, tagged)
+            elif events:
+                await tagged(part(event_of(failure_of(stop)), more=False))
+            else:
                 raise
-            await respond(errors.ServerStopping(retry_after=1))(scope, receive, tagged)
         except Exception:
             log.exception("request %s failed unexpectedly", request_id.decode())
         finally:

@@ -5,8 +5,9 @@ from starlette.types import Message
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a comment shows that the connection lives."""
 
+_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+    _TYPE,
     (b"cache-control", b"no-cache"),
     # Proxies of the nginx kind would otherwise collect the stream before passing it on.
     (b"x-accel-buffering", b"no"),
@@ -15,6 +16,11 @@ HEADERS = (
 
 def start(*extra: tuple[bytes, bytes]) -> Message:
     return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *extra]}
+
+
+def is_events(start: Message) -> bool:
+    """Whether these are the headers of a stream of events."""
+    return _TYPE in start["headers"]
 
 
 def sound_start(media_type: str, *extra: tuple[bytes, bytes]) -> Message:

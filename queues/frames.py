@@ -28,6 +28,8 @@ class FrameKind(StrEnum):
 
 JSON = "application/json"
 RESULTS = frozenset({FrameKind.RESULT, FrameKind.TYPED})
+PARTS = frozenset({FrameKind.CHUNK, FrameKind.END})
+"""Of a stream, which is of one run from the first to the last."""
 LAST = frozenset({*RESULTS, FrameKind.END, FrameKind.ERROR})
 
 

@@ -18,7 +18,7 @@ from inferq import errors, process
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
 from queues import frames, records
 from queues.connection import BLOCK_MS, Client, translated
-from queues.frames import Frame, FrameKind, result_data
+from queues.frames import PARTS, Frame, FrameKind, result_data
 from queues.presence import Presence
 from queues.queue import JobQueue
 
@@ -51,6 +51,7 @@ class Waiter:
         self._frames: deque[Frame] = deque()
         self._size = 0
         self._expected = 0
+        self._token = ""
         self._ended = False
         self._arrived = asyncio.Event()
 
@@ -86,10 +87,15 @@ class Waiter:
         return frame
 
     def put(self, frame: Frame) -> None:
-        """Take a frame from the reader: repeats are dropped, a gap or a full buffer ends the answer with an error."""
+        """Take a frame from the reader: repeats are dropped; a gap, a full buffer, or a part of another run ends the
+        answer with an error.
+        """
         if self._ended:
             return
-        if frame.kind is FrameKind.CHUNK:
+        if frame.kind in PARTS and self._expected and frame.token != self._token:
+            # Redis has forgotten the run that began this answer (a failover), and what was sent cannot be taken back.
+            frame = self._failed("stream_broken", "the job began anew when a part of its answer was out", 502)
+        elif frame.kind is FrameKind.CHUNK:
             if frame.seq < self._expected:
                 return
             if frame.seq > self._expected:
@@ -99,6 +105,7 @@ class Waiter:
                     "client_too_slow", "the client reads too slowly; the stream was ended", 499
                 )
             else:
+                self._token = frame.token
                 self._expected += 1
         elif frame.kind is FrameKind.END and frame.seq != self._expected:
             frame = self._failed("stream_broken", "the end of the answer was lost", 502)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from fastapi import FastAPI
 
 from api.server import server_for
 from api.transport import MOST_HEAD
-from tests.api.stack import ANSWER, CHAT, Replica, settings_for, until
+from tests.api.stack import ANSWER, CHAT, CHUNKS, Replica, settings_for, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,6 +155,23 @@ async def test_a_call_that_outlasts_the_stop_is_told_so(home: Path, config: Path
             answer = await call
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert answer.json()["error"]["code"] == "server_stopping"
+    await replica.close()
+
+
+async def test_a_stream_that_outlasts_the_stop_ends_with_an_error(
+    home: Path, config: Path, redis_url: str
+) -> None:
+    replica = Replica(settings_for(home, redis_url))
+    with served(home, config, redis_url, drain="1s") as (process, http):
+        async with http:
+            call = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT | {"stream": True}))
+            await replica.chunks(await replica.claim(), CHUNKS[:1])
+            process.send_signal(signal.SIGTERM)
+            answer = await call
+            assert answer.status_code == 200
+            assert answer.content.startswith(CHUNKS[0])
+            last = json.loads(answer.content.removeprefix(CHUNKS[0]).removeprefix(b"data: "))
+            assert last["error"]["code"] == "server_stopping"
     await replica.close()
 
 

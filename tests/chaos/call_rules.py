@@ -18,6 +18,8 @@ KNOWN_REFUSALS = {
 """Error answers that a caller may get while something is broken. 404 and 400 are nobody's fault here."""
 
 
+BEHIND = 5.0
+"""Seconds that the recorder may be behind an end after a fault: a database that was away is asked again after a pause."""
 STOPPING = 6.0
 """Seconds that an api process may take from SIGTERM to its end."""
 
@@ -110,7 +112,9 @@ def calls_are_on_record(evidence: Evidence) -> Iterator[Violation]:
         if op.outcome != "ok":
             continue
         row = evidence.rows.get(str(op.job))
-        forgotten = evidence.faults("forgets", op.began, _over(op, evidence), RECOVERY)
+        over = _over(op, evidence)
+        until = over + (BEHIND if evidence.any_fault(op.began, over) else 0.0)
+        forgotten = evidence.faults("forgets", op.began, until, RECOVERY)
         if row is None:
             if not forgotten:
                 yield violation(calls_are_on_record, f"{op.id}: {op.job} is in no row", op.job)

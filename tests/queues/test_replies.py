@@ -110,6 +110,15 @@ async def test_an_end_after_a_missing_chunk_is_an_error():
     assert code(read[1]) == "stream_broken"
 
 
+@pytest.mark.parametrize("kind", [FrameKind.CHUNK, FrameKind.END])
+async def test_two_runs_are_never_made_into_one_answer(kind: FrameKind):
+    chunks = [frame(FrameKind.CHUNK, i, f"{i}".encode()) for i in range(2)]
+    read = await Buffer().put(*chunks, replace(frame(kind, 2, b"x"), token="u" * 16))
+    assert read[0].data == b"01"
+    assert code(read[1]) == "stream_broken"
+    assert len(read) == 2
+
+
 async def test_nothing_follows_the_last_frame():
     read = await Buffer().put(frame(FrameKind.RESULT, 0, b"{}"), frame(FrameKind.ERROR, 0, b"{}"))
     assert [r.kind for r in read] == [FrameKind.RESULT]
