@@ -19,7 +19,7 @@ KNOWN_REFUSALS = {
 
 
 BEHIND = 5.0
-"""Seconds that the recorder may be behind an end after a fault: a database that was away is asked again after a pause."""
+"""Seconds that the recorder may be behind after a fault: a database that was away is asked again after a pause."""
 STOPPING = 6.0
 """Seconds that an api process may take from SIGTERM to its end."""
 

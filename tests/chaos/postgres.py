@@ -28,7 +28,7 @@ class Postgres:
     """Started by `start`, stopped and started again by faults."""
 
     def __init__(self, folder: Path, launch: Callable[[list[str], str], int]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._launch = launch
         self._programs = find_programs()
         self._data = folder / "data"
@@ -38,10 +38,10 @@ class Postgres:
 
     def create(self) -> None:
         """A new cluster with an empty database, running."""
-        self._folder.mkdir()
-        self._folder.parent.chmod(0o711)  # whoever runs the server has to get through
+        self.folder.mkdir(exist_ok=True)  # or a disk of its own
+        self.folder.parent.chmod(0o711)  # whoever runs the server has to get through
         if os.geteuid() == 0:
-            shutil.chown(self._folder, "postgres", "postgres")
+            shutil.chown(self.folder, "postgres", "postgres")
         options = ("--username", USER, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
         argv = [str(self._programs / "initdb"), "--pgdata", str(self._data), *options]
         subprocess.run(lent(argv), cwd="/", check=True, capture_output=True, timeout=120)
@@ -52,7 +52,7 @@ class Postgres:
     def start(self) -> None:
         """Returns when it answers."""
         place = ("-k", "", "-c", "listen_addresses=127.0.0.1", "-p", str(self.port))
-        options = (*place, "-c", "max_connections=200")
+        options = (*place, "-c", "max_connections=200", "-c", "max_wal_size=64MB")
         argv = [str(self._programs / "postgres"), "-D", str(self._data), *options]
         self.pid = self._launch(lent(argv), "postgres")
         until(self.answers, "PostgreSQL answers")

@@ -46,7 +46,7 @@ RESTART_AFTER = 0.5
 OWN_NAME = "chaos"
 """What the suite calls itself to Redis."""
 DATABASE = Path("database") / "inferq.db"
-DISK_SIZES = {"redis": "192m", "sql": "96m"}
+DISK_SIZES = {"redis": "192m", "sql": "96m", "postgres": "256m"}
 USUAL = Ground()
 
 
@@ -76,7 +76,7 @@ class Site(Stack):
         url = self.postgres.url if self.postgres else f"sqlite:///{DATABASE}"
         super().__init__(folder / "home", configuration(url), root)
         self.disks: dict[str, Disk] = {}
-        """Those that can be full, by what lies there: redis, sql."""
+        """Those that can be full, by what lies there: redis, and sql or postgres."""
         library = find_library() if ground.clocks else None
         self.clocks = Clocks(folder / "clocks", library) if library else None
         self.folder = folder
@@ -145,6 +145,8 @@ class Site(Stack):
                 disk = mount(self.redis_data, size)
             elif what == "sql" and not self.postgres:
                 disk = mount(self.database_file.parent, size)
+            elif what == "postgres" and self.postgres:
+                disk = mount(self.postgres.folder, size)
             else:
                 continue
             assert disk, "may_mount() said that this user may"

@@ -148,6 +148,23 @@ class FillSqlDisk(FillRedisDisk):
     breaks_runs, moves_redis = False, False
 
 
+class FillPostgresDisk(FillRedisDisk):
+    """PostgreSQL can write nothing more. It ends itself when that meets its log, and then somebody starts it again."""
+
+    name, needs, what = "fill-postgres-disk", frozenset({DISKS, POSTGRESQL}), "postgres"
+    breaks_runs, moves_redis = False, False
+
+    def heal(self) -> None:
+        super().heal()
+        until(self._answers, "PostgreSQL answers again")
+
+    def _answers(self) -> bool:
+        assert self.site.postgres
+        if not psutil.pid_exists(self.site.postgres.pid):
+            self.site.postgres.start()
+        return self.site.postgres.answers()
+
+
 class JumpingClock(Fault):
     """The time of day of one process jumps ahead or back, and later to where it belongs."""
 
