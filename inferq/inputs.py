@@ -8,12 +8,16 @@ Text that only has such a notation inside is left alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from inferq import errors
 from inferq.job import Job, JobState
+
+MOST_PLACES = 1000
+"""Places in one body."""
 
 _START, _END = "{{jobs.", "}}"
 _SHOWN = 200
@@ -42,12 +46,19 @@ def asks_for_results(body: bytes) -> bool:
 
 
 def places(body: Any, depends_on: Sequence[str]) -> list[Place]:
-    """All places of a body. Raises InvalidRequest for one that names a job which the request does not wait for."""
-    return [
-        Place(holder, key, param, *_parsed(holder[key], param, depends_on))
-        for holder, key, param in _texts(body)
-        if is_place(holder[key])
-    ]
+    """All places of a body. Raises InvalidRequest for one that names a job which the request does not wait for, and for
+    more than MOST_PLACES.
+    """
+    found: list[Place] = []
+    for holder, key, param in _texts(body):
+        if not is_place(holder[key]):
+            continue
+        if len(found) == MOST_PLACES:
+            raise errors.InvalidRequest(
+                f"The request takes parts of results in more than {MOST_PLACES} places.", param=param
+            )
+        found.append(Place(holder, key, param, *_parsed(holder[key], param, depends_on)))
+    return found
 
 
 def _texts(body: Any) -> Iterator[tuple[Any, str | int, str]]:
@@ -86,23 +97,67 @@ def needs_file(job: Job, path: Sequence[str]) -> bool:
     return bool(path) and job.result is None and job.artifact is not None and _is_json(job.result_type)
 
 
-def part(job: Job, path: Sequence[str], file: bytes | None = None) -> Any:
-    """The part of a result; `file` are the bytes of its artifact, where `needs_file`. Raises InvalidRequest."""
-    if job.state is not JobState.SUCCEEDED:
-        raise errors.InvalidRequest(f"Job {job.id} is {job.state} and has no result.")
-    data = job.result if file is None else file
-    if data is None and job.artifact and not path:
-        return f"artifact:{job.artifact}"
-    if data is None:
-        kept = f"is a file of {job.result_type}, which has no parts" if job.artifact else "was not kept"
-        raise errors.InvalidRequest(f"The result of job {job.id} {kept}.")
-    if not _is_json(job.result_type):
+def fill(places: Sequence[Place], job: Job, file: bytes | None = None, *, room: int) -> int:
+    """Put parts of a job's result into their places; how many bytes of JSON these are together. What stands in several
+    places is one object. `file` are the bytes of the job's artifact, where one of the places `needs_file`.
+
+    Raises InvalidRequest naming the place, also once they come to more than `room` bytes.
+    """
+    result, sizes, total = Result(job, file), dict[tuple[str, ...], int](), 0
+    for place in places:
+        try:
+            value = result.part(place.path)
+            if place.path not in sizes:
+                sizes[place.path] = _size(value)
+        except errors.InvalidRequest as error:
+            raise errors.InvalidRequest(error.message, param=place.param) from error
+        total += sizes[place.path]
+        if total > room:
+            raise errors.InvalidRequest(
+                "With its inputs the request is larger than requests may be.", param=place.param
+            )
+        place.holder[place.key] = value
+    return total
+
+
+class Result:
+    """What a job has brought; read once, however many parts of it are asked for."""
+
+    def __init__(self, job: Job, file: bytes | None = None) -> None:
+        self._job = job
+        self._data = job.result if file is None else file
+
+    def part(self, path: Sequence[str]) -> Any:
+        """Raises InvalidRequest when there is none."""
+        job, data = self._job, self._data
+        if job.state is not JobState.SUCCEEDED:
+            raise errors.InvalidRequest(f"Job {job.id} is {job.state} and has no result.")
+        if job.result is None and job.artifact and not path:
+            return f"artifact:{job.artifact}"
+        if data is None:
+            kept = f"is a file of {job.result_type}, which has no parts" if job.artifact else "was not kept"
+            raise errors.InvalidRequest(f"The result of job {job.id} {kept}.")
+        if _is_json(job.result_type):
+            return _walk(self._read, path, job.id)
         if path:
             raise errors.InvalidRequest(
                 f"The result of job {job.id} is {job.result_type}, which has no parts."
             )
         return data.decode("utf-8", "replace")
-    return _walk(orjson.loads(data), path, job.id)
+
+    @cached_property
+    def _read(self) -> Any:
+        try:
+            return orjson.loads(self._data or b"")
+        except orjson.JSONDecodeError as error:
+            raise errors.InvalidRequest(f"The result of job {self._job.id} is no JSON.") from error
+
+
+def _size(value: Any) -> int:
+    try:
+        return len(orjson.dumps(value))
+    except TypeError as error:  # it reads deeper nesting than it writes
+        raise errors.InvalidRequest(f"The result cannot be passed on: {error}.") from error
 
 
 def _walk(value: Any, path: Sequence[str], job_id: str) -> Any:

@@ -1,6 +1,9 @@
 """Puts results of other jobs into a request that takes parts of them, and checks it as a new one. It queues nothing."""
 
+import asyncio
 import logging
+import time
+from collections import defaultdict
 from typing import Any
 
 import orjson
@@ -12,10 +15,15 @@ from inferq.endpoints import ENDPOINTS
 from inferq.endpoints.endpoint import asks_for_events
 from inferq.inputs import Place
 from inferq.job import Failure, Job, JobState
+from inferq.request import Request
 from queues.door import Door
 from storage import Storage
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 3600.0
+"""Seconds after which a job fails that could not be filled for a reason that may have passed: an artifact store that is
+away, but also an artifact that is damaged."""
 
 
 class Filling:
@@ -28,7 +36,8 @@ class Filling:
     async def fill(self, job_id: str) -> None:
         """Fill a scheduled job's request, or fail the job as `dependency_input` when that cannot be done.
 
-        Raises what may be otherwise at another time, AtCapacity and Unavailable; the job then stays as it is.
+        Raises what may be otherwise at another time, AtCapacity and Unavailable; the job then stays as it is, until it
+        has been due for `PATIENCE`.
         """
         job = await self._storage.ledger.get(job_id)
         if job is None or job.state is not JobState.SCHEDULED:
@@ -36,7 +45,7 @@ class Filling:
         try:
             filled = await self._filled(job)
         except errors.InferqError as error:
-            if error.retryable:
+            if error.retryable and time.time() - (job.spec.due_at or 0.0) < PATIENCE:
                 raise
             await self._fail(job, error.message, error.param)
         except Exception:
@@ -52,29 +61,34 @@ class Filling:
         await self._storage.waiting.fail(job, failure)
 
     async def _filled(self, job: Job) -> dict[str, Any]:
-        """The request as the engine gets it."""
-        body = orjson.loads(job.spec.body)
-        await self._put(inputs.places(body, job.spec.depends_on))
-        if len(request.encode(body)) > self._most:
-            raise errors.InvalidRequest(f"With its inputs the request is larger than {self._most} bytes.")
-        checked = request.check(self._catalog, ENDPOINTS[job.spec.endpoint], body)
+        """The request as the engine gets it. What may be large is for a thread: others are served meanwhile."""
+        body, places = await asyncio.to_thread(_unfilled, job)
+        room = self._most
+        for job_id, mine in places.items():
+            room -= await self._put(job_id, mine, room)
+        checked = await asyncio.to_thread(self._checked, job, body)
+        checked.large = True
         await self._door.admit(checked, tenant=None, unattended=True)
         return {"body": checked.encoded, "stream": asks_for_events(checked.body), "units": checked.units}
 
-    async def _put(self, places: list[Place]) -> None:
-        """Job by job, so that one result at a time is held. Raises InvalidRequest naming the place."""
-        for job_id in dict.fromkeys(place.job_id for place in places):
-            job = await self._storage.ledger.get(job_id)
-            file: bytes | None = None
-            for place in (place for place in places if place.job_id == job_id):
-                if job is None:
-                    raise errors.InvalidRequest(f"There is no job {job_id} any more.", param=place.param)
-                if file is None and inputs.needs_file(job, place.path):
-                    file = await self._read(job, place.param)
-                try:
-                    place.holder[place.key] = inputs.part(job, place.path, file if place.path else None)
-                except errors.InvalidRequest as error:
-                    raise errors.InvalidRequest(error.message, param=place.param) from error
+    def _checked(self, job: Job, body: Any) -> Request:
+        encoded = request.encode(body)
+        if len(encoded) > self._most:
+            raise errors.InvalidRequest(f"With its inputs the request is larger than {self._most} bytes.")
+        # Read anew: what stands in several places is one object as yet, and a body is changed while it is checked.
+        return request.check(self._catalog, ENDPOINTS[job.spec.endpoint], orjson.loads(encoded))
+
+    async def _put(self, job_id: str, places: list[Place], room: int) -> int:
+        """Fill the places of one job's result, so that one result at a time is held; the bytes that came.
+
+        Raises InvalidRequest naming the place.
+        """
+        job = await self._storage.ledger.get(job_id)
+        if job is None:
+            raise errors.InvalidRequest(f"There is no job {job_id} any more.", param=places[0].param)
+        inside = next((place for place in places if inputs.needs_file(job, place.path)), None)
+        file = None if inside is None else await self._read(job, inside.param)
+        return await asyncio.to_thread(inputs.fill, places, job, file, room=room)
 
     async def _read(self, job: Job, param: str) -> bytes:
         """The bytes of a result that lies in a file."""
@@ -84,3 +98,11 @@ class Filling:
             why = "is not there any more" if artifact is None else f"is larger than {self._most} bytes"
             raise errors.InvalidRequest(f"The result of job {job.id} {why}.", param=param)
         return b"".join([part async for part in self._storage.artifacts.open_read(job.artifact)])
+
+
+def _unfilled(job: Job) -> tuple[Any, dict[str, list[Place]]]:
+    """The body as it was asked for, and its places by the job whose result comes there."""
+    body, by_job = orjson.loads(job.spec.body), defaultdict[str, list[Place]](list)
+    for place in inputs.places(body, job.spec.depends_on):
+        by_job[place.job_id].append(place)
+    return body, by_job

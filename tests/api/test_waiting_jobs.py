@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from inferq.config import Settings
 from inferq.job import new_job_id
+from queues import filling
 from tests.api.releasing import released
 from tests.api.stack import (
     ANSWER,
@@ -181,6 +183,76 @@ async def test_what_is_filled_in_meets_the_limits_of_a_new_request(
         assert told in ended["error"]["message"]
     assert (await job(stack, missing))["error"]["param"] == "messages[0].content"
     assert (await job(stack, after))["error"]["code"] == "dependency_failed"
+
+
+async def test_many_places_of_a_large_result_are_not_put_together_first(
+    template: Path, tmp_path: Path, redis_url: str
+) -> None:
+    """What does not fit is refused before its parts are made: one job must not take the scheduler's memory."""
+    settings = settings_for(tmp_path / "home", redis_url, api={"max_body": 500_000})
+    replica = Replica(settings)
+    async with serving(settings, template) as stack:
+        first = await accepted(stack, CHAT)
+        places = [{"role": "user", "content": "{{jobs.0.text}}"}] * 1000
+        second = await accepted(
+            stack, {"model": "demo-chat", "body": {"messages": places}, "depends_on": [first]}
+        )
+        await replica.answer_one(json.dumps({"text": "word " * 20_000}).encode())
+        await recorded(settings, stack.context)
+        tracemalloc.start()
+        await released(settings, stack.context)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        ended = await job(stack, second)
+        assert (ended["state"], ended["error"]["code"]) == ("failed", "dependency_input"), ended
+        assert "With its inputs the request is larger" in ended["error"]["message"]
+        assert most < 20_000_000
+        refused = await stack.post(
+            "/v1/jobs",
+            {"model": "demo-chat", "body": {"messages": [*places, places[0]]}, "depends_on": [first]},
+        )
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[1000].content")
+    await replica.close()
+
+
+async def test_a_part_that_stands_in_several_places_is_filled_into_each(
+    stack: Stack, replica: Replica, settings: Settings
+) -> None:
+    first = await accepted(stack, CHAT)
+    picture = base64.b64encode(PIXEL).decode()
+    content = [
+        {"type": "image_url", "image_url": "{{jobs.0.picture}}"},
+        {"type": "image_url", "image_url": "{{jobs.0.picture}}"},
+    ]
+    await accepted(stack, ask(content, depends_on=[first]))
+    found = {"picture": {"url": f"data:image/png;base64,{picture}"}}
+    await replica.answer_one(json.dumps(found).encode())
+    await recorded(settings, stack.context)
+    await released(settings, stack.context)
+    parts = json.loads((await replica.claim()).job.spec.body)["messages"][0]["content"]
+    named = [part["image_url"]["url"] for part in parts]
+    assert named[0] == named[1]
+    assert named[0].startswith("artifact:")
+
+
+async def test_what_cannot_be_read_is_not_tried_for_ever(
+    stack: Stack, replica: Replica, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await accepted(stack, CHAT)
+    second = await accepted(stack, ask("{{jobs.0.text}}", depends_on=[first]))
+    stored = await stack.context.storage.artifacts.put(b'{"text": "from a file"}', "application/json")
+    await replica.finish_with_artifact(await replica.claim(), stored.sha256, "application/json")
+    await recorded(settings, stack.context)
+    [path] = (settings.home / "artifacts").rglob(stored.sha256)
+    path.unlink()
+    path.mkdir()
+    await released(settings, stack.context)
+    assert (await job(stack, second))["state"] == "scheduled"
+    monkeypatch.setattr(filling, "PATIENCE", 0.0)
+    await released(settings, stack.context)
+    ended = await job(stack, second)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "dependency_input")
+    assert ended["error"]["message"] == "the artifact store cannot be used"
 
 
 async def test_defaults_are_those_of_the_filled_request(

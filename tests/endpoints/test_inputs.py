@@ -80,13 +80,14 @@ def test_nesting_has_no_bound() -> None:
     ],
 )
 def test_a_part_is_what_the_path_leads_to(path: str, part: Any) -> None:
-    assert inputs.part(done(orjson.dumps(ANSWER)), path.split(".")) == part
+    assert inputs.Result(done(orjson.dumps(ANSWER))).part(path.split(".")) == part
 
 
 def test_the_whole_result_is_json_text_or_a_file() -> None:
-    assert inputs.part(done(orjson.dumps(ANSWER)), ()) == ANSWER
-    assert inputs.part(done("Grüße".encode(), result_type="text/plain"), ()) == "Grüße"
-    assert inputs.part(done(None, artifact="a" * 64, result_type="image/png"), ()) == "artifact:" + "a" * 64
+    assert inputs.Result(done(orjson.dumps(ANSWER))).part(()) == ANSWER
+    assert inputs.Result(done("Grüße".encode(), result_type="text/plain")).part(()) == "Grüße"
+    picture = inputs.Result(done(None, artifact="a" * 64, result_type="image/png"))
+    assert picture.part(()) == "artifact:" + "a" * 64
 
 
 def test_a_result_in_a_file_is_read_for_a_part_of_it() -> None:
@@ -94,7 +95,9 @@ def test_a_result_in_a_file_is_read_for_a_part_of_it() -> None:
     assert inputs.needs_file(job, ("usage",))
     assert not inputs.needs_file(job, ())
     assert not inputs.needs_file(replace(job, result_type="image/png"), ("usage",))
-    assert inputs.part(job, ("usage", "n"), orjson.dumps(ANSWER)) == 3
+    result = inputs.Result(job, orjson.dumps(ANSWER))
+    assert result.part(("usage", "n")) == 3
+    assert result.part(()) == "artifact:" + "a" * 64
 
 
 @pytest.mark.parametrize(
@@ -107,9 +110,30 @@ def test_a_result_in_a_file_is_read_for_a_part_of_it() -> None:
         (done(b"plain", result_type="text/plain"), "text", "text/plain, which has no parts"),
         (done(None, artifact="a" * 64, result_type="image/png"), "data", "image/png, which has no parts"),
         (done(None), "", "was not kept"),
+        (done(b"{"), "", "is no JSON"),
         (replace(done(None), state=JobState.FAILED), "", "is failed and has no result"),
     ],
 )
 def test_a_part_that_is_not_there_is_said_to_be_missing(job: Job, path: str, told: str) -> None:
     with pytest.raises(errors.InvalidRequest, match=told):
-        inputs.part(job, path.split(".") if path else ())
+        inputs.Result(job).part(path.split(".") if path else ())
+
+
+def test_places_are_bounded() -> None:
+    body = {"input": ["{{jobs.0}}"] * inputs.MOST_PLACES}
+    assert len(inputs.places(body, (A,))) == inputs.MOST_PLACES
+    body["input"].append("{{jobs.0}}")
+    with pytest.raises(errors.InvalidRequest, match="in more than 1000 places"):
+        inputs.places(body, (A,))
+
+
+def test_parts_are_put_into_their_places_until_there_is_no_room() -> None:
+    texts = ("{{jobs.0.text}}", "{{jobs.0.n}}", "{{jobs.0.text}}", "{{jobs.0.text}}")
+    body = [{"input": text} for text in texts]
+    job = done(orjson.dumps({"text": "x" * 98, "n": 3}))
+    found = inputs.places(body, (A,))
+    assert inputs.fill(found[:3], job, room=201) == 201
+    with pytest.raises(errors.InvalidRequest, match="larger than requests may be") as caught:
+        inputs.fill(found[3:], job, room=99)
+    assert caught.value.param == "[3].input"
+    assert [part["input"] for part in body] == ["x" * 98, 3, "x" * 98, "{{jobs.0.text}}"]
