@@ -1,7 +1,8 @@
 """Sends webhook messages: a loop of the leading scheduler. What is sent, and signed how, is for `inferq.webhooks`.
 
 At least once: a try is noted before it is made, and one of which nothing more is heard is made again. Every message has
-a task of its own; a host has a quarter of them at most, so one that is slow or dead holds up no other.
+a task of its own; a host has a quarter of them at most, and a tenant half, so that no host that is slow or dead and
+no tenant that has many holds up the others.
 """
 
 import asyncio
@@ -11,11 +12,12 @@ import random
 import ssl
 import time
 from collections import Counter
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import aiohttp
 
-from inferq import errors, webhooks
+from inferq import errors, process, webhooks
 from inferq.config import Settings
 from inferq.config.sections import Media
 from inferq.media.fetch import Fetcher, reason
@@ -24,7 +26,6 @@ from storage.deliveries import Deliveries, Delivery
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0
 PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 3 * 3600.0, 8 * 3600.0, 12 * 3600.0)
 """Seconds between the tries of a message, about a day together; each is up to a fifth longer or shorter."""
 LOST_AFTER = 60.0
@@ -41,34 +42,53 @@ class Deliverer:
         self._timeout = rules.timeout
         self._most = rules.max_concurrent
         self._per_host = math.ceil(rules.max_concurrent / 4)
+        self._per_tenant = math.ceil(rules.max_concurrent / 2)
         media = Media(fetch="public", allow_http=rules.allow_http, allow_hosts=list(rules.allow_hosts))
         self._fetcher = Fetcher(media, tls)
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._going: dict[asyncio.Task[None], Delivery] = {}
+        self.changed = asyncio.Event()
+        """Set when a message was begun, or a try has ended: there may be another one to begin."""
 
     async def run_once(self) -> int:
-        """Begin what is due and has room; how many messages these are. Raises StoreUnavailable, ConfigError."""
+        """Begin messages that are due and have room; how many. To be called again once `changed` is set.
+
+        Raises StoreUnavailable, ConfigError.
+        """
         secret = webhooks.load_secret(self._settings)
-        begun, busy = 0, Counter(self._tasks.values())
-        # As many more as are under way: those of hosts without room are passed over.
-        for delivery in await self._store.due(self._per_host, self._most + len(self._tasks) * self._per_host):
-            if len(self._tasks) >= self._most:
-                break
-            if busy[delivery.host] >= self._per_host:
+        free, begun = self._most - len(self._going), 0
+        if not free:
+            return 0
+        due = await self._store.due(free, hosts=self._crowded_hosts(), tenants=self._crowded_tenants())
+        for delivery in due:
+            # Those found before it may have taken what room there was.
+            if delivery.host in self._crowded_hosts() or delivery.tenant in self._crowded_tenants():
                 continue
             mine = await self._store.begin(delivery, self._timeout + LOST_AFTER)
             if mine is not None:
-                busy[mine.host] += 1
+                self._start(mine, secret)
                 begun += 1
-                task = asyncio.create_task(self._deliver(mine, secret))
-                self._tasks[task] = mine.host
-                task.add_done_callback(self._tasks.pop)
         return begun
+
+    def _start(self, delivery: Delivery, secret: str) -> None:
+        task = asyncio.create_task(self._deliver(delivery, secret))
+        self._going[task] = delivery
+
+        def forget(_: object) -> None:
+            del self._going[task]
+            self.changed.set()
+
+        task.add_done_callback(forget)
+        self.changed.set()
+
+    def _crowded_hosts(self) -> list[str]:
+        return _reached((delivery.host for delivery in self._going.values()), self._per_host)
+
+    def _crowded_tenants(self) -> list[str]:
+        return _reached((delivery.tenant for delivery in self._going.values()), self._per_tenant)
 
     async def stop(self) -> None:
         """Break off what is under way; it is sent again by the next leader."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await process.end_tasks(self._going)
 
     async def _deliver(self, delivery: Delivery, secret: str) -> None:
         try:
@@ -114,3 +134,8 @@ class Deliverer:
             return 0, reason(error)
         except OSError:
             return 0, "the receiver could not be reached"
+
+
+def _reached(names: Iterable[str], most: int) -> list[str]:
+    """Those that are there as often as they may be."""
+    return [name for name, count in Counter(names).items() if count >= most]

@@ -10,11 +10,16 @@ from inferq import errors, process
 
 log = logging.getLogger(__name__)
 
+REST = 1.0
+"""Seconds for which what has failed keeps its place: it would be begun anew at once."""
+
 
 class Errands:
     """At most `most` pieces of work at a time, and `share` of them for one tenant. What fails is logged."""
 
     def __init__(self, name: str, *, most: int = 16, share: int = 4) -> None:
+        self.changed = asyncio.Event()
+        """Set when a piece was begun, or has ended: there may be another one to begin."""
         self._name = name
         self._most = most
         self._share = share
@@ -46,25 +51,22 @@ class Errands:
         def forget(_: object) -> None:
             work.close()  # it may have been ended before it began
             del self._going[work_id]
+            self.changed.set()
 
         task.add_done_callback(forget)
+        self.changed.set()
         return True
-
-    async def finish(self) -> None:
-        """Wait until all that goes on now is done."""
-        await asyncio.gather(*self._tasks())
 
     async def stop(self) -> None:
         """End what goes on."""
-        await process.end_tasks(self._tasks())
-
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [task for _, task in self._going.values()]
+        await process.end_tasks([task for _, task in self._going.values()])
 
     async def _do(self, work_id: str, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
         except errors.InferqError as error:
             log.warning("%s of %s: %s", self._name, work_id, error.message)
+            await asyncio.sleep(REST)
         except Exception:
             log.exception("%s of %s failed", self._name, work_id)
+            await asyncio.sleep(REST)

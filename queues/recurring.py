@@ -45,7 +45,7 @@ class Recurring:
         self.errands = Errands("the run of schedule")
 
     async def run_once(self) -> None:
-        """Begin with the schedules whose time has come."""
+        """Begin with schedules whose time has come. To be called again once `errands` have changed."""
         errands = self.errands
         if not errands.free:
             return

@@ -40,7 +40,7 @@ class Releaser:
         self.errands = Errands("filling a request")
 
     async def run_once(self) -> int:
-        """Give up what is too late, release what is due, begin to fill what can be filled. How many were released."""
+        """Give up what is too late, and release what is due; how many were released."""
         while len(await self._waiting.expire(now=time.time(), limit=BATCH)) == BATCH:
             pass
         # Without Redis what is released would wait as badly as before, and look as if it did not.
@@ -49,8 +49,18 @@ class Releaser:
         while jobs := await self._waiting.release(now=time.time(), limit=BATCH, patience=self._patience):
             await self._enter(jobs)
             released += len(jobs)
-        await self._begin_filling()
         return released
+
+    async def fill_once(self) -> None:
+        """Begin to fill what can be filled. To be called again once `errands` have changed."""
+        errands = self.errands
+        if not errands.free:
+            return
+        found = await self._waiting.unfilled(
+            now=time.time(), limit=errands.free, without=errands.busy, tenants=errands.crowded
+        )
+        for job_id, tenant in found:
+            errands.start(job_id, tenant, self._filling.fill(job_id))
 
     async def _enter(self, jobs: list[Job]) -> None:
         capacities = {model: await self._capacities.of(model) for model in {job.spec.model for job in jobs}}
@@ -61,13 +71,3 @@ class Releaser:
             if standing.bell_wanted:
                 self._signals.ring(job.spec.model)
         await self._ledger.mark_queued(job.id for job in jobs)
-
-    async def _begin_filling(self) -> None:
-        errands = self.errands
-        if not errands.free:
-            return
-        found = await self._waiting.unfilled(
-            now=time.time(), limit=errands.free, without=errands.busy, tenants=errands.crowded
-        )
-        for job_id, tenant in found:
-            errands.start(job_id, tenant, self._filling.fill(job_id))

@@ -20,7 +20,7 @@ from queues import footing, layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
 from queues.controls import Controls
-from queues.deliverer import LOOK_EVERY, Deliverer
+from queues.deliverer import Deliverer
 from queues.desired import Placement
 from queues.door import Door
 from queues.hook_counts import REPORT_EVERY, HookReport
@@ -38,6 +38,8 @@ from storage import Storage
 log = logging.getLogger(__name__)
 
 RECONCILE_EVERY = 30.0
+BEGIN_EVERY = 1.0
+"""Seconds between two looks for work to begin beside a loop, while none of it ends."""
 REAP_EVERY = 0.25
 REAP_LIMIT = 500
 DUE_EVERY = 0.2
@@ -98,14 +100,27 @@ class Scheduler:
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
             asyncio.create_task(self._forever("fallback", DUE_EVERY, self._reroute)),
             asyncio.create_task(self._forever("placement", 1.0, self._placement.run_once)),
-            asyncio.create_task(self._forever("reconciler", 0.0, self._reconcile)),
+            asyncio.create_task(
+                self._forever("reconciler", RECONCILE_EVERY, self._reconcile, more=self._reconcile_now)
+            ),
             asyncio.create_task(self._forever("releaser", 1.0, self._releaser.run_once)),
-            asyncio.create_task(self._forever("recurring", 1.0, self._recurring.run_once)),
+            asyncio.create_task(
+                self._forever(
+                    "filling", BEGIN_EVERY, self._releaser.fill_once, more=self._releaser.errands.changed
+                )
+            ),
+            asyncio.create_task(
+                self._forever(
+                    "recurring", BEGIN_EVERY, self._recurring.run_once, more=self._recurring.errands.changed
+                )
+            ),
             asyncio.create_task(self._forever("requests", 0.5, self._carry_out)),
             asyncio.create_task(self._forever("artifacts", SWEEP_EVERY, self._sweep)),
             asyncio.create_task(self._forever("forgotten rows", SWEEP_EVERY, self._sweep_rows)),
             asyncio.create_task(self._forever("hooks", REPORT_EVERY, self._hook_report.run_once)),
-            asyncio.create_task(self._forever("webhooks", LOOK_EVERY, self._deliverer.run_once)),
+            asyncio.create_task(
+                self._forever("webhooks", BEGIN_EVERY, self._deliverer.run_once, more=self._deliverer.changed)
+            ),
         ]
         await stopping.wait()
         await process.end_tasks(tasks)
@@ -180,15 +195,27 @@ class Scheduler:
         self._changes += 1
 
     async def _forever(
-        self, name: str, pause: float, step: Callable[[], Awaitable[object]], *, leader: bool = True
+        self,
+        name: str,
+        pause: float,
+        step: Callable[[], Awaitable[object]],
+        *,
+        leader: bool = True,
+        more: asyncio.Event | None = None,
     ) -> None:
-        """Run a step again and again, most only while leading. The one place where a loop's errors end."""
+        """Run a step again and again, most only while leading; `more` ends the pause before the next one. The one place
+        where a loop's errors end.
+        """
+        more = more or asyncio.Event()
         while True:
             if leader:
                 await self._leading.wait()
+            more.clear()
             try:
                 await step()
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await more.wait()
             except errors.InferqError as error:
                 log.warning("%s: %s", name, error.message)
                 await asyncio.sleep(1.0)
@@ -271,9 +298,5 @@ class Scheduler:
         await self._storage.deliveries.sweep(self._settings.webhooks.keep)
 
     async def _reconcile(self) -> None:
-        self._reconcile_now.clear()
         await self._reconciler.run_once()
         await self._controls.copy()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RECONCILE_EVERY):
-                await self._reconcile_now.wait()

@@ -5,7 +5,7 @@ least once. It sends nothing.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from inferq import errors, webhooks
 from inferq.job import Job, new_job_id
-from storage.database import Database
+from storage.database import Database, exclusive
 from storage.dependents import pages
 from storage.rows import WHOLE, job_of
 from storage.statements import make_cursor, read_cursor
@@ -142,19 +142,42 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, url: str, event: str, subject: str, tenant: str, payload: bytes) -> Delivery:
-        """A message of its own, due now."""
+    async def add(
+        self, url: str, event: str, subject: str, tenant: str, payload: bytes, *, at_most: int | None = None
+    ) -> Delivery:
+        """A message of its own, due now. Raises AtCapacity when `at_most` of the tenant about the same wait already."""
         row = _row(url, event, subject, clean(tenant), payload)
-        await self._database.write(lambda connection: connection.execute(insert(deliveries), row))
+        waiting = select(func.count()).where(
+            deliveries.c.subject == subject,
+            deliveries.c.tenant == row["tenant"],
+            deliveries.c.next_at.is_not(None),
+        )
+
+        def work(connection: Connection) -> None:
+            if at_most is not None:
+                exclusive(connection, f"deliveries:{tenant}")
+                if (connection.scalar(waiting) or 0) >= at_most:
+                    raise errors.AtCapacity(
+                        f"{at_most} messages like this one wait to be sent; that is the bound.",
+                        retry_after=30.0,
+                    )
+            connection.execute(insert(deliveries), row)
+
+        await self._database.write(work)
         return Delivery(**row)
 
-    async def due(self, per_host: int, limit: int) -> list[Delivery]:
-        """Messages to be sent now, the longest due first, at most so many of one host; without their payloads."""
-        turn = func.row_number().over(partition_by=deliveries.c.host, order_by=deliveries.c.next_at)
-        waiting = select(*_BRIEF, turn.label("turn")).where(deliveries.c.next_at <= time.time()).subquery()
-        chosen = [column for column in waiting.c if column.name != "turn"]
-        first = select(*chosen).where(waiting.c.turn <= per_host).order_by(waiting.c.next_at).limit(limit)
-        return await self._rows(first)
+    async def due(
+        self, limit: int, *, hosts: Collection[str] = (), tenants: Collection[str] = ()
+    ) -> list[Delivery]:
+        """Messages to be sent now, the longest due first, without their payloads; those of these `hosts` and `tenants`
+        left out.
+        """
+        waiting = select(*_BRIEF).where(
+            deliveries.c.next_at <= time.time(),
+            deliveries.c.host.not_in(hosts),
+            deliveries.c.tenant.not_in(tenants),
+        )
+        return await self._rows(waiting.order_by(deliveries.c.next_at).limit(limit))
 
     async def begin(self, delivery: Delivery, seconds: float) -> Delivery | None:
         """Begin a try; None when somebody else has. If nothing is said of it, the next one is due in `seconds`."""

@@ -20,6 +20,8 @@ from storage.deliveries import Delivery, DeliveryState
 routes = Routes("Webhooks")
 
 MOST = 200
+MOST_TESTS = 10
+"""Test messages of a tenant that wait."""
 _URL = {
     "url": Field(
         types=(STRING,),
@@ -115,18 +117,18 @@ async def retry_delivery(request: Request) -> ASGIApp:
     requestBody=operations.body(fields.object_schema(_URL), one={"url": "https://example.com/inferq"}),
     responses={
         "202": operations.answer("The message, due now."),
-        **operations.failures(400, 401, 403, 503),
+        **operations.failures(400, 401, 403, 429, 503),
     },
 )
 async def test_webhook(request: Request) -> ASGIApp:
-    """A signed message of type `webhook.test`, sent like any other."""
+    """A signed message of type `webhook.test`, sent like any other. Ten of a tenant may wait."""
     wanted = await read_object(request)
     fields.refuse_unknown(wanted, _URL)
     fields.verify(wanted, _URL)
     context, tenant = context_of(request), caller_of(request).tenant
     url = webhooks.permitted(wanted["url"], context.settings, "url")
     body = webhooks.message(webhooks.TEST, time.time(), {"object": "test", "tenant": tenant})
-    made = await context.storage.deliveries.add(url, webhooks.TEST, "test", tenant, body)
+    made = await context.storage.deliveries.add(url, webhooks.TEST, "test", tenant, body, at_most=MOST_TESTS)
     return json_response(delivery_object(made), status=202)
 
 

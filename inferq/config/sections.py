@@ -380,6 +380,6 @@ class Webhooks(Section):
     timeout: Duration = Field(default=15.0, gt=0, le=300)
     """Longest time that a receiver may take to answer."""
     max_concurrent: int = Field(default=16, ge=1, le=256)
-    """Messages on their way at a time; to one host at most a quarter of them, rounded up."""
+    """Messages on their way at a time; to one host at most a quarter of them, of one tenant half, rounded up."""
     keep: Duration = Field(default=604_800.0, gt=0)
     """How long a message that has arrived, or was given up, is still listed."""

@@ -13,8 +13,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 
@@ -33,6 +35,8 @@ _CONNECT_SECONDS = 5.0
 _CHUNK = 1 << 16
 _PORTS = (80, 443)
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
+_LOOK_UPS = ThreadPoolExecutor(32, thread_name_prefix="names")
+"""A resolver that does not answer keeps a thread for long; the threads for other work are not these."""
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "inferq"}
 
 
@@ -219,7 +223,8 @@ async def _resolve(host: str, port: int) -> list[Address]:
     except ValueError:
         pass
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
         return list(dict.fromkeys(ip_address(peer[0]) for *_, peer in found))
     except (OSError, UnicodeError, ValueError):
         return []

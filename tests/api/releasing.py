@@ -1,5 +1,7 @@
 """What the scheduler process does for jobs that wait, beside an API under test."""
 
+import asyncio
+
 from api.context import Context
 from inferq.config import Settings
 from queues.celery_app import make_app
@@ -14,8 +16,9 @@ async def released(settings: Settings, context: Context) -> None:
     releaser = Releaser(
         context.gateway.queue, context.storage, signals, settings, context.catalog, context.door
     )
-    await releaser.run_once()
-    await releaser.errands.finish()
+    await releaser.fill_once()
+    while releaser.errands.busy:
+        await asyncio.sleep(0.01)
     await releaser.run_once()
 
 
@@ -23,4 +26,5 @@ async def recurred(settings: Settings, context: Context) -> None:
     """Make the jobs of the schedules whose time has come."""
     recurring = Recurring(context.gateway.queue, context.storage, settings, context.catalog, context.door)
     await recurring.run_once()
-    await recurring.errands.finish()
+    while recurring.errands.busy:
+        await asyncio.sleep(0.01)

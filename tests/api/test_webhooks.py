@@ -49,6 +49,16 @@ async def test_a_message_belongs_to_its_tenant(stack: Stack) -> None:
     assert (await stack.post(f"/v1/webhooks/deliveries/{new_job_id()}/retry")).status_code == 404
 
 
+async def test_tests_are_bounded_for_each_tenant(stack: Stack) -> None:
+    made = [await stack.post("/v1/webhooks/test", {"url": URL}) for _ in range(11)]
+    assert [each.status_code for each in made] == [202] * 10 + [429]
+    assert int(made[-1].headers["retry-after"]) > 0
+    assert (await stack.post("/v1/webhooks/test", {"url": URL}, "other")).status_code == 202
+    (begun,) = await stack.context.storage.deliveries.due(1)
+    await stack.context.storage.deliveries.arrived(await stack.context.storage.deliveries.begin(begun, 60))
+    assert (await stack.post("/v1/webhooks/test", {"url": URL})).status_code == 202
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -112,7 +122,7 @@ async def test_the_end_of_a_group_is_told_once(stack: Stack, replica: Replica, s
     page = (await stack.get("/v1/webhooks/deliveries")).json()["data"]
     assert sorted(each["type"] for each in page) == ["group.finished", "job.cancelled"]
     (told,) = [each for each in page if each["subject"] == made["id"]]
-    found = (await stack.context.storage.deliveries.due(9, 9))[page[::-1].index(told)]
+    found = (await stack.context.storage.deliveries.due(9))[page[::-1].index(told)]
     message = orjson.loads((await stack.context.storage.deliveries.begin(found, 60)).payload)
     assert message["data"] == {
         **message["data"],

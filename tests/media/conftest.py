@@ -1,6 +1,5 @@
 """Fixtures: a home, a resolver that answers what a test wants, and a certificate."""
 
-import asyncio
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -23,7 +22,7 @@ def home(tmp_path: Path) -> Path:
 async def names(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
     made = Names()
 
-    async def getaddrinfo(host: Any, port: Any, **_: Any) -> list[Any]:
+    def getaddrinfo(host: Any, port: Any, **_: Any) -> list[Any]:
         made.asked.append(host)
         answers = made.answers.get(host, [[]])
         found = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -32,7 +31,7 @@ async def names(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
         family = {True: socket.AF_INET6, False: socket.AF_INET}
         return [(family[":" in ip], socket.SOCK_STREAM, 6, "", (ip, port)) for ip in found]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield made
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -311,13 +314,21 @@ async def test_a_server_that_drips_is_left(slow: str):
         assert time.monotonic() - begun < 3
 
 
-async def test_a_slow_resolver_counts(monkeypatch: pytest.MonkeyPatch):
-    async def getaddrinfo(*_: object, **__: object) -> list[Any]:
-        await asyncio.sleep(30)
+async def test_a_slow_resolver_counts_and_keeps_no_thread_of_others(monkeypatch: pytest.MonkeyPatch):
+    answer = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        answer.wait(30)
         return []
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    assert "took longer" in await refusal("https://slow.example/", fetch_timeout=0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    shared = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(shared)
+    try:
+        assert "took longer" in await refusal("https://slow.example/", fetch_timeout=0.3)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 5) == "done"
+    finally:
+        answer.set()
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Receiver:
 async def receiving(
     answer: str = "200 OK", *extra: str, until: asyncio.Event | None = None
 ) -> AsyncIterator[Receiver]:
-    """A server that answers every POST alike, at once or when it is told."""
+    """A server that answers every POST alike, at once or when it is told; at all addresses of the loopback."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -47,7 +47,7 @@ async def receiving(
         writer.write("\r\n".join([f"HTTP/1.1 {answer}", "Content-Length: 0", *extra, "", ""]).encode())
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "0.0.0.0", 0) as server:
         receiver = Receiver(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook")
         yield receiver
 
@@ -77,8 +77,9 @@ async def sending(store: Deliveries, settings: Settings) -> AsyncIterator[Delive
     await made.stop()
 
 
-async def sent(store: Deliveries, url: str, subject: str = "test") -> Delivery:
-    return await store.add(url, webhooks.TEST, subject, "t", webhooks.message(webhooks.TEST, 0.0, {"n": 1}))
+async def sent(store: Deliveries, url: str, subject: str = "test", tenant: str = "t") -> Delivery:
+    message = webhooks.message(webhooks.TEST, 0.0, {"n": 1})
+    return await store.add(url, webhooks.TEST, subject, tenant, message)
 
 
 async def settled(store: Deliveries, delivery: Delivery) -> Delivery:
@@ -181,6 +182,25 @@ async def test_a_slow_receiver_holds_up_no_other(store: Deliveries, tmp_path: Pa
         never.set()
 
 
+async def test_a_tenant_with_many_messages_holds_up_no_other(store: Deliveries, tmp_path: Path) -> None:
+    never = asyncio.Event()
+    settings = settings_of(tmp_path, max_concurrent=4, allow_hosts=["127.0.0.0/8", "localhost"])
+    async with receiving(until=never) as slow, receiving() as quick, sending(store, settings) as deliverer:
+        for host in range(1, 9):
+            await sent(store, slow.url.replace("127.0.0.1", f"127.0.0.{host}"))
+        for _ in range(9):
+            await deliverer.run_once()
+        made = await sent(store, quick.url.replace("127.0.0.1", "localhost"), tenant="u")
+
+        async def arrived() -> bool:
+            await deliverer.run_once()
+            return (await store.get(made.id)).delivered_at is not None
+
+        await eventually(arrived)
+        assert len(slow.seen) == 2
+        never.set()
+
+
 async def test_a_receiver_that_says_nothing_is_left(store: Deliveries, tmp_path: Path) -> None:
     never = asyncio.Event()
     async with (
@@ -237,7 +257,11 @@ async def test_a_try_that_was_broken_off_is_made_again(
         assert [headers["webhook-id"] for headers, _ in receiver.seen] == [made.id] * 2
 
 
-async def test_the_scheduler_sends_them(redis_url: str, tmp_path: Path) -> None:
+async def test_the_scheduler_sends_them(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than go to one host at a time, and no look for more of them but when a try has ended."""
+    monkeypatch.setattr("queues.scheduler.BEGIN_EVERY", 3600.0)
     home = {"home": tmp_path, "queue": {"redis_url": redis_url}}
     rules = {"allow_http": True, "allow_hosts": ["127.0.0.0/8"]}
     settings = Settings.model_validate({**home, "webhooks": rules})
@@ -245,10 +269,11 @@ async def test_the_scheduler_sends_them(redis_url: str, tmp_path: Path) -> None:
     storage = await open_storage(settings)
     stopping = asyncio.Event()
     async with receiving() as receiver:
+        made = [await sent(storage.deliveries, receiver.url) for _ in range(20)]
         running = asyncio.create_task(Scheduler(settings, storage).run(stopping))
-        made = await sent(storage.deliveries, receiver.url)
-        await eventually(lambda: receiver.seen)
-        assert (await settled(storage.deliveries, made)).state is DeliveryState.DELIVERED
+        for each in made:
+            assert (await settled(storage.deliveries, each)).state is DeliveryState.DELIVERED
+        assert len(receiver.seen) == 20
         stopping.set()
         await asyncio.wait_for(running, 20)
     await storage.close()

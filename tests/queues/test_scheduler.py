@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from inferq.config import Settings
 from inferq.config.sections import Media
+from inferq.job import JobState, new_job_id
 from queues.scheduler import Scheduler
 from storage import migrate
 from storage.artifacts import LEFTOVER_AGE, ArtifactStore
@@ -18,7 +22,9 @@ from storage.keys import KeyStore
 from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
-from tests.queues.builders import MODEL, PREFIX, bench, eventually, settings_for
+from storage.schedules import Schedule
+from tests.queues.builders import MODEL, PREFIX, bench, eventually, settings_for, spec
+from tests.storage.builders import event
 
 URL = "sqlite:///inferq.db"
 
@@ -195,5 +201,39 @@ async def test_the_lock_is_held_while_the_lead_is_taken(
         await eventually(scheduler._leading.is_set)
         await b.redis.set(f"{PREFIX}leader", "another")
         await eventually(lambda: not scheduler._leading.is_set())
+        stopping.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def test_work_goes_on_as_places_become_free(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """More than a tenant may have at a time, and no look for more of it but when some has ended."""
+    monkeypatch.setattr("queues.scheduler.BEGIN_EVERY", 3600.0)
+    settings = settings_for(redis_url, models={MODEL: {"engine": "text", "source": "m", "type": "chat"}})
+    async with scheduler_of(settings, tmp_path) as scheduler:
+        storage, now = scheduler._storage, time.time()
+        first = spec(durable=True)
+        await storage.ledger.accept(first)
+        await storage.ledger.record([event(first, result=b'{"text": "x"}')], stream="s", old="0-0", new="1-0")
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "{{jobs.0.text}}"}]}
+        wanted = spec(durable=True, body=orjson.dumps(body), depends_on=(first.id,), due_at=now - 1)
+        waiting = [replace(wanted, id=new_job_id()) for _ in range(10)]
+        for each in waiting:
+            await storage.ledger.accept(each, state=JobState.SCHEDULED)
+        job = {"model": MODEL, "body": {"messages": [{"role": "user", "content": "x"}]}}
+        for number in range(10):
+            named = {"id": new_job_id(), "name": f"s{number}", "tenant": "default", "created_at": now}
+            await storage.schedules.create(
+                Schedule(**named, cron="0 0 1 1 *", timezone="UTC", request=orjson.dumps(job), next_at=now)
+            )
+        stopping = asyncio.Event()
+        running = asyncio.create_task(scheduler.run(stopping))
+
+        async def all_done() -> bool:
+            unfilled = await storage.waiting.unfilled(now=time.time(), limit=99)
+            return not unfilled and all(each.last_job for each in await storage.schedules.list(tenant=None))
+
+        await eventually(all_done)
         stopping.set()
         await asyncio.wait_for(running, 20)

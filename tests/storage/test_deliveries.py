@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from inferq import errors
 from inferq.job import Failure, JobState
 from storage.deliveries import Deliveries, DeliveryState
 from storage.ledger import Ledger
@@ -18,8 +19,8 @@ def store(ledger: Ledger) -> Deliveries:
     return Deliveries(ledger.database)
 
 
-async def due(store: Deliveries, per_host: int = 9, limit: int = 99):
-    return await store.due(per_host, limit)
+async def due(store: Deliveries, limit: int = 99, **left_out):
+    return await store.due(limit, **left_out)
 
 
 async def test_an_end_makes_one_message(ledger: Ledger, store: Deliveries) -> None:
@@ -77,11 +78,25 @@ async def test_what_cannot_be_told_does_not_keep_a_job_from_ending(ledger: Ledge
     assert [each.subject for each in await due(store)] == [asked.id]
 
 
-async def test_hosts_take_turns(store: Deliveries) -> None:
+async def test_hosts_and_tenants_that_have_their_share_are_left_out(store: Deliveries) -> None:
     for number in range(5):
         await store.add(f"https://busy.example/{number}", "webhook.test", "test", "t", b"{}")
     await store.add("https://calm.example/", "webhook.test", "test", "t", b"{}")
-    assert [each.host for each in await due(store, per_host=2)] == ["busy.example"] * 2 + ["calm.example"]
+    await store.add("https://other.example/", "webhook.test", "test", "u", b"{}")
+    assert [each.host for each in await due(store, 2)] == ["busy.example"] * 2
+    left = await due(store, hosts=["busy.example"])
+    assert [each.host for each in left] == ["calm.example", "other.example"]
+    assert [each.tenant for each in await due(store, tenants=["t"])] == ["u"]
+
+
+async def test_what_waits_can_be_bounded(store: Deliveries) -> None:
+    async def add(tenant: str):
+        return await store.add(URL, "webhook.test", "test", tenant, b"{}", at_most=2)
+
+    made = await asyncio.gather(*(add("t") for _ in range(6)), return_exceptions=True)
+    assert sum(isinstance(each, errors.AtCapacity) for each in made) == 4
+    await add("u")
+    assert len(await due(store)) == 3
 
 
 async def test_a_try_is_begun_once(store: Deliveries) -> None:
