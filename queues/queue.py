@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from inferq import errors
 from inferq.config import Settings
@@ -21,6 +21,8 @@ from queues.tenancy import Tenancy
 from storage.keys import KeyStore
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EVENTS_EVERY = 0.1
 """Seconds between two looks at a job's events. A blocking read would hold a connection per follower."""
@@ -138,7 +140,7 @@ class JobQueue:
         """
         await self._tenancy.look()
         standings: list[Standing | None] = []
-        for batch in batches(jobs):
+        for batch in batches(jobs, lambda job: len(job.spec.body)):
             standings += await self._restore(batch, capacities or {})
         return standings
 
@@ -348,15 +350,15 @@ class JobQueue:
                 await asyncio.sleep(EVENTS_EVERY)
 
 
-def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """The same jobs, as many together as go to Redis in one round trip."""
-    batch: list[Job] = []
+def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The same items, as many together as go to Redis in one round trip; `size_of` is the length of a job's body."""
+    batch: list[T] = []
     size = 0
-    for job in jobs:
-        if batch and (len(batch) == RESTORED_JOBS or size + len(job.spec.body) > RESTORED_BYTES):
+    for item in items:
+        if batch and (len(batch) == RESTORED_JOBS or size + size_of(item) > RESTORED_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(job)
-        size += len(job.spec.body)
+        batch.append(item)
+        size += size_of(item)
     if batch:
         yield batch

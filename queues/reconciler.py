@@ -6,16 +6,17 @@
 """
 
 import logging
+from collections.abc import AsyncIterator, Sequence
 
-from inferq import errors, failpoints
+from inferq import failpoints
 from inferq.config import Settings
-from inferq.job import TERMINAL, Job, JobState
+from inferq.job import TERMINAL, JobState
 from inferq.lanes import Lane
 from queues.connection import Client, translated
 from queues.intake import CANCELLED
-from queues.queue import JobQueue
+from queues.queue import JobQueue, batches
 from queues.signals import Signals
-from storage.ledger import Ledger
+from storage.ledger import Ledger, Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -39,43 +40,36 @@ class Reconciler:
         while rows := await self._ledger.unfinished(after=after, limit=PAGE):
             after = rows[-1].id
             held = await self._queue.generations([row.id for row in rows])
-            known = []
-            for row, there in zip(rows, held, strict=True):
-                if not _missing(row, there):
-                    known.append(row.id)
-                elif await self._put_back(row.id):
-                    restored += 1
-                    known.append(row.id)
-            await self._ledger.mark_queued(known)
+            missing = [row for row, there in zip(rows, held, strict=True) if _missing(row, there)]
+            back = await self._put_back(missing)
+            away = {row.id for row in missing}.difference(back)
+            await self._ledger.mark_queued(row.id for row in rows if not row.in_queue and row.id not in away)
+            restored += len(back)
         if restored:
             log.warning("%d jobs that Redis did not know were queued again", restored)
         return restored
 
-    async def _put_back(self, job_id: str) -> bool:
-        """Queue a job from its row as it is now. Creating is refused where Redis has it after all."""
-        row: Job | None = await self._ledger.get(job_id)
-        if row is None or row.terminal or row.state is JobState.SCHEDULED:
-            return False
-        try:
-            standing = await self._queue.accept(row.spec, "restore", generation=row.generation)
-        except errors.InvalidRequest as error:
-            # One row must not keep the others out.
-            log.warning("job %s cannot be queued again: %s", job_id, error.message)
-            return False
-        if standing is None:
-            return False
-        failpoints.reach("reconciler.restored")
-        if standing.bell_wanted:
-            self._signals.ring(row.spec.model)
-        return True
+    async def _put_back(self, rows: Sequence[Unfinished]) -> list[str]:
+        """Queue jobs from their rows as they are now, and say which. Refused where Redis has one after all."""
+        back: list[str] = []
+        for batch in batches(rows, lambda row: row.size):
+            jobs = await self._ledger.unfinished_among([row.id for row in batch])
+            for job, standing in zip(jobs, await self._queue.restore(jobs), strict=True):
+                if standing is None:
+                    continue
+                failpoints.reach("reconciler.restored")
+                back.append(job.id)
+                if standing.bell_wanted:
+                    self._signals.ring(job.spec.model)
+        return back
 
     async def _remove(self) -> int:
         removed = 0
-        live = await self._live()
-        for start in range(0, len(live), PAGE):
-            for row in await self._ledger.ended_among(live[start : start + PAGE]):
-                current = await self._queue.get(row.id)
-                if current and not current.terminal and current.generation <= row.generation:
+        async for ids in self._live():
+            ended = await self._ledger.ended_among(ids)
+            held = await self._queue.generations([row.id for row in ended])
+            for row, there in zip(ended, held, strict=True):
+                if there and there[0] not in TERMINAL and there[1] <= row.generation:
                     failpoints.reach("reconciler.removing")
                     await self._queue.cancel(row.id, CANCELLED, generation=row.generation)
                     removed += 1
@@ -83,29 +77,38 @@ class Reconciler:
             log.warning("%d jobs that had ended were taken out of Redis", removed)
         return removed
 
-    async def _live(self) -> list[str]:
-        """Ids of all jobs that wait or run in Redis."""
-        ids = await self._queue.running()
-        async with translated():
-            for aside in ("later", "reroute"):
-                ids += [
-                    member.decode() for member in await self._redis.zrange(f"{self._prefix}{aside}", 0, -1)
-                ]
-            for model in await self._queue.models():
+    async def _live(self) -> AsyncIterator[list[str]]:
+        """Ids of all jobs that wait or run in Redis, page by page. In the order in which jobs go from one set to the
+        next, so that one which moves on meanwhile is found all the same.
+        """
+        page: list[str] = []
+        async for key in self._keys():
+            cursor: int | None = None
+            while cursor != 0:
+                async with translated():
+                    cursor, found = await self._redis.zscan(key, cursor or 0, count=PAGE)
+                page += [member.decode() for member, _ in found]
+                if len(page) >= PAGE:
+                    yield page
+                    page = []
+        if page:
+            yield page
+
+    async def _keys(self) -> AsyncIterator[str]:
+        """Of all sets in which such jobs are."""
+        yield f"{self._prefix}later"
+        yield f"{self._prefix}reroute"
+        for model in await self._queue.models():
+            async with translated():
                 # A tenant that is paused has jobs, but no place among those that are served.
-                for field in await self._redis.hkeys(f"{self._prefix}order:{model}"):
-                    if field.startswith(b"q:"):
-                        ids += await self._ready(model, field[2:].decode())
-        return ids
-
-    async def _ready(self, model: str, tenant: str) -> list[str]:
-        ids: list[str] = []
-        for lane in Lane:
-            key = f"{self._prefix}ready:{model}:{tenant}:{lane[0]}"
-            ids += [member.decode() for member in await self._redis.zrange(key, 0, -1)]
-        return ids
+                fields = await self._redis.hkeys(f"{self._prefix}order:{model}")
+            for field in fields:
+                if field.startswith(b"q:"):
+                    for lane in Lane:
+                        yield f"{self._prefix}ready:{model}:{field[2:].decode()}:{lane[0]}"
+        yield f"{self._prefix}leases"
 
 
-def _missing(row: Job, held: tuple[JobState, int] | None) -> bool:
+def _missing(row: Unfinished, held: tuple[JobState, int] | None) -> bool:
     """Redis does not have this generation of the job. An earlier one that still runs ends first."""
     return held is None or (held[0] in TERMINAL and held[1] < row.generation)

@@ -49,6 +49,16 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What is compared of a durable job that has not ended; `size` is the length of its body."""
+
+    id: str
+    generation: int
+    in_queue: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """When a job that has ended was queued, started and finished; None for what never happened."""
 
@@ -266,17 +276,19 @@ class Ledger:
         row = {"stream": stream, "new": new}
         await self.database.write(lambda connection: connection.execute(statements.PUT_OFFSET, row))
 
-    async def unfinished(
-        self, *, after: str = "", limit: int = 500, read_at: float | None = None
-    ) -> list[Job]:
-        """Durable jobs that have not ended, by id, those after `after`, at most `limit`, with their bodies.
+    async def unfinished(self, *, after: str = "", limit: int = 500) -> list[Unfinished]:
+        """Durable jobs that have not ended and are not scheduled, by id, those after `after`, at most `limit`."""
+        columns = (jobs.c.id, jobs.c.generation, jobs.c.in_queue, func.length(jobs.c.body))
+        statement = select(*columns).where(UNFINISHED, jobs.c.id > after).order_by(jobs.c.id).limit(limit)
 
-        `read_at`: the reader's clock; jobs created later are left out, as their accept may be under way.
-        """
-        statement = select(*WHOLE).where(UNFINISHED, jobs.c.id > after).order_by(jobs.c.id).limit(limit)
-        if read_at is not None:
-            statement = statement.where(jobs.c.created_at <= read_at)
-        return await self._jobs(statement)
+        def work(connection: Connection) -> list[Unfinished]:
+            return [Unfinished(*row) for row in connection.execute(statement)]
+
+        return await self.database.read(work)
+
+    async def unfinished_among(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these durable jobs that have not ended and are not scheduled, with their bodies."""
+        return await self._jobs(select(*WHOLE).where(jobs.c.id.in_(ids), UNFINISHED).order_by(jobs.c.id))
 
     async def ended_among(self, ids: Sequence[str]) -> list[Job]:
         """Those of these durable jobs that have ended, without their bodies and results."""
@@ -331,10 +343,6 @@ def _whole(connection: Connection, job_id: str, *, lock: bool = False) -> Job | 
     statement = statements.JOB_BY_ID.with_for_update() if lock else statements.JOB_BY_ID
     row = connection.execute(statement, {"job_id": job_id}).mappings().first()
     return None if row is None else job_of(row)
-
-
-def _present(connection: Connection, job_id: str) -> Job:
-    return job_of(connection.execute(statements.JOB_BY_ID, {"job_id": job_id}).mappings().one())
 
 
 def _ending(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[str]:

@@ -251,9 +251,11 @@ async def test_with_redis_away_they_wait_for_the_reconciler(
     assert (answer["ids"], answer["waiting"]) == (buried, 2)
     monkeypatch.undo()
     unfinished = await stack.context.storage.ledger.unfinished()
-    assert [(job.id, job.state, job.generation) for job in unfinished] == [
-        (each, "queued", 1) for each in buried
+    assert [(job.id, job.in_queue, job.generation) for job in unfinished] == [
+        (each, False, 1) for each in buried
     ]
+    jobs = await stack.context.storage.ledger.unfinished_among(buried)
+    assert [(job.id, job.state) for job in jobs] == [(each, "queued") for each in buried]
 
 
 async def test_a_full_queue_is_told_and_keeps_them(tmp_path: Path, redis_url: str, template: Path) -> None:

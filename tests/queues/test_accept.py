@@ -264,7 +264,7 @@ async def test_many_jobs_keep_their_generation_and_know_who_serves_them(redis_ur
 
 def test_a_large_job_goes_to_redis_by_itself():
     jobs = [waiting_job(body=b"x" * size) for size in (1, RESTORED_BYTES, 1, 1)]
-    assert [len(batch) for batch in batches(jobs)] == [1, 1, 2]
+    assert [len(batch) for batch in batches(jobs, lambda job: len(job.spec.body))] == [1, 1, 2]
 
 
 async def test_a_waiting_job_of_a_small_body_is_packed(redis_url: str):

@@ -1,13 +1,17 @@
 """The reconciler and the reading of a job, with real SQL beside real Redis."""
 
 import math
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from inferq.config.sections import Media
 from inferq.job import JobState
+from inferq.lanes import Lane
 from queues.celery_app import make_app
 from queues.intake import Intake
 from queues.reconciler import Reconciler
@@ -53,6 +57,15 @@ async def finished(b: Bench, ledger: Ledger, intake: Intake) -> str:
     return asked.id
 
 
+async def watched(reconciler: Reconciler) -> tuple[tuple[int, int], int]:
+    """What a pass did, and the most memory that it took."""
+    tracemalloc.start()
+    found = await reconciler.run_once()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found, most
+
+
 async def test_a_requeue_that_redis_did_not_hear_of_is_shown_and_queued(redis_url: str, tmp_path: Path):
     async with both(redis_url, tmp_path) as (b, ledger, intake, reconciler):
         job_id = await finished(b, ledger, intake)
@@ -83,6 +96,37 @@ async def test_a_cancel_that_redis_did_not_hear_of_takes_the_job_out(redis_url: 
         assert await reconciler.run_once() == (0, 1)
         assert await b.replica().claim() is None
         assert await b.state(asked.id) == "cancelled"
+
+
+async def test_bodies_are_read_only_to_be_queued_and_a_few_at_a_time(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, _, intake, reconciler):
+        for _ in range(60):
+            await intake.submit(spec(durable=True, body=bytes(2**20)))
+        found, most = await watched(reconciler)
+        assert found == (0, 0)
+        assert most < 5 * 2**20
+        await b.redis.flushall()
+        found, most = await watched(reconciler)
+        assert found == (60, 0)
+        assert most < 30 * 2**20
+        assert (await b.order())["jobs"] == "60"
+
+
+async def test_what_is_more_than_a_page_is_looked_at_too(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("queues.reconciler.PAGE", 3)
+    async with both(redis_url, tmp_path) as (b, ledger, intake, reconciler):
+        asked = [spec(durable=True, lane=lane, tenant=f"t{n}") for lane in Lane for n in range(5)]
+        for each in asked:
+            await intake.submit(each)
+        for _ in range(4):
+            assert await b.replica().claim()
+        for each in asked[:-1]:
+            await ledger.cancel(each.id)
+        await b.redis.delete(f"{PREFIX}job:{asked[-1].id}")
+        assert await reconciler.run_once() == (1, 14)
+        assert [await b.state(each.id) for each in asked] == ["cancelled"] * 14 + ["queued"]
 
 
 async def test_a_job_that_is_not_yet_recorded_shows_neither_result_nor_error(redis_url: str, tmp_path: Path):

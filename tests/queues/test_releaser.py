@@ -88,7 +88,7 @@ async def test_a_scheduled_job_holds_nothing_in_redis_until_it_is_due(redis_url:
         assert attempt is not None
         assert attempt.id == due.id
         assert await s.releaser().run_once() == 0
-        assert await s.ledger.unfinished(limit=9) == [await s.ledger.get(due.id)]
+        assert [row.id for row in await s.ledger.unfinished(limit=9)] == [due.id]
 
 
 async def test_what_dies_between_sql_and_redis_is_mended(redis_url: str, tmp_path: Path):

@@ -5,7 +5,7 @@ import pytest
 from inferq import errors
 from inferq.job import Failure, JobState
 from inferq.lanes import Lane
-from storage.ledger import Ledger
+from storage.ledger import Ledger, Unfinished
 from tests.storage.builders import event, spec
 
 
@@ -83,15 +83,17 @@ async def test_unfinished_walks_live_durable_jobs_by_id(ledger: Ledger):
     ids = sorted(each.id for each in live)
     first = await ledger.unfinished(after="", limit=2)
     assert [job.id for job in first] == ids[:2]
-    assert first[0].spec.body
+    assert first[0] == Unfinished(ids[0], 0, True, len(live[0].body))
     assert [job.id for job in await ledger.unfinished(after=ids[1], limit=2)] == ids[2:]
 
 
-async def test_unfinished_leaves_out_what_was_created_after_the_reading(ledger: Ledger):
-    old, new = spec(created_at=100.0), spec(created_at=200.0)
-    for each in (old, new):
+async def test_unfinished_among_gives_the_whole_rows_of_those_that_are_so_still(ledger: Ledger):
+    live, ended, interactive, other = spec(), spec(), spec(durable=False), spec()
+    for each in (live, ended, interactive, other):
         await ledger.accept(each)
-    assert [job.id for job in await ledger.unfinished(read_at=150.0)] == [old.id]
+    await ledger.cancel(ended.id)
+    found = await ledger.unfinished_among([live.id, ended.id, interactive.id])
+    assert found == [await ledger.get(live.id)]
 
 
 async def test_ended_among_names_the_durable_jobs_that_ended(ledger: Ledger):

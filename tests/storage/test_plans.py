@@ -25,6 +25,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
         (lambda ledger: ledger.list_jobs(tenant="x"), "ix_jobs_tenant_id"),
         (lambda ledger: ledger.list_jobs(source="x"), "ix_jobs_source_id"),
         (lambda ledger: ledger.unfinished(after="x"), "ix_jobs_unfinished"),
+        (lambda ledger: ledger.unfinished_among(["x", "y"]), "sqlite_autoindex_jobs_1"),
         (lambda ledger: ledger.undelivered("watch:"), "ix_jobs_undelivered"),
         (lambda ledger: ledger.accept(spec(), bound=9), "ix_jobs_offline"),
         (lambda ledger: dead(ledger).newest(Criteria()), "ix_jobs_dead "),
