@@ -10,7 +10,6 @@ import redis.exceptions
 
 from inferq import failpoints
 from inferq.config import Settings
-from inferq.hooks import Hooks
 from inferq.job import Job, JobState
 from queues import records
 from queues.connection import Client, translated
@@ -21,6 +20,8 @@ log = logging.getLogger(__name__)
 
 STREAM = "finish"
 BATCH = 500
+BYTES = 2**25
+"""Bodies and results in one batch; a larger job is one by itself."""
 GATHER = 0.1
 """Seconds between two reads, so that a busy system commits in batches."""
 ANSWERED_TTL = 60
@@ -28,8 +29,7 @@ ANSWERED_TTL = 60
 
 
 class Recorder:
-    def __init__(self, redis: Client, ledger: Ledger, settings: Settings, hooks: Hooks | None = None):
-        self._hooks = hooks
+    def __init__(self, redis: Client, ledger: Ledger, settings: Settings):
         self._redis = redis
         self._ledger = ledger
         self._prefix = settings.queue.prefix
@@ -59,6 +59,7 @@ class Recorder:
         entries = await self._behind(old) or await self._ahead(old, block_ms)
         if not entries:
             return 0
+        entries = await self._fitting(entries)
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
         new = max(old, entries[-1][0].decode(), key=_order)
         jobs = await self._jobs(events)
@@ -70,9 +71,6 @@ class Recorder:
             return 0
         failpoints.reach("recorder.committed")
         self._offset = new
-        if self._hooks and new != old:  # of what lies behind, hooks may have been told
-            for job in jobs:
-                self._hooks.after_finish(job)
         await self._settle([entry_id for entry_id, _ in entries], jobs)
         return len(events)
 
@@ -89,6 +87,21 @@ class Recorder:
         async with translated():
             found: Any = await self._redis.xread({self._key: offset}, count=BATCH, block=block_ms)
         return found[0][1] if found else []
+
+    async def _fitting(self, entries: list[Any]) -> list[Any]:
+        """As many of them, from the first on, as are held at a time: the jobs' bodies and results are BYTES at most."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for _, fields in entries:
+                for field in ("body", "result"):
+                    pipe.hstrlen(f"{self._prefix}job:{fields[b'id'].decode()}", field)
+            sizes = await pipe.execute()
+        total = 0
+        for count, (body, result) in enumerate(zip(*[iter(sizes)] * 2, strict=True)):
+            total += body + result
+            if count and total > BYTES:
+                return entries[:count]
+        return entries
 
     async def _jobs(self, events: list[dict[str, bytes]]) -> list[Job]:
         """The jobs of these events; one that was requeued meanwhile counts with its newest standing only if ended."""

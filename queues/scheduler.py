@@ -59,7 +59,7 @@ class Scheduler:
         if hooks:
             storage.ledger.database.listen(hooks.after_finishes)
         self._hook_report = HookReport(hooks, self._redis, settings.queue.prefix)
-        self._recorder = Recorder(self._redis, storage.ledger, settings, hooks)
+        self._recorder = Recorder(self._redis, storage.ledger, settings)
         self._placement = Placement(self._redis, self._queue, settings)
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -27,7 +28,7 @@ from inferq import errors, webhooks
 from inferq.job import Job, new_job_id
 from storage.database import Database, exclusive
 from storage.dependents import pages
-from storage.rows import WHOLE, job_of
+from storage.rows import BRIEF, job_of
 from storage.statements import make_cursor, read_cursor
 from storage.tables import deliveries, groups, jobs
 from storage.texts import clean
@@ -77,13 +78,18 @@ _STATES: dict[DeliveryState, ColumnElement[bool]] = {
     DeliveryState.GIVEN_UP: and_(deliveries.c.next_at.is_(None), deliveries.c.delivered_at.is_(None)),
 }
 _BRIEF = [column for column in deliveries.c if column.name != "payload"]
+_TOLD = [
+    *(column for column in BRIEF if column.name != "result"),
+    case((func.length(jobs.c.result) <= webhooks.INLINE_RESULT, jobs.c.result)).label("result"),
+]
+"""What a message tells of a job: not its body, and its result if it is small."""
 
 
 def tell(connection: Connection, job_ids: Sequence[str], group_ids: Sequence[str]) -> None:
     """These jobs and groups have ended in this transaction: make the messages about those that somebody wants."""
     rows: list[dict[str, Any]] = []
     for some in pages(job_ids):
-        wanted = select(*WHOLE).where(jobs.c.id.in_(some), jobs.c.webhook.is_not(None))
+        wanted = select(*_TOLD).where(jobs.c.id.in_(some), jobs.c.webhook.is_not(None))
         ended = connection.execute(wanted.order_by(jobs.c.id)).mappings()
         rows += [_job_row(job_of(row)) for row in ended]
     for some in pages(group_ids):

@@ -2,8 +2,7 @@
 
 Everything that makes rows terminal calls `ended` with the ids of the rows that it has just changed: the recorder's
 events, cancels, expiry, jobs that are filed as ended. It must not look at rows of other jobs than those, those that
-wait for them, and those of their groups. Those that Redis never had, so that no recorder hears of their end, are noted
-for whoever listens to the commit.
+wait for them, and those of their groups. All of them are noted for whoever listens to the commit.
 """
 
 import time
@@ -15,14 +14,15 @@ from inferq.job import Job
 from storage import deliveries, dependents
 from storage.database import notes_of
 from storage.dependents import FINAL, pages
-from storage.rows import WHOLE, job_of
+from storage.rows import BRIEF, job_of
 from storage.tables import groups, jobs
 
 
-def ended(connection: Connection, job_ids: Sequence[str]) -> None:
+def ended(connection: Connection, job_ids: Sequence[str], *, known: Sequence[Job] = ()) -> None:
     """These jobs' rows have become terminal in this transaction, each for the first time in its generation.
 
-    Jobs that waited for them and cannot run any more end here too, and those that waited for these.
+    Jobs that waited for them and cannot run any more end here too, and those that waited for these. `known` are jobs of
+    whose end more is known than their rows say, also such as nobody can wait for.
     """
     every = wave = list(dict.fromkeys(job_ids))
     while wave := dependents.tell(connection, wave):
@@ -32,15 +32,16 @@ def ended(connection: Connection, job_ids: Sequence[str]) -> None:
     deliveries.tell(connection, every, finished)
     notes = notes_of(connection)
     if notes is not None:
-        notes += _never_queued(connection, every)
+        others = set(every).difference(job.id for job in known)
+        notes += [*known, *_rows(connection, sorted(others))]
 
 
-def _never_queued(connection: Connection, ended: Sequence[str]) -> list[Job]:
-    """Those that ended before they were queued in their generation."""
+def _rows(connection: Connection, job_ids: Sequence[str]) -> list[Job]:
+    """These jobs, without their bodies and results."""
     found: list[Job] = []
-    for some in pages(ended):
-        rows = select(*WHOLE).where(jobs.c.id.in_(some), jobs.c.queued_at.is_(None)).order_by(jobs.c.id)
-        found += [job_of(row) for row in connection.execute(rows).mappings()]
+    for some in pages(job_ids):
+        rows = connection.execute(select(*BRIEF).where(jobs.c.id.in_(some)).order_by(jobs.c.id))
+        found += [job_of(row) for row in rows.mappings()]
     return found
 
 

@@ -255,8 +255,10 @@ class Ledger:
                 ending = _ending(connection, rows)
                 connection.execute(statements.RECORD_JOB, rows)
                 ended = [row for row in rows if row["id"] in ending]
+                done = {event.job.id: event.job for event in events if event.job.id in ending}
                 # Nobody can wait for a job of which SQL hears only now: not another job, nor a group or a webhook.
-                endings.ended(connection, [row["id"] for row in ended if row["durable"]])
+                durable = [row["id"] for row in ended if row["durable"]]
+                endings.ended(connection, durable, known=list(done.values()))
                 usage.add(connection, ended)
             return True
 

@@ -52,7 +52,7 @@ class Hook(Protocol):
         ...
 
     def after_finish(self, job: Job) -> None:
-        """Once the job's end is in the ledger; nothing waits for it. In the leading scheduler, but for a job that ends
-        while it is scheduled in the process that ends it.
+        """Once the job's end is in the ledger; nothing waits for it. In the process that committed it, mostly the
+        leading scheduler; for a cancel the gateway, and then `job` has neither its body nor a result.
         """
         ...

@@ -56,7 +56,7 @@ async def test_a_hook_around_a_job(
         assert attempt.job.spec.metadata == {"checked": "yes"}
         await eventually(lambda: ("accepted", attempt.id) in seen("guard"))
         client = connect(settings)
-        recorder = Recorder(client, stack.context.storage.ledger, settings, Hooks(settings.hooks))
+        recorder = Recorder(client, stack.context.storage.ledger, settings)
         await recorder.run_once(block_ms=1)
         await eventually(lambda: ("succeeded", attempt.id) in seen("guard"))
         await client.aclose()

@@ -201,3 +201,27 @@ async def test_only_ends_that_were_recorded_leave_the_stream(redis_url: str, tmp
         assert await recorder.run_once(block_ms=10) == 1
         assert await recorder.run_once(block_ms=10) == 1
         assert len(await ledger.unfinished()) == 0
+
+
+async def test_ends_are_recorded_a_bounded_number_of_bytes_at_a_time(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("queues.recorder.BYTES", 2**22, raising=False)
+    async with both(redis_url, tmp_path) as (b, ledger, intake, _):
+        recorder, replica = Recorder(b.redis, ledger, b.settings), b.replica()
+        asked = [spec(durable=True, body=bytes(2**20)) for _ in range(20)]
+        for each in asked:
+            await intake.submit(each)
+            attempt = await replica.claim()
+            assert attempt is not None
+            await replica.finish(attempt, replace(DONE, result=bytes(2**20)), claim_next=False)
+        recorded = 0
+        tracemalloc.start()
+        while count := await recorder.run_once(block_ms=10):
+            recorded += count
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert recorded == 20
+        assert most < 30 * 2**20
+        assert await ledger.unfinished() == []
+        assert await b.redis.xlen(f"{PREFIX}finish") == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,9 +31,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     calls: list[list[str]] = []
     real = endings.ended
 
-    def ended(connection, job_ids):
+    def ended(connection, job_ids, **more):
         calls.append(sorted(job_ids))
-        real(connection, job_ids)
+        real(connection, job_ids, **more)
 
     monkeypatch.setattr(endings, "ended", ended)
     return calls
@@ -77,10 +78,10 @@ async def test_a_cancel_and_the_event_that_follows_are_one_end(ledger: Ledger, t
     assert ids(told) == [asked.id]
 
 
-async def test_who_listens_hears_of_ends_that_redis_cannot_tell(ledger: Ledger):
+async def test_who_listens_hears_of_each_end_once(ledger: Ledger):
     heard: list[list[tuple[str, str]]] = []
     ledger.database.listen(lambda jobs: heard.append([(job.id, str(job.state)) for job in jobs]))
-    queued, late, waits = spec(), spec(due_at=2e9), spec()
+    queued, late, waits, alone = spec(), spec(due_at=2e9), spec(), spec(durable=False)
     waits = replace(waits, depends_on=(queued.id,))
     await ledger.accept(queued)
     for asked in (late, waits):
@@ -89,9 +90,37 @@ async def test_who_listens_hears_of_ends_that_redis_cannot_tell(ledger: Ledger):
     await ledger.cancel(late.id)
     await ledger.cancel(late.id)
     assert heard == [[(late.id, "cancelled")]]
-    # Redis tells of the end of the one that it had, and not of the one that fails on that account.
-    await ledger.record([event(queued, JobState.FAILED)], stream="s", old="0-0", new="1-0")
-    assert heard[1:] == [[(waits.id, "failed")]]
+    ends = [event(queued, JobState.FAILED), event(alone)]
+    for old, new in (("0-0", "1-0"), ("1-0", "1-0"), ("1-0", "2-0")):
+        await ledger.record(ends, stream="s", old=old, new=new)
+    assert heard[1:] == [[(queued.id, "failed"), (alone.id, "succeeded"), (waits.id, "failed")]]
+
+
+@pytest.mark.parametrize("bound", [None, 9], ids=["in Redis", "without Redis"])
+async def test_who_listens_hears_of_a_cancel_what_sql_says(ledger: Ledger, bound: int | None):
+    """And not what a replica that had not heard of it made of the job."""
+    heard: list[tuple[str, str]] = []
+    ledger.database.listen(lambda jobs: heard.extend((job.id, str(job.state)) for job in jobs))
+    asked = spec()
+    await ledger.accept(asked, bound=bound)
+    await ledger.cancel(asked.id)
+    await ledger.record([event(asked)], stream="s", old="0-0", new="1-0")
+    assert heard == [(asked.id, "cancelled")]
+
+
+async def test_an_end_reads_no_body_and_no_large_result(ledger: Ledger):
+    heard: list[object] = []
+    ledger.database.listen(heard.extend)
+    group = Group(id=new_job_id(), tenant="default", total=20, created_at=1.0)
+    url = "https://hooks.example/inferq"
+    asked = [spec(group=group.id, body=bytes(2**20), due_at=2e9, webhook=url) for _ in range(20)]
+    await GroupStore(ledger.database).accept(group, asked, most_scheduled=99)
+    tracemalloc.start()
+    await GroupStore(ledger.database).cancel(group.id)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(heard) == 20
+    assert most < 5 * 2**20
 
 
 async def test_nobody_hears_of_what_was_not_committed(ledger: Ledger):
