@@ -5,16 +5,17 @@ Celery 5.7 opens a connection and then registers it with its event loop, which w
 process has no file descriptors left.
 """
 
+from typing import Any
+
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu.connection import Connection
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]
-    def connection_for_read(self, heartbeat: float | None = None) -> Connection:
+class Consumer(CeleryConsumer):
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
         self._opened = super().connection_for_read(heartbeat)
         return self._opened
 
-    def connect(self) -> Connection:
+    def connect(self) -> Any:
         try:
             return super().connect()
         except self.connection_errors + self.channel_errors:
