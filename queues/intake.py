@@ -242,14 +242,16 @@ class Intake:
         QueueUnavailable.
         """
         job = await self.find(job_id)
+        (held,) = await self._queue.generations([job_id])
+        only_sql = held is None or held[1] < job.generation
         # The order lives in Redis; a death before SQL hears of it costs the new lane only if Redis is lost as well.
-        state = await self._queue.reorder(job_id, lane, generation=job.generation)
-        if state == "unknown" and job.state is JobState.SCHEDULED:
-            state = job.state
+        state = job.state if only_sql else await self._queue.reorder(job_id, lane, generation=job.generation)
         if state not in (JobState.QUEUED, JobState.SCHEDULED):
             raise errors.Conflict(f"job {job_id} is {job.state if job.terminal else state} and waits no more")
         if job.spec.durable:
             await self._ledger.set_lane(job_id, lane)
+        if only_sql:  # it may have come to Redis meanwhile, from the row as it was
+            await self._queue.reorder(job_id, lane, generation=job.generation)
         return await self.find(job_id)
 
     async def abandon(self, job_id: str) -> None:
@@ -260,19 +262,25 @@ class Intake:
     async def requeue(
         self, job_id: str, *, edits: Mapping[str, Any] | None = None, claim: Claim | None = None
     ) -> Job:
-        """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on.
+        """Run a finished job again, with changes to body, model, lane or metadata. It is durable from then on. The
+        bounds of its tenant hold as for a new job; when one is reached, the job stays as it is.
 
-        Raises JobNotFound, Conflict when it has not finished, StoreUnavailable, IdempotencyMismatch.
+        Raises JobNotFound, Conflict when it has not finished, QueueFull, RateLimited, BudgetSpent, StoreUnavailable,
+        IdempotencyMismatch.
         """
-        if (await self.find(job_id)).state is JobState.SUCCEEDED and not edits:
+        ended = await self.find(job_id)
+        if ended.state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
+        changes = {name: value for name, value in (edits or {}).items() if value is not None}
+        if ended.terminal:
+            with contextlib.suppress(errors.QueueUnavailable):  # without Redis nobody counts
+                await self._queue.reserve(replace(ended.spec, **changes))
         expiry = self._bounds.expiry(time.time())
-        wanted = {"expires_at": expiry, **dict(edits or {})}
-        job = await self._ledger.requeue(job_id, claim=claim, **wanted)
+        job = await self._ledger.requeue(job_id, claim=claim, expires_at=expiry, **changes)
         if job.state is not JobState.QUEUED:
             return job
         try:
-            standing = await self._queue.accept(job.spec, "restore", generation=job.generation)
+            standing = await self._queue.accept(job.spec, "reserved", generation=job.generation)
             self._announce(job.spec, standing, again=True)
         except errors.QueueUnavailable:
             return job

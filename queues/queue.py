@@ -132,26 +132,30 @@ class JobQueue:
         return self._standing(spec, answer)
 
     async def restore(
-        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity] | None = None
+        self,
+        jobs: Sequence[Job],
+        capacities: Mapping[str, Capacity] | None = None,
+        *,
+        mode: str = "restore",
     ) -> list[Standing | None]:
         """`accept` jobs that were accepted before, many in one round trip; a standing for each, or None.
 
-        `capacities` by model. A job that cannot be queued is logged and keeps none of the others out.
+        `capacities` by model, `mode` as for `accept`. A job that cannot be queued is logged and keeps no other out.
         """
         await self._tenancy.look()
         standings: list[Standing | None] = []
         for batch in batches(jobs, lambda job: len(job.spec.body)):
-            standings += await self._restore(batch, capacities or {})
+            standings += await self._restore(batch, capacities or {}, mode)
         return standings
 
     async def _restore(
-        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity]
+        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity], mode: str
     ) -> list[Standing | None]:
         async with translated():
             pipe = self.redis.pipeline(transaction=False)
             for job in jobs:
                 capacity = capacities.get(job.spec.model)
-                asked = self._asked(job.spec, "restore", job.generation, 0.0, None, capacity)
+                asked = self._asked(job.spec, mode, job.generation, 0.0, None, capacity)
                 await self.scripts("accept", *asked, client=pipe)
             answers = await pipe.execute()
         standings: list[Standing | None] = []

@@ -7,12 +7,11 @@ reconciler. Who may do that, and what changes about a job, is decided before.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inferq import errors
 from inferq.config import Settings
 from inferq.job import TERMINAL, Job, JobState
-from inferq.lanes import Lane
 from queues.queue import JobQueue
 from queues.signals import Signals
 from storage import Storage
@@ -38,8 +37,10 @@ class Reviver:
         self._signals = signals
 
     async def requeue(self, revivals: Sequence[Revival]) -> Revived:
-        """Queue these dead letters again. Raises StoreUnavailable, and nothing is requeued then."""
-        refused = await self._full(revivals)
+        """Queue these dead letters again, each within the bounds of a new job. Raises StoreUnavailable, and nothing is
+        requeued then.
+        """
+        refused = await self._reserve(revivals)
         chosen = [each for each in revivals if each.job.id not in refused]
         done, unfit = await self._begin(chosen) if chosen else ([], {})
         refused |= unfit
@@ -73,36 +74,26 @@ class Reviver:
             log.warning("%d purged jobs stay in Redis until they lapse: %s", len(gone), error.message)
         return gone
 
-    async def _full(self, revivals: Sequence[Revival]) -> dict[str, errors.InferqError]:
-        """Those for which there is no room in their queue. With Redis away nobody can say."""
+    async def _reserve(self, revivals: Sequence[Revival]) -> dict[str, errors.InferqError]:
+        """Keep a place for each, as for a new job of its tenant; those for which there is none. With Redis away nobody
+        can say.
+        """
         refused: dict[str, errors.InferqError] = {}
-        asked: dict[tuple[str, str, Lane], errors.QueueFull | None] = {}
         for each in revivals:
-            spec = each.job.spec
-            place = each.changes.get("model", spec.model), spec.tenant, each.changes.get("lane", spec.lane)
             try:
-                if place not in asked:
-                    asked[place] = await self._refusal(*place)
+                await self._queue.reserve(replace(each.job.spec, **each.changes))
+            except errors.AtCapacity as error:
+                refused[each.job.id] = error
             except errors.QueueUnavailable:
-                return refused
-            full = asked[place]
-            if full is not None:
-                refused[each.job.id] = full
+                break
         return refused
-
-    async def _refusal(self, model: str, tenant: str, lane: Lane) -> errors.QueueFull | None:
-        try:
-            await self._queue.refuse_full(model, tenant, lane)
-        except errors.QueueFull as full:
-            return full
-        return None
 
     async def _queue_again(self, jobs: Sequence[Job]) -> int:
         """Put them into Redis; how many wait in SQL alone because Redis is away."""
         # What waits for the jobs that it depends on is queued later.
         fit = [job for job in jobs if job.state is not JobState.SCHEDULED]
         try:
-            standings = await self._queue.restore(fit)
+            standings = await self._queue.restore(fit, mode="reserved")
         except errors.QueueUnavailable as error:
             log.warning("up to %d requeued jobs wait for the reconciler: %s", len(fit), error.message)
             return len(fit)

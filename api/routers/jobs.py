@@ -141,7 +141,7 @@ async def cancel_job(request: Request) -> ASGIApp:
     access=Access.USER,
     summary="Run a failed job again",
     parameters=[operations.JOB_ID, operations.IDEMPOTENCY_KEY],
-    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
+    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS, 429)},
 )
 async def retry_job(request: Request) -> ASGIApp:
     """As it was asked, with fresh attempts. It becomes durable if it was not."""
@@ -164,7 +164,7 @@ async def retry_job(request: Request) -> ASGIApp:
         **operations.body(fields.object_schema(REQUEUE), lane={"priority": "high"}),
         "required": False,
     },
-    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS)},
+    responses={**_ACCEPTED, **operations.failures(*operations.CHANGE_ERRORS, 429)},
 )
 async def requeue_job(request: Request) -> ASGIApp:
     """With another body, model, priority or metadata. A change of body is checked like a new job."""

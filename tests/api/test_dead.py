@@ -274,6 +274,26 @@ async def test_a_full_queue_is_told_and_keeps_them(tmp_path: Path, redis_url: st
     await replica.close()
 
 
+async def test_no_more_are_requeued_than_there_is_room_for(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    settings = settings_for(tmp_path / "home", redis_url, queue={"max_queue_size": 3, "max_tenant_jobs": 3})
+    replica = Replica(settings)
+    async with serving(settings, template) as stack:
+        buried = []
+        for _ in range(5):
+            buried.append(await stack.submit())
+            await replica.fail(await replica.claim())
+        await recorded(settings, stack.context)
+        answer = await requeue(stack, all=True)
+        assert (answer["ids"], answer["waiting"]) == (buried[:3], 0)
+        assert [each["id"] for each in answer["refusals"]] == buried[3:]
+        assert sorted(await dead(stack)) == buried[3:]
+        await replica.answer_one()
+        assert (await requeue(stack, all=True))["ids"] == [buried[3]], "the places are not kept twice"
+    await replica.close()
+
+
 async def test_purged_jobs_are_gone(stack: Stack, bury: Bury) -> None:
     first, second = await bury(), await bury(failure=Failure(code="oops", message="m"))
     answer = await purge(stack, filter={"code": "oops"})

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from api.rate_headers import duration
-from tests.api.stack import CHAT, CHUNKS, Replica, Stack, serving, settings_for
+from tests.api.stack import CHAT, CHUNKS, Replica, Stack, recorded, serving, settings_for
 
 BOUNDS = {
     "*": {"requests_per_minute": 3, "tokens_per_minute": 10_000},
@@ -75,6 +75,31 @@ async def test_a_spent_budget_is_told(bounded: tuple[Stack, Replica]) -> None:
     refused = await stack.post("/v1/chat/completions", CHAT, "admin")
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
     assert "0.05 device seconds of the day" in refused.json()["error"]["message"]
+
+
+async def test_what_is_run_again_is_bounded_as_a_new_job_is(bounded: tuple[Stack, Replica]) -> None:
+    stack, _ = bounded
+    job_id = await stack.submit()
+    await stack.post(f"/v1/jobs/{job_id}/cancel")
+    for _ in range(2):
+        assert (await stack.post(f"/v1/jobs/{job_id}/retry")).status_code == 202
+        await stack.post(f"/v1/jobs/{job_id}/cancel")
+    for again, body in (("retry", None), ("requeue", {"body": {"messages": CHAT["messages"]}})):
+        refused = await stack.post(f"/v1/jobs/{job_id}/{again}", body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(refused.headers["retry-after"]) > 0
+    left = (await stack.get(f"/v1/jobs/{job_id}")).json()
+    assert (left["state"], left["generation"]) == ("cancelled", 2)
+
+
+async def test_who_has_spent_its_budget_runs_nothing_again(bounded: tuple[Stack, Replica]) -> None:
+    stack, replica = bounded
+    job_id = await stack.submit("admin")
+    await replica.answer_one()
+    await recorded(stack.context.settings, stack.context)
+    again = {"body": {"messages": CHAT["messages"]}}
+    refused = await stack.post(f"/v1/jobs/{job_id}/requeue", again, "admin")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
 
 
 async def test_without_bounds_there_are_no_such_headers(stack: Stack) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from inferq import errors
 from inferq.config.sections import Media
 from inferq.job import JobState
 from inferq.lanes import Lane
@@ -127,6 +128,21 @@ async def test_what_is_more_than_a_page_is_looked_at_too(
         await b.redis.delete(f"{PREFIX}job:{asked[-1].id}")
         assert await reconciler.run_once() == (1, 14)
         assert [await b.state(each.id) for each in asked] == ["cancelled"] * 14 + ["queued"]
+
+
+async def test_a_job_that_only_sql_holds_gets_another_lane(redis_url: str, tmp_path: Path):
+    async with both(redis_url, tmp_path) as (b, ledger, intake, reconciler):
+        offline, again = spec(durable=True), await finished(b, ledger, intake)
+        await ledger.accept(offline, bound=9)
+        await ledger.requeue(again, metadata={"again": True})
+        for job_id in (offline.id, again):
+            changed = await intake.reprioritise(job_id, Lane.HIGH)
+            assert (changed.state, changed.spec.lane) == (JobState.QUEUED, Lane.HIGH)
+        assert await reconciler.run_once() == (2, 0)
+        assert (await b.order())["n:high"] == "2"
+        await intake.cancel(again)
+        with pytest.raises(errors.Conflict):
+            await intake.reprioritise(again, Lane.LOW)
 
 
 async def test_a_job_that_is_not_yet_recorded_shows_neither_result_nor_error(redis_url: str, tmp_path: Path):
