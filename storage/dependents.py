@@ -62,21 +62,19 @@ def begin(connection: Connection, specs: Sequence[JobSpec]) -> list[str]:
 
 
 def tell(connection: Connection, ended: Sequence[str]) -> list[str]:
-    """These jobs have ended: nobody waits for them any more, and they for nothing. Who fails on that account.
+    """These jobs have ended: nobody waits for them any more, and they for nothing. Who fails on that account, also of
+    those that waited for one that fails.
 
     Those with nothing left to wait for are due now, or at their time.
     """
-    found: list[tuple[str, str]] = []
+    failed = _fail(connection, _doomed(connection, ended))
+    freed: set[str] = set()
     for some in pages(ended):
         own = delete(dependencies).where(dependencies.c.job_id.in_(some), dependencies.c.needs != INPUTS)
         connection.execute(own)
         gone = delete(dependencies).where(dependencies.c.needs.in_(some))
-        rows = connection.execute(gone.returning(dependencies.c.job_id, dependencies.c.needs))
-        found += [(job_id, need) for job_id, need in rows]
-    if not found:
-        return []
-    failed = _fail(connection, _reasons(connection, found))
-    _make_due(connection, sorted({job_id for job_id, _ in found} - set(failed)))
+        freed |= set(connection.scalars(gone.returning(dependencies.c.job_id)))
+    _make_due(connection, sorted(freed - set(failed)))
     return failed
 
 
@@ -130,24 +128,28 @@ def _insert(connection: Connection, waiting: Sequence[JobSpec]) -> None:
     connection.execute(insert(dependencies).on_conflict_do_nothing(), rows)
 
 
-def _reasons(connection: Connection, found: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Job and the message of its failure, for those that do not run when a job fails that they waited for."""
+def _doomed(connection: Connection, ended: Sequence[str]) -> dict[str, str]:
+    """Job and the message of its failure, for those that cannot run any more: a job failed that they waited for, or one
+    that this one waited for, and so on.
+    """
     bad: dict[str, str] = {}
-    for some in pages(sorted({need for _, need in found})):
+    for some in pages(sorted(set(ended))):
         states = select(jobs.c.id, jobs.c.state).where(
-            jobs.c.id.in_(some), jobs.c.state != JobState.SUCCEEDED
+            jobs.c.id.in_(some), jobs.c.state.in_([state.value for state in _ENDS])
         )
         bad |= {job_id: _ENDS[JobState(state)] for job_id, state in connection.execute(states)}
-    reasons = {
-        job_id: f"Job {need}, which this one waited for, {bad[need]}."
-        for job_id, need in found
-        if need in bad
-    }
-    for some in pages(sorted(reasons)):
-        wishes = select(jobs.c.id, jobs.c.depends_on).where(jobs.c.id.in_(some))
-        for job_id, wish in connection.execute(wishes):
-            if wish["on_failure"] == OnDependencyFailure.RUN:
-                del reasons[job_id]
+    waits = select(dependencies.c.job_id, dependencies.c.needs).join(
+        jobs, (jobs.c.id == dependencies.c.job_id) & (jobs.c.rank == 0)
+        & (jobs.c.depends_on["on_failure"].as_string() != OnDependencyFailure.RUN.value),
+    )  # fmt: skip
+    reasons: dict[str, str] = {}
+    for some in pages(sorted(bad)):
+        doomed = waits.where(dependencies.c.needs.in_(some)).cte("doomed", recursive=True)
+        # Walked in the database: a chain is as long as its owner likes.
+        doomed = doomed.union(waits.join(doomed, doomed.c.job_id == dependencies.c.needs))
+        for job_id, need in connection.execute(select(doomed.c.job_id, doomed.c.needs)):
+            how = bad.get(need, _ENDS[JobState.FAILED])
+            reasons[job_id] = f"Job {need}, which this one waited for, {how}."
     return reasons
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select
 
 from inferq import errors
@@ -147,6 +148,27 @@ async def test_a_failed_root_ends_all_that_hangs_on_it(ledger: Ledger, waiting: 
     assert child.id in job.error.message
     assert (await standing(ledger, stranger))[0] is SCHEDULED
     assert await released(waiting) == []
+
+
+async def test_a_long_chain_ends_in_few_steps(ledger: Ledger):
+    """On SQLite nobody else writes meanwhile."""
+    links = [spec()]
+    await ledger.accept(links[0])
+    for _ in range(300):
+        links.append(await schedule(ledger, depends_on=(links[-1].id,)))
+    statements = 0
+
+    def counted(*_arguments: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    engine = ledger.database._runner.engine
+    sqlalchemy_event.listen(getattr(engine, "sync_engine", engine), "before_cursor_execute", counted)
+    await ledger.cancel(links[0].id)
+    assert statements < len(links) + 100  # one for each that fails
+    assert await standing(ledger, links[-1]) == (JobState.FAILED, "dependency_failed")
+    message = (await ledger.get(links[-1].id)).error.message
+    assert message == f"Job {links[-2].id}, which this one waited for, failed."
 
 
 async def test_a_cancel_ends_dependents_too(ledger: Ledger):
