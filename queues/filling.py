@@ -1,9 +1,11 @@
 """Puts results of other jobs into a request that takes parts of them, and checks it as a new one. It queues nothing."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,6 +19,7 @@ from inferq.inputs import Place
 from inferq.job import Failure, Job, JobState
 from inferq.request import Request
 from queues.door import Door
+from queues.queue import JobQueue
 from storage import Storage
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,10 @@ away, but also an artifact that is damaged."""
 
 
 class Filling:
-    def __init__(self, storage: Storage, settings: Settings, catalog: Catalog, door: Door) -> None:
+    def __init__(
+        self, queue: JobQueue, storage: Storage, settings: Settings, catalog: Catalog, door: Door
+    ) -> None:
+        self._queue = queue
         self._storage = storage
         self._catalog = catalog
         self._door = door
@@ -54,7 +60,9 @@ class Filling:
             )
             raise
         else:
-            await self._storage.waiting.fill(job, **filled)
+            if await self._storage.waiting.fill(job, **filled):
+                with contextlib.suppress(errors.QueueUnavailable):  # without Redis nobody counts
+                    await self._queue.owe(replace(job.spec, units=filled["units"]))
 
     async def _fail(self, job: Job, message: str, param: str | None) -> None:
         failure = Failure(code="dependency_input", message=message, status=424, param=param)

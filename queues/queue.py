@@ -106,6 +106,14 @@ class JobQueue:
             )
         self._refuse(first, status, ahead, told)
 
+    async def owe(self, spec: JobSpec) -> None:
+        """Take the tokens of a job whose size was not known when it was accepted out of its tenant's rates. They may
+        leave a debt, for which later requests wait.
+        """
+        requests, tokens, needed = self._bounds.of_job(spec)[5:8]
+        async with translated():
+            await self.scripts("owe", spec.tenant, requests, tokens, needed)
+
     async def accept(
         self,
         spec: JobSpec,

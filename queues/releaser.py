@@ -36,7 +36,7 @@ class Releaser:
         self._signals = signals
         self._capacities = Capacities(queue, settings)
         self._patience = settings.queue.queue_timeout
-        self._filling = Filling(storage, settings, catalog, door)
+        self._filling = Filling(queue, storage, settings, catalog, door)
         self.errands = Errands("filling a request")
 
     async def run_once(self) -> int:

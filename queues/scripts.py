@@ -24,6 +24,7 @@ NAMES = (
     "finish",
     "first_byte",
     "full",
+    "owe",
     "reap",
     "renew",
     "reorder",

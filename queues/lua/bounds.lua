@@ -22,20 +22,21 @@ local function over_bound(model, tenant, lane, size, most)
 end
 
 -- Takes a request of so many tokens out of the tenant's buckets, which hold a minute's worth and fill all the time. One
--- that is larger than its bucket needs a full one, and leaves a debt.
+-- that is larger than its bucket needs a full one, and leaves a debt. `owed`: its request was taken before, and its tokens
+-- leave a debt in any case.
 --   -> status ok | requests | tokens, then seconds until it would do, or, when ok: requests left, seconds until their
 --   bucket is full, tokens left, seconds until theirs is
-local function take(tenant, requests, tokens, needed)
+local function take(tenant, requests, tokens, needed, owed)
   if requests <= 0 and tokens <= 0 then return 'ok' end
   local key, time = P .. 'rate:' .. tenant, now()
   local known = redis.call('HMGET', key, 'requests', 'tokens', 'at')
   local minutes = math.max(time - num(known[3]), 0) / 60
   local function filled(left, most) return left and math.min(num(left) + minutes * most, most) or most end
   local r, t = filled(known[1], requests), filled(known[2], tokens)
-  if requests > 0 and r < 1 then return 'requests', text((1 - r) * 60 / requests) end
+  if requests > 0 and r < 1 and not owed then return 'requests', text((1 - r) * 60 / requests) end
   local enough = math.min(needed, tokens)
-  if tokens > 0 and t < enough then return 'tokens', text((enough - t) * 60 / tokens) end
-  r, t = requests > 0 and r - 1 or 0, tokens > 0 and t - needed or 0
+  if tokens > 0 and t < enough and not owed then return 'tokens', text((enough - t) * 60 / tokens) end
+  r, t = requests > 0 and r - (owed and 0 or 1) or 0, tokens > 0 and t - needed or 0
   redis.call('HSET', key, 'requests', text(r), 'tokens', text(t), 'at', text(time))
   local full_r = requests > 0 and (requests - r) * 60 / requests or 0
   local full_t = tokens > 0 and (tokens - t) * 60 / tokens or 0

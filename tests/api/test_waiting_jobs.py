@@ -116,6 +116,27 @@ async def test_scheduled_jobs_and_groups_draw_on_the_rates(
         assert len((await stack.get("/v1/groups", "other")).json()["data"]) == 1
 
 
+async def test_what_is_filled_in_counts_for_the_rates(template: Path, tmp_path: Path, redis_url: str) -> None:
+    settings = settings_for(
+        tmp_path / "home", redis_url, tenants={"user": {"requests_per_minute": 100, "tokens_per_minute": 60}}
+    )
+    replica = Replica(settings)
+    async with serving(settings, template) as stack:
+        first = await accepted(stack, {**CHAT, "max_tokens": 1})
+        body = {"messages": [{"role": "user", "content": "{{jobs.0.text}}"}], "max_tokens": 1}
+        for _ in range(2):
+            await accepted(stack, {"model": "demo-chat", "body": body, "depends_on": [first]})
+        await replica.answer_one(json.dumps({"text": "word " * 150}).encode())
+        await recorded(settings, stack.context)
+        await released(settings, stack.context)
+        assert {(await replica.claim()).job.state for _ in range(2)} == {"running"}
+        refused = await stack.post("/v1/jobs", {**CHAT, "max_tokens": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert "tokens per minute" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) > 60
+    await replica.close()
+
+
 async def test_jobs_get_the_configured_end(template: Path, tmp_path: Path, redis_url: str) -> None:
     settings = settings_for(
         tmp_path / "home", redis_url, queue={"redis_url": redis_url, "queue_timeout": "1h"}
