@@ -1,4 +1,4 @@
-"""The job: what was asked (`JobSpec`), where it stands (`JobState`), and the one table of legal transitions.
+"""The job: what was asked (`JobSpec`) and where it stands (`JobState`).
 
 States, who puts a job there, who takes it out:
 
@@ -33,17 +33,6 @@ class JobState(StrEnum):
 
 
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
-
-TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED}),
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SCHEDULED, *TERMINAL}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
-    JobState.EXPIRED: frozenset({JobState.QUEUED, JobState.SCHEDULED}),
-}
-"""Legal moves. Leaving a terminal state is a requeue: it raises the job's generation."""
 
 RANK: dict[JobState, int] = {
     JobState.SCHEDULED: 0,

@@ -71,6 +71,12 @@ class JobQueue:
         async with translated():
             await self.redis.ping()
 
+    async def now(self) -> float:
+        """The clock of Redis."""
+        async with translated():
+            seconds, micros = await self.redis.time()
+        return float(seconds + micros / 1e6)
+
     async def refuse_full(self, model: str, tenant: str, lane: Lane) -> None:
         """Raises QueueFull when a job of one byte could not be accepted now. Keeps no place."""
         await self._tenancy.look()
@@ -145,25 +151,27 @@ class JobQueue:
         capacities: Mapping[str, Capacity] | None = None,
         *,
         mode: str = "restore",
+        read_at: float | None = None,
     ) -> list[Standing | None]:
         """`accept` jobs that were accepted before, many in one round trip; a standing for each, or None.
 
-        `capacities` by model, `mode` as for `accept`. A job that cannot be queued is logged and keeps no other out.
+        `capacities` by model, `mode` as for `accept`. With `read_at`, when their rows were read by the clock of Redis
+        (`now`), they are left out once that is 30 s ago. A job that cannot be queued is logged and keeps no other out.
         """
         await self._tenancy.look()
         standings: list[Standing | None] = []
         for batch in batches(jobs, lambda job: len(job.spec.body)):
-            standings += await self._restore(batch, capacities or {}, mode)
+            standings += await self._restore(batch, capacities or {}, mode, read_at)
         return standings
 
     async def _restore(
-        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity], mode: str
+        self, jobs: Sequence[Job], capacities: Mapping[str, Capacity], mode: str, read_at: float | None
     ) -> list[Standing | None]:
         async with translated():
             pipe = self.redis.pipeline(transaction=False)
             for job in jobs:
                 capacity = capacities.get(job.spec.model)
-                asked = self._asked(job.spec, mode, job.generation, 0.0, None, capacity)
+                asked = self._asked(job.spec, mode, job.generation, 0.0, None, capacity, read_at=read_at)
                 await self.scripts("accept", *asked, client=pipe)
             answers = await pipe.execute()
         standings: list[Standing | None] = []
@@ -184,6 +192,7 @@ class JobQueue:
         reply_to: str | None,
         capacity: Capacity | None,
         instead_of: str | None = None,
+        read_at: float | None = None,
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
         share = weight or self._tenancy.weight(spec.tenant)
@@ -193,6 +202,7 @@ class JobQueue:
             "" if spec.expires_at is None else repr(spec.expires_at),
             *(capacity or ("", 0)),
             *(self._bounds.of_job(spec) if mode == "direct" else ()),
+            *(("" if read_at is None else repr(read_at),) if mode == "restore" else ()),
             *records.fields_of(spec, reply_to),
             *(("asked", instead_of) if instead_of else ()),
             *(("chain", "1") if (instead_of or spec.model) in self._chains else ()),
@@ -201,7 +211,7 @@ class JobQueue:
     def _standing(self, spec: JobSpec, answer: list[Any]) -> Standing | None:
         """What `accept.lua` answered; the errors are those of `accept`."""
         status, position, ahead, bell, eta, told = answer
-        if status in (b"exists", b"tomb"):
+        if status in (b"exists", b"tomb", b"old"):
             return None
         if status == b"number":
             raise errors.InvalidRequest(f"Job {spec.id} is of {spec.units} units of work; that is no size.")

@@ -53,8 +53,9 @@ class Reconciler:
         """Queue jobs from their rows as they are now, and say which. Refused where Redis has one after all."""
         back: list[str] = []
         for batch in batches(rows, lambda row: row.size):
+            read_at = await self._queue.now()
             jobs = await self._ledger.unfinished_among([row.id for row in batch])
-            for job, standing in zip(jobs, await self._queue.restore(jobs), strict=True):
+            for job, standing in zip(jobs, await self._queue.restore(jobs, read_at=read_at), strict=True):
                 if standing is None:
                     continue
                 failpoints.reach("reconciler.restored")

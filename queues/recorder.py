@@ -11,7 +11,7 @@ import redis.exceptions
 from inferq import failpoints
 from inferq.config import Settings
 from inferq.job import Job, JobState
-from queues import records
+from queues import records, stream_id
 from queues.connection import Client, translated
 from queues.scripts import Scripts
 from storage.ledger import Ledger, Recorded
@@ -46,7 +46,7 @@ class Recorder:
             except redis.exceptions.ResponseError:
                 return
         offset = await self._ledger.offset(STREAM)
-        if _order(info["last-generated-id"].decode()) < _order(offset):
+        if stream_id.order(info["last-generated-id"].decode()) < stream_id.order(offset):
             log.warning("the finish stream starts again; its recorded offset %s is reset", offset)
             await self._ledger.reset_offset(STREAM, "0-0")
             self._offset = None
@@ -61,7 +61,7 @@ class Recorder:
             return 0
         entries = await self._fitting(entries)
         events = [{name.decode(): value for name, value in fields.items()} for _, fields in entries]
-        new = max(old, entries[-1][0].decode(), key=_order)
+        new = max(old, entries[-1][0].decode(), key=stream_id.order)
         jobs = await self._jobs(events)
         recorded = [_recorded(job) for job in jobs]
         failpoints.reach("recorder.read")
@@ -136,8 +136,3 @@ def _recorded(job: Job) -> Recorded:
     """SQL keeps bodies of jobs that somebody may run again, and results of jobs that somebody may fetch later."""
     kept = job.spec.kept
     return Recorded(job, keeps_body=kept or job.state is JobState.FAILED, keeps_result=kept)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    millis, _, count = entry_id.partition("-")
-    return int(millis), int(count or 0)

@@ -44,10 +44,10 @@ class Releaser:
         while len(await self._waiting.expire(now=time.time(), limit=BATCH)) == BATCH:
             pass
         # Without Redis what is released would wait as badly as before, and look as if it did not.
-        await self._queue.ping()
-        released = 0
+        read_at, released = await self._queue.now(), 0
         while jobs := await self._waiting.release(now=time.time(), limit=BATCH, patience=self._patience):
-            await self._enter(jobs)
+            await self._enter(jobs, read_at)
+            read_at = await self._queue.now()
             released += len(jobs)
         return released
 
@@ -62,9 +62,10 @@ class Releaser:
         for job_id, tenant in found:
             errands.start(job_id, tenant, self._filling.fill(job_id))
 
-    async def _enter(self, jobs: list[Job]) -> None:
+    async def _enter(self, jobs: list[Job], read_at: float) -> None:
         capacities = {model: await self._capacities.of(model) for model in {job.spec.model for job in jobs}}
-        for job, standing in zip(jobs, await self._queue.restore(jobs, capacities), strict=True):
+        standings = await self._queue.restore(jobs, capacities, read_at=read_at)
+        for job, standing in zip(jobs, standings, strict=True):
             if standing is None:
                 continue
             self._signals.sent(job.spec, again=job.generation > 0)

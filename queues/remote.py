@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from inferq.config import Settings
 from inferq.job import is_job_id
+from queues import stream_id
 from queues.connection import Client, connect_sync, translated
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,5 @@ async def requests(client: Client, prefix: str, after: str = "0-0", *, limit: in
 
 async def forget(client: Client, prefix: str, upto: str) -> None:
     """These requests have been carried out; the stream is trimmed up to and with `upto`. Raises QueueUnavailable."""
-    millis, _, count = upto.partition("-")
     async with translated():
-        await client.xtrim(f"{prefix}requests", minid=f"{millis}-{int(count) + 1}", approximate=False)
+        await client.xtrim(f"{prefix}requests", minid=stream_id.after(upto), approximate=False)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from inferq import errors, process
 from inferq.job import TERMINAL, Failure, Job, JobSpec, JobState
-from queues import frames, records
+from queues import frames, records, stream_id
 from queues.connection import BLOCK_MS, Client, translated
 from queues.frames import PARTS, Frame, FrameKind, result_data
 from queues.presence import Presence
@@ -193,7 +193,7 @@ class ReplyReader:
         if self._untrimmed and (not found or time.monotonic() >= self._trim_at):
             # What was read must not stay: a writer takes the age of the oldest entry for this reader's lag.
             async with translated():
-                await self._redis.xtrim(self._key, minid=_after(self._cursor), approximate=False)
+                await self._redis.xtrim(self._key, minid=stream_id.after(self._cursor), approximate=False)
             self._untrimmed, self._trim_at = False, time.monotonic() + TRIM_EVERY
 
     def _deliver(self, packed: bytes) -> None:
@@ -258,7 +258,7 @@ class ReplyReader:
     async def _make_good(self, waiter: Waiter, newest: str) -> None:
         """The job of a waiter has ended: what is not in the stream up to `newest` will not come any more."""
         waiter.barrier = waiter.barrier or newest
-        if _order(self._cursor) < _order(waiter.barrier):
+        if stream_id.order(self._cursor) < stream_id.order(waiter.barrier):
             return
         job = await self._queue.get(waiter.job_id)
         if job:
@@ -273,13 +273,3 @@ def _last_frame(job: Job) -> Frame:
     broken = Failure(code="stream_broken", message="the end of the answer was lost", status=502)
     failure = job.error or broken
     return Frame(job.id, FrameKind.ERROR, "", 0, records.failure_text(failure))
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    millis, _, count = entry_id.partition("-")
-    return int(millis), int(count)
-
-
-def _after(entry_id: str) -> str:
-    millis, count = _order(entry_id)
-    return f"{millis}-{count + 1}"

@@ -208,7 +208,6 @@ class Ledger:
         lane: Lane | None = None,
         metadata: Mapping[str, Any] | None = None,
         model: str | None = None,
-        max_attempts: int | None = None,
         expires_at: float | None = None,
         claim: Claim | None = None,
     ) -> Job:
@@ -227,7 +226,6 @@ class Ledger:
             "lane": lane,
             "metadata": metadata,
             "model": model,
-            "max_attempts": max_attempts,
         }
         changes = {name: value for name, value in edits.items() if value is not None}
 

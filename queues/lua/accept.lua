@@ -1,13 +1,16 @@
 -- Makes a job queued.
--- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds if direct, then field value ...
+-- ARGV op mode weight id model tenant lane units size gen expires servers delay, the bounds if direct, read if restore, then
+-- field value ...
 -- weight of the tenant; 0 leaves the one that is known
 -- mode   direct: check the bounds; reserved: the place is held; restore: no bound, the job was accepted before
 --   -> {status, position, device seconds ahead, bell wanted, seconds until it is expected to start or '',
 --   what `take` tells}
---   status ok | number (the weight or the units are no finite number) | exists | tomb | the bound that is reached
+--   status ok | number (the weight or the units are no finite number) | old | exists | tomb | the bound that is reached
+-- read     when its row was read, or '' if that is not long ago for certain
 -- expires  when it is given up if it has not started, or ''
 -- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows. servers '':
 -- nobody asks where the job stands, and its position is -1
+local READ_TTL = 30
 local op, mode, weight, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local units, size, gen, expires = num(ARGV[8]), num(ARGV[9]), num(ARGV[10]), ARGV[11]
 -- 0. Nothing is written for a size that cannot be reckoned with.
@@ -22,13 +25,15 @@ local function release()
   if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, id) end
 end
 
--- 1. This generation, or a later one, was cancelled before it came.
+-- 1. Its row was read by a process that was away since: the job may have run, and lapsed here.
+if mode == 'restore' and ARGV[14] ~= '' and now() - num(ARGV[14]) > READ_TTL then return {'old', -1, '0', 0, '', {}} end
+-- 2. This generation, or a later one, was cancelled before it came.
 local tomb = redis.call('GET', P .. 'tomb:' .. id)
 if tomb and num(tomb) >= gen then
   release()
   return {'tomb', -1, '0', 0, '', {}}
 end
--- 2. Already here. A higher generation replaces a job that has ended.
+-- 3. Already here. A higher generation replaces a job that has ended.
 local old = job_fields(id, 'state', 'gen')
 if old.state then
   local ended = old.state ~= 'queued' and old.state ~= 'running' and old.state ~= 'scheduled'
@@ -37,20 +42,20 @@ if old.state then
     return {'exists', -1, '0', 0, '', {}}
   end
 end
--- 3. A bound is reached.
+-- 4. A bound is reached.
 local told = {}
 if mode == 'direct' then
   told = admit(model, tenant, lane, size, {unpack(ARGV, 14, 13 + BOUNDS)})
   if told[1] ~= 'ok' then return {told[1], -1, backlog(model), 0, '', told} end
 end
--- 4. Queued.
+-- 5. Queued.
 local est, job_key = estimate(model, units), P .. 'job:' .. id
 if num(weight) > 0 then redis.call('HSET', order_key(model), 'w:' .. tenant, weight) end
 if old.state then redis.call('DEL', job_key, P .. 'events:' .. id) end
 local score = enter(id, model, tenant, lane, est, size, nil)
 redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant, 'lane', lane, 'units', ARGV[8],
   'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score),
-  unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
+  unpack(ARGV, 14 + (mode == 'direct' and BOUNDS or mode == 'restore' and 1 or 0)))
 if expires ~= '' then
   redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)

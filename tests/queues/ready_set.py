@@ -41,7 +41,7 @@ class ReadySet:
         job_id = new_job_id()
         status, *_ = self.call(
             *("accept", self._operation(), "restore", weight, job_id, MODEL, tenant, lane),
-            *(repr(est), size, 0, "", *promised, "max", attempts),
+            *(repr(est), size, 0, "", *promised, "", "max", attempts),
         )
         assert status == b"ok"
         return job_id

@@ -1,5 +1,6 @@
 """The reconciler and the reading of a job, with real SQL beside real Redis."""
 
+import asyncio
 import math
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -86,6 +87,23 @@ async def test_a_durable_job_that_redis_forgot_is_queued_again(redis_url: str, t
         await b.redis.flushall()
         assert await reconciler.run_once() == (1, 0)
         assert await reconciler.run_once() == (0, 0)
+        assert await b.state(asked.id) == "queued"
+
+
+async def test_a_row_that_was_read_long_ago_makes_no_job(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever read it was frozen; the job has run meanwhile, and Redis has forgotten it."""
+    async with both(redis_url, tmp_path) as (b, _, intake, reconciler):
+        asked = spec(durable=True)
+        await intake.submit(asked)
+        await b.redis.flushall()
+        before = await b.queue.now() - 31
+        monkeypatch.setattr(b.queue, "now", lambda: asyncio.sleep(0, before))
+        assert await reconciler.run_once() == (0, 0)
+        assert await b.state(asked.id) is None
+        monkeypatch.undo()
+        assert await reconciler.run_once() == (1, 0)
         assert await b.state(asked.id) == "queued"
 
 

@@ -46,7 +46,7 @@ async def test_requeue_takes_edits(ledger: Ledger):
     asked = spec()
     await ledger.accept(asked)
     await ledger.cancel(asked.id)
-    edits = {"body": b"new", "lane": Lane.LOW, "metadata": {"a": 1}, "model": "other", "max_attempts": 9}
+    edits = {"body": b"new", "lane": Lane.LOW, "metadata": {"a": 1}, "model": "other"}
     edits |= {"stream": True, "units": 7.5}
     job = await ledger.requeue(asked.id, **edits)
     assert {name: getattr(job.spec, name) for name in edits} == edits
