@@ -26,6 +26,9 @@ async def claim(redis: Client, prefix: str) -> bool:
 
     Raises ConfigError for another version, QueueUnavailable.
     """
+    # A full Redis refuses SET, whatever NX says: it is asked only where there is something to write.
+    if await check(redis, prefix):
+        return False
     async with translated():
         fresh = bool(await redis.set(key_of(prefix), LAYOUT, nx=True))
     if not fresh:
@@ -33,12 +36,13 @@ async def claim(redis: Client, prefix: str) -> bool:
     return fresh
 
 
-async def check(redis: Client, prefix: str) -> None:
-    """Raises ConfigError when the keys are of another version, QueueUnavailable."""
+async def check(redis: Client, prefix: str) -> bool:
+    """Whether the keys have a version. Raises ConfigError when they are of another one, QueueUnavailable."""
     async with translated():
         found = await redis.get(key_of(prefix))
     if found is not None and found.decode() != LAYOUT:
         raise errors.ConfigError(_advice(prefix, found.decode()))
+    return found is not None
 
 
 async def check_at_start(redis: Client, prefix: str) -> None:
