@@ -3,7 +3,7 @@
 begin_freeing()
 local id = ARGV[1]
 local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'replica',
-  'expires')
+  'expires', 'token')
 if not job.state then
   local gen = math.max(num(ARGV[2]), num(redis.call('GET', P .. 'tomb:' .. id)))
   redis.call('SET', P .. 'tomb:' .. id, gen, 'EX', TOMB_TTL)
@@ -18,6 +18,7 @@ elseif job.state ~= 'scheduled' then
   return job.state
 end
 local failure = cjson.encode({code = ARGV[3], message = ARGV[4], status = num(ARGV[5]), param = cjson.null})
-settle_state(id, job, 'cancelled', {'error', failure})
+-- Of a run the replica tells what it has used when it has stopped it.
+settle_state(id, job, 'cancelled', job.token and {'error', failure, 'owes', job.token} or {'error', failure})
 reply(job.reply, frame(id, 'E', '', failure))
 return job.state
