@@ -200,10 +200,10 @@ class JobQueue:
         self._bounds.refuse(spec.model, spec.tenant, spec.lane, status.decode(), float(ahead), told)
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
-        """The state the job was in.
+        """The state the job was in; `unknown` when it is not here.
 
-        `unknown` leaves a tombstone that a later accept of this generation or an older one respects; `stale` means
-        that a newer generation of the job is here and nothing was done.
+        Where this generation is not here yet, a tombstone is left that a later accept of it or of an older one
+        respects. `stale` means that a newer generation of the job is here and nothing was done.
         """
         async with translated():
             state = await self.scripts(

@@ -1,14 +1,14 @@
--- ARGV id gen code message status   -> state the job was in; 'unknown': a tombstone is left; 'stale': a newer
--- generation of the job is here, nothing was done
+-- ARGV id gen code message status   -> state the job was in, 'unknown', or 'stale': a newer generation of the job is here,
+-- nothing was done. Where this generation has not come yet, a tombstone is left.
 begin_freeing()
 local id = ARGV[1]
 local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'replica',
   'expires', 'token')
-if not job.state then
+if not job.state or num(job.gen) < num(ARGV[2]) then
   local gen = math.max(num(ARGV[2]), num(redis.call('GET', P .. 'tomb:' .. id)))
   redis.call('SET', P .. 'tomb:' .. id, gen, 'EX', TOMB_TTL)
-  return 'unknown'
 end
+if not job.state then return 'unknown' end
 if num(job.gen) > num(ARGV[2]) then return 'stale' end
 if job.state == 'queued' then
   leave(id, job.model, job.tenant, job.lane, num(job.est), num(job.size))
