@@ -221,8 +221,12 @@ class JobQueue:
         """Jobs that failed and may be given to another model, those that wait longest first."""
         async with translated():
             ids = await self.redis.zrange(f"{self.prefix}reroute", 0, limit - 1)
-        found = [await self.get(job_id.decode()) for job_id in ids]
-        return [job for job in found if job is not None]
+        found = {job_id: await self.get(job_id.decode()) for job_id in ids}
+        gone = [job_id for job_id, job in found.items() if job is None]
+        if gone:
+            async with translated():
+                await self.redis.zrem(f"{self.prefix}reroute", *gone)
+        return [job for job in found.values() if job is not None]
 
     async def reroute(self, job: Job, other: Reroute | None) -> tuple[str, bool]:
         """Give a job that was put aside to another model, or let it fail: its state (`stale`: nothing was done), and

@@ -3,7 +3,8 @@
 begin_freeing()
 local id, model, body, units = ARGV[1], ARGV[3], ARGV[4], num(ARGV[5])
 local job = job_fields(id, 'state', 'model', 'tenant', 'lane', 'gen', 'attempt', 'reply', 'kept', 'error', 'expires', 'asked')
-if job.state ~= 'scheduled' or job.gen ~= ARGV[2] or redis.call('ZREM', P .. 'reroute', id) == 0 then return {'stale', 0} end
+if job.state == 'scheduled' and job.gen ~= ARGV[2] then return {'stale', 0} end
+if redis.call('ZREM', P .. 'reroute', id) == 0 or job.state ~= 'scheduled' then return {'stale', 0} end
 -- 1. Nobody else can: the failure is the one that it had.
 if model == '' then
   settle_state(id, job, 'failed', {})
