@@ -13,7 +13,8 @@ if num(job.gen) > num(ARGV[2]) then return 'stale' end
 if job.state == 'queued' then
   leave(id, job.model, job.tenant, job.lane, num(job.est), num(job.size))
 elseif job.state == 'running' then
-  redis.call('XADD', P .. 'ctl:' .. job.replica, 'MAXLEN', '~', 1000, '*', 'cancel', id)
+  redis.call('XADD', P .. 'ctl:' .. job.replica, 'MAXLEN', '~', WAKES, '*', 'cancel', id)
+  redis.call('EXPIRE', P .. 'ctl:' .. job.replica, CTL_TTL)
 elseif job.state ~= 'scheduled' then
   return job.state
 end

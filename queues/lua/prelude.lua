@@ -20,7 +20,7 @@
 --   P expiry              zset    ID -> time at which it is given up if it still waits
 --   P finish              stream  id gen attempt state: what the recorder commits to SQL
 --   P reply:API           stream  b: packed frames for one api process
---   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT
+--   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT; lapses, because a replica's name may never come back
 --   P linger:MODEL        zset    SLOT REPLICA -> time until which that slot waits for a wake
 --   P events:ID           stream  name data: what a kept job's followers read
 --   P op:OPERATION        string  what a mutating call answered, for its repeat (a claimed job by id and token only)
@@ -35,6 +35,7 @@ local TOMB_TTL = 3600
 local REPLY_TTL = 10
 local DROPS = 100
 local WAKES = 10000
+local CTL_TTL = 3600
 
 -- A script that may be repeated has its operation first; of others nothing is found.
 local found = redis.call('MGET', P .. 'layout', P .. 'op:' .. (ARGV[1] or ''))
@@ -292,8 +293,9 @@ local function summon(model)
   redis.call('ZREMRANGEBYSCORE', lingering, '-inf', text(now()))
   local longest = redis.call('ZPOPMIN', lingering)[1]
   if longest then
-    local slot, replica = string.sub(longest, 1, 16), string.sub(longest, 17)
-    redis.call('XADD', P .. 'ctl:' .. replica, 'MAXLEN', '~', WAKES, '*', 'wake', slot)
+    local slot, control = string.sub(longest, 1, 16), P .. 'ctl:' .. string.sub(longest, 17)
+    redis.call('XADD', control, 'MAXLEN', '~', WAKES, '*', 'wake', slot)
+    redis.call('EXPIRE', control, CTL_TTL)
     return 0
   end
   local waiting = num(redis.call('HGET', order_key(model), 'jobs'))
