@@ -232,9 +232,11 @@ class JobQueue:
         """Give a job that was put aside to another model, or let it fail: its state (`stale`: nothing was done), and
         whether the other model is to be rung for.
         """
+        await self._tenancy.look()
         asked = (other.model, other.body, repr(other.units)) if other else ("", b"", "0")
+        share = self._tenancy.weight(job.spec.tenant)
         async with translated():
-            state, bell = await self.scripts("reroute", job.id, job.generation, *asked)
+            state, bell = await self.scripts("reroute", job.id, job.generation, *asked, share)
         return state.decode(), bool(bell)
 
     async def get(self, job_id: str) -> Job | None:
