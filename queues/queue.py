@@ -43,7 +43,8 @@ NOBODY = Capacity(0, 0.0)
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a job stands: `position` counts from 1, None where nobody asked; `ahead` is device seconds of work before
-    it, `eta` the seconds until it is expected to start, None while nobody serves its model.
+    it, `eta` the seconds until it is expected to start, None while nobody serves its model, or nobody may: it is
+    paused, or its tenant runs all it may.
     """
 
     position: int | None

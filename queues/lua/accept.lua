@@ -64,8 +64,9 @@ if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
 end
 local place, eta = {-1, '0'}, nil
 if ARGV[12] ~= '' then
-  place = standing(id, {model = model, tenant = tenant, lane = lane})
-  eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
+  local job = {model = model, tenant = tenant, lane = lane}
+  place = standing(id, job)
+  eta = expected(job, num(place[2]), num(ARGV[12]), num(ARGV[13]))
   -- A promise of less than a second is none that anybody could measure.
   if eta and eta >= 1 then redis.call('HSET', job_key, 'eta', text(eta)) end
 end

@@ -19,6 +19,7 @@ for field, value in pairs(wanted) do
 end
 controlled = redis.call('EXISTS', P .. 'control') == 1
 for _, model in ipairs(redis.call('SMEMBERS', P .. 'models')) do
+  if #changed > 0 then redis.call('HSET', order_key(model), 'calm', text(now())) end
   for _, tenant in ipairs(everybody and waiting_tenants(model) or tenants) do rekey(model, tenant) end
 end
 return changed

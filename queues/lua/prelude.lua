@@ -9,8 +9,9 @@
 --   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next. Without those
 --                                 that are paused or run as many jobs as they may
 --   P ready:MODEL:TENANT:L zset   ID -> score, one per lane, L its initial (a tenant's name has no colon, a model's may)
---   P order:MODEL         hash    v jobs bytes rate run cal; per lane n: rl:; per tenant S: w: vt: F:TENANT:LANE est: q: qb: rt:
---                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run
+--   P order:MODEL         hash    v jobs bytes rate run cal calm; per lane n: rl:; per tenant S: w: vt: F:TENANT:LANE est: q: qb: rt:
+--                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run;
+--                                 calm is when a pause, drain or limit changed last
 --   P promised:MODEL      hash    how promised waits came out: count sum (of real / promised) and le:BOUND (cumulative)
 --   P control             hash    pause:KIND:NAME why, drain:KIND:NAME why, running:KIND:NAME the most that may run
 --   P held:MODEL          zset    ID -> time at which a reservation lapses
@@ -341,10 +342,15 @@ local function standing(id, job)
 end
 
 -- Seconds until a job with so much work ahead is expected to start: `servers` replicas do a device second per second,
--- the first of them in `delay` seconds, and `cal` is what promises of this model have been wrong by. Nil: nobody serves.
-local function expected(model, ahead, servers, delay)
+-- the first of them in `delay` seconds, and `cal` is what promises of this model have been wrong by. Nil: nobody serves, or
+-- nobody may.
+local function expected(job, ahead, servers, delay)
   if servers <= 0 then return nil end
-  local cal = num(redis.call('HGET', order_key(model), 'cal'))
+  if controlled then
+    local paused = control('pause:model:' .. job.model, 'pause:lane:' .. job.lane)
+    if paused[1] or paused[2] or barred(job.model, job.tenant) then return nil end
+  end
+  local cal = num(redis.call('HGET', order_key(job.model), 'cal'))
   return delay + ahead / servers * (cal > 0 and cal or 1)
 end
 

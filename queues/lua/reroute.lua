@@ -19,7 +19,7 @@ end
 -- 3. A new job of the other model, with fresh attempts.
 local est = estimate(model, units)
 if num(ARGV[6]) > 0 then redis.call('HSET', order_key(model), 'w:' .. job.tenant, ARGV[6]) end
-redis.call('HDEL', P .. 'job:' .. id, 'error')
+redis.call('HDEL', P .. 'job:' .. id, 'error', 'eta')
 redis.call('HSET', P .. 'job:' .. id, 'state', 'queued', 'model', model, 'asked', job.asked or job.model, 'body', body,
   'size', #body, 'units', ARGV[5], 'est', text(est), 'attempt', 0)
 local score = enter(id, model, job.tenant, job.lane, est, #body, nil)
