@@ -320,6 +320,18 @@ async def test_a_model_that_cannot_be_loaded_fails_what_waits(redis_url: str):
         assert await b.redis.exists(f"{PREFIX}tenants:demo") == 0
 
 
+async def test_a_call_fails_a_bounded_number_of_jobs(redis_url: str):
+    """Redis serves nobody else during a script; the replica calls until nothing is left."""
+    async with bench(redis_url) as b:
+        for tenant in ("a", "b", "c"):
+            for lane in ("high", "low"):
+                for _ in range(3):
+                    await b.accepted(tenant=tenant, lane=Lane(lane))
+        failed = [await b.replica().fail_waiting(BROKEN, limit=4) for _ in range(6)]
+        assert failed == [4, 4, 4, 4, 2, 0]
+        assert (await b.order())["jobs"] == "0"
+
+
 async def test_a_job_with_an_empty_body_is_run(redis_url: str):
     async with bench(redis_url) as b:
         attempt = await b.running(body=b"")
