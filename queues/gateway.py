@@ -39,14 +39,14 @@ class Gateway:
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)
-        self._prefix = settings.queue.prefix
+        self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self._filing: asyncio.Task[None] | None = None
 
     async def start(self, *, replies: bool = True) -> None:
         """Begin; `replies=False` for a process that awaits no answers. Raises ConfigError: keys of another release."""
-        await layout.check_at_start(self._redis, self._prefix)
-        self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._prefix)))
+        await layout.check_at_start(self._redis, self._settings.queue)
+        self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._settings.queue)))
         if self.hooks:
             self._tasks.append(asyncio.create_task(self._tell_of_hooks()))
         self._signals.start()

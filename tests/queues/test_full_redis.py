@@ -112,13 +112,13 @@ async def test_processes_that_are_there_stay_known(redis_url: str):
 
 async def test_one_leads_and_another_takes_over(redis_url: str):
     async with bench(redis_url) as b:
-        assert await layout.claim(b.redis, PREFIX)
+        assert await layout.claim(b.redis, b.settings.queue)
         await fill(b)
         first, second = Leadership(b.redis, PREFIX), Leadership(b.redis, PREFIX)
         assert await first.hold()
         assert not await second.hold()
         assert await first.hold()
-        assert not await layout.claim(b.redis, PREFIX)
+        assert not await layout.claim(b.redis, b.settings.queue)
         await first.release()
         assert await second.hold()
 
@@ -126,7 +126,7 @@ async def test_one_leads_and_another_takes_over(redis_url: str):
 async def test_a_scheduler_leads_and_empties_it(redis_url: str, tmp_path: Path):
     """Ends that nobody records stay, and nobody records without a leader. What budgets have used is put back too."""
     async with bench(redis_url) as b, scheduler_of(b.settings, tmp_path) as scheduler:
-        await layout.claim(b.redis, PREFIX)
+        await layout.claim(b.redis, b.settings.queue)
         attempt = await b.running()
         await b.replica().finish(attempt, DONE, claim_next=False)
         await fill(b)
