@@ -91,6 +91,12 @@ class JobQueue:
         self._refuse(spec, status, ahead, told)
         return self._bounds.rates(spec.tenant, told)
 
+    async def release(self, spec: JobSpec) -> None:
+        """Give a reserved place back of which nothing comes."""
+        async with translated():
+            place = f"{spec.id} {spec.lane.value} {len(spec.body)} {spec.tenant}"
+            await self.redis.zrem(f"{self.prefix}held:{spec.model}", place)
+
     async def charge(self, specs: Sequence[JobSpec]) -> None:
         """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
 

@@ -19,7 +19,7 @@ local before = replayed()
 if before then return before end
 -- Called last: a full Redis refuses a script whose first write may grow, and this one frees.
 local function release()
-  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, id) end
+  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, place_of(id, lane, ARGV[9], tenant)) end
 end
 
 -- 1. This generation, or a later one, was cancelled before it came.

@@ -15,7 +15,7 @@
 --                                 calm is when a pause, drain or limit changed last
 --   P promised:MODEL      hash    how promised waits came out: count sum (of real / promised) and le:BOUND (cumulative)
 --   P control             hash    pause:KIND:NAME why, drain:KIND:NAME why, running:KIND:NAME the most that may run
---   P held:MODEL          zset    ID -> time at which a reservation lapses
+--   P held:MODEL          zset    ID LANE SIZE TENANT -> time at which a reservation lapses
 --   P leases              zset    ID -> time at which the lease ends; exactly the jobs that run
 --   P later               zset    ID -> time at which a scheduled job is queued again
 --   P reroute             zset    ID -> since when a job that failed waits to be given to another model
