@@ -10,7 +10,7 @@ from inferq.hooks import Hooks
 from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
-from queues.connection import Client, connect
+from queues.connection import Client, connect, take_pulse
 from queues.controls import Controls
 from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.intake import Intake
@@ -47,6 +47,7 @@ class Gateway:
         """Begin; `replies=False` for a process that awaits no answers. Raises ConfigError: keys of another release."""
         await layout.check_at_start(self._redis, self._settings.queue)
         self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._settings.queue)))
+        self._tasks.append(asyncio.create_task(take_pulse(self._redis, self._settings)))
         if self.hooks:
             self._tasks.append(asyncio.create_task(self._tell_of_hooks()))
         self._signals.start()
