@@ -62,9 +62,21 @@ class Controls:
         return await self._store.list()
 
     async def copy(self) -> list[str]:
-        """Make Redis have what SQL and the configuration say; the fields that had to change."""
+        """Make Redis have what SQL and the configuration say; the fields that had to change.
+
+        Somebody may pause or resume between the look at SQL and the copy, which would undo it: then once more.
+        """
+        changed: list[str] = []
+        copied: list[Pause] | None = None
+        stopped = await self._store.list()
+        while stopped != copied:
+            changed += await self._write(stopped)
+            copied, stopped = stopped, await self._store.list()
+        return changed
+
+    async def _write(self, stopped: list[Pause]) -> list[str]:
         fields: list[str] = []
-        for pause in await self._store.list():
+        for pause in stopped:
             fields += [_field(Kind(pause.kind), pause.name), pause.reason or Kind(pause.kind).verb]
         for field, most in running_limits(self._settings).items():
             fields += [field, str(most)]

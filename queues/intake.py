@@ -104,17 +104,33 @@ class Intake:
             bound, reserved = self._bounds.max_offline_jobs, False
         if reserved:
             failpoints.reach("intake.reserved")
-        created = await self._ledger.accept(spec, bound=bound, claim=claim)
-        failpoints.reach("intake.committed")
-        if not created and (owner := await self._owner(spec, claim)):
+        try:
+            created, owner = await self._commit(spec, bound, claim)
+        except errors.InferqError:
+            await self._give_up(spec, reserved)
+            raise
+        if owner:
+            await self._give_up(spec, reserved)
             return Accepted(None, None, created=False, owner=owner)
         if not reserved:
-            return Accepted(None, None, queued=False)
+            return Accepted(None, None, queued=False, created=created)
         try:
             standing = await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
             return replace(self._announce(spec, standing), rates=rates)
         except errors.QueueUnavailable:
-            return Accepted(None, None, queued=False, rates=rates)
+            return Accepted(None, None, queued=False, created=created, rates=rates)
+
+    async def _commit(self, spec: JobSpec, bound: int | None, claim: Claim | None) -> tuple[bool, str | None]:
+        """Whether SQL took the job, and, where it did not, the one that another call has made under its key."""
+        created = await self._ledger.accept(spec, bound=bound, claim=claim)
+        failpoints.reach("intake.committed")
+        return created, None if created else await self._owner(spec, claim)
+
+    async def _give_up(self, spec: JobSpec, reserved: bool) -> None:
+        """Nothing comes of a reserved place: it is not kept from others until it lapses."""
+        if reserved:
+            with contextlib.suppress(errors.QueueUnavailable):
+                await self._queue.release(spec)
 
     async def _enter(self, spec: JobSpec, *, reply_to: str | None, weight: float) -> Accepted:
         """An interactive job enters the queue of its model, or of one behind it."""

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from inferq import errors, process
 from inferq.catalog import Catalog
 from inferq.config import Settings
-from inferq.fallback import Fallbacks
+from inferq.fallback import Fallbacks, Reroute
 from inferq.hooks import Hooks
+from inferq.job import Job
 from queues import footing, layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
@@ -241,7 +242,7 @@ class Scheduler:
         """Jobs that their model has failed go to the next one of its chain."""
         for job in await self._queue.put_aside(DUE_LIMIT):
             serving = job.served_by or job.spec.model
-            other = await self._fallbacks.reroute(job.spec, serving)
+            other = await self._other_model(job, serving)
             state, bell = await self._queue.reroute(job, other)
             if other and state == "queued":
                 log.warning("job %s goes from %s to %s", job.id, serving, other.model)
@@ -249,6 +250,14 @@ class Scheduler:
                 self._signals.ended(job.id, state, message=job.error.message if job.error else "")
             if other and bell:
                 self._signals.ring(other.model)
+
+    async def _other_model(self, job: Job, serving: str) -> Reroute | None:
+        """A job that cannot be looked at fails as it had, and keeps those behind it waiting no longer."""
+        try:
+            return await self._fallbacks.reroute(job.spec, serving)
+        except Exception:
+            log.exception("no other model can be found for job %s", job.id)
+            return None
 
     async def _carry_out(self) -> None:
         """Cancels that were asked for in Flower. A job requeued since is left alone."""

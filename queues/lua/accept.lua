@@ -19,7 +19,7 @@ local before = replayed()
 if before then return before end
 -- Called last: a full Redis refuses a script whose first write may grow, and this one frees.
 local function release()
-  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, id) end
+  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, place_of(id, lane, ARGV[9], tenant)) end
 end
 
 -- 1. This generation, or a later one, was cancelled before it came.
@@ -64,8 +64,9 @@ if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
 end
 local place, eta = {-1, '0'}, nil
 if ARGV[12] ~= '' then
-  place = standing(id, {model = model, tenant = tenant, lane = lane})
-  eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
+  local job = {model = model, tenant = tenant, lane = lane}
+  place = standing(id, job)
+  eta = expected(job, num(place[2]), num(ARGV[12]), num(ARGV[13]))
   -- A promise of less than a second is none that anybody could measure.
   if eta and eta >= 1 then redis.call('HSET', job_key, 'eta', text(eta)) end
 end
