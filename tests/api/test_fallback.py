@@ -1,6 +1,7 @@
 """Callers of a model with others behind it: who answered is told, and a fallback's answer is nobody else's."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -105,6 +106,22 @@ async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tupl
     answer, _ = await asyncio.gather(stack.post("/v1/chat/completions", CHAT), replica.answer_one())
     assert "x-served-by" not in answer.headers
     await replica.close()
+
+
+async def test_a_clients_patience_is_not_measured_by_two_clocks(
+    stack: Stack, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis lies on another host in production; here the clock of this process is set back against it."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    header = {"X_Stainless_Read_Timeout": "30"}
+    answer, _ = await asyncio.gather(stack.post("/v1/chat/completions", CHAT, **header), replica.answer_one())
+    assert answer.status_code == 200
+    kept = await stack.post("/v1/jobs", {**CHAT, "expires_in": 30})
+    attempt = await replica.claim()
+    assert attempt.id == kept.json()["id"]
+    left = (attempt.job.spec.expires_at or 0.0) - now()
+    assert 0 < left < 600
 
 
 async def test_a_job_need_not_start_when_its_client_has_hung_up(stack: Stack, replica: Replica) -> None:
