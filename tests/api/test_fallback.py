@@ -1,6 +1,7 @@
 """Callers of a model with others behind it: who answered is told, and a fallback's answer is nobody else's."""
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,10 @@ from inferq.job import Failure
 from queues.attempts import Finish, Outcome
 from queues.connection import connect
 from queues.presence import Presence, ReplicaInfo
+from queues.scheduler import Scheduler
+from storage import open_storage
 from tests.api.stack import ANSWER, CHAT, CHUNKS, MODELS, Replica, Stack, serving, settings_for, until
+from tests.media.files import wav
 
 CRASHED = Failure(code="out_of_memory", message="too large", status=500)
 
@@ -98,6 +102,36 @@ async def test_without_another_model_callers_are_told_when_to_come_back(
     assert 'inferq_model_circuit_open{model="demo-chat"} 1.0' in page
     assert 'inferq_queue_rejections_total{model="demo-chat",reason="engine_unavailable"} 2.0' in page
     await stack.submit()
+
+
+async def test_a_sound_is_measured_again_for_another_model(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    """Its length is not kept with the job, and decides who may hear it and what it costs."""
+    ears = {"engine": "asr", "source": "models/ears", "type": "asr"}
+    models = {
+        "ears": {**ears, "fallback": ["short", "spare"]},
+        "short": {**ears, "limits": {"seconds": 2}},
+        "spare": ears,
+    }
+    settings = settings_for(tmp_path / "home", redis_url, models=models)
+    async with serving(settings, template) as stack:
+        asked = {"model": "ears", "body": {"file": base64.b64encode(wav(5.0)).decode()}}
+        answer = await stack.post("/v1/jobs", asked)
+        assert answer.status_code == 202, answer.text
+        first, second = Replica(settings, "ears"), Replica(settings, "spare")
+        attempt = await first.claim()
+        failed = Finish(outcome=Outcome.FAILED, failure=CRASHED)
+        await first.attempts.finish(attempt, failed, claim_next=False)
+        stopping = asyncio.Event()
+        running = asyncio.create_task(Scheduler(settings, await open_storage(settings)).run(stopping))
+        again = await second.claim()
+        assert (again.id, again.job.spec.units) == (attempt.id, attempt.job.spec.units)
+        assert again.job.spec.units == pytest.approx(5.0, abs=0.1)
+        stopping.set()
+        await running
+        await first.close()
+        await second.close()
 
 
 async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tuple[Stack, Settings]) -> None:
