@@ -13,7 +13,7 @@ from inferq.fallback import Fallbacks
 from inferq.job import Failure
 from queues.attempts import Finish, Outcome
 from queues.connection import connect
-from queues.presence import Presence, ReplicaInfo
+from queues.presence import NodeInfo, Presence, ReplicaInfo
 from queues.scheduler import Scheduler
 from storage import open_storage
 from tests.api.stack import ANSWER, CHAT, CHUNKS, MODELS, Replica, Stack, serving, settings_for, until
@@ -67,11 +67,11 @@ async def test_a_stream_is_told_too(chained: tuple[Stack, Settings]) -> None:
     await replica.close()
 
 
-async def rest(settings: Settings, model: str) -> None:
-    """All replicas of the model rest."""
+async def rest(settings: Settings, model: str, *, node: str = "here", circuit: str = "open") -> None:
+    """A replica of the model rests: all of them, when it is the only one."""
     client = connect(settings)
-    where = {"name": f"{model}@cpu", "model": model, "device": "cpu:0", "node": "here", "pid": 1}
-    shown = ReplicaInfo(**where, state="ready", since=1.0, slots=1, circuit="open", circuit_left=33.3)
+    where = {"name": f"{model}@cpu.{node}", "model": model, "device": "cpu:0", "node": node, "pid": 1}
+    shown = ReplicaInfo(**where, state="ready", since=1.0, slots=1, circuit=circuit, circuit_left=33.3)
     await Presence(client, settings.queue.prefix).show_replica(shown)
     await client.aclose()
 
@@ -132,6 +132,22 @@ async def test_a_sound_is_measured_again_for_another_model(
         await running
         await first.close()
         await second.close()
+
+
+async def test_a_drained_replica_says_nothing_of_its_models_circuit(stack: Stack, settings: Settings) -> None:
+    async def shown() -> tuple[str, bool]:
+        model = (await stack.get("/v1/models/demo-chat")).json()
+        page = (await stack.get("/metrics", "admin")).text
+        return model["info"]["circuit"], 'inferq_model_circuit_open{model="demo-chat"} 1.0' in page
+
+    await rest(settings, "demo-chat")
+    await rest(settings, "demo-chat", node="well", circuit="closed")
+    assert await shown() == ("closed", False)
+    drain = {"kind": "node", "name": "well"}
+    presence = Presence(stack.context.gateway.queue.redis, settings.queue.prefix)
+    await presence.show_node(NodeInfo(name="well", pid=1, seen_at=1.0))
+    assert (await stack.post("/v1/queues/pauses", drain, "admin")).status_code == 200
+    assert await shown() == ("open", True)
 
 
 async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tuple[Stack, Settings]) -> None:
