@@ -101,17 +101,18 @@ class Fleet:
 
 async def read_fleet(context: Context) -> Fleet:
     queue = context.gateway.queue
-    return Fleet(
-        *await asyncio.gather(
+    readings, drained = await asyncio.gather(
+        asyncio.gather(
             read_or_none(queue.replicas()),
             read_or_none(queue.nodes()),
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
             read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
             read_or_none(hook_counts(queue.redis, queue.prefix)),
-            read_or_none(controls.drained(queue.redis, queue.prefix)),
-        )
+        ),
+        read_or_none(controls.drained(queue.redis, queue.prefix)),
     )
+    return Fleet(*readings, drained)
 
 
 async def read_parts(context: Context) -> tuple[Part, Part]:
