@@ -14,6 +14,8 @@ from inferq.config import ModelSettings
 from inferq.config.settings import PULL_MODEL
 from inferq.hooks import Counts
 from inferq.lanes import Lane
+from inferq.scheduling.placement import NOTHING, Drained
+from queues import controls
 from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, circuit_of, loaded_as
@@ -48,6 +50,7 @@ class Fleet:
     learnt: dict[str, Learnt] | None = None
     promises: dict[str, Promises] | None = None
     hooks: Counts | None = None
+    drained: Drained | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -57,10 +60,14 @@ class Fleet:
         return next((state for state in _ORDER if state in states), "stopped")
 
     def circuit_of(self, model: str) -> str | None:
-        """Open when every replica of the model takes no job, since its engines keep failing."""
+        """Open when every replica of the model takes no job, since its engines keep failing. Those that were told to
+        take none count for nothing.
+        """
         if self.replicas is None:
             return None
-        return circuit_of(each for each in self.replicas if each.model == model and not each.draining)[0]
+        drained = self.drained or NOTHING
+        mine = (each for each in self.replicas if each.model == model)
+        return circuit_of(r for r in mine if not r.draining and not drained.has(r.name, r.node))[0]
 
     def waiting(self, model: str) -> dict[str, int] | None:
         """Waiting jobs per lane."""
@@ -94,16 +101,18 @@ class Fleet:
 
 async def read_fleet(context: Context) -> Fleet:
     queue = context.gateway.queue
-    return Fleet(
-        *await asyncio.gather(
+    readings, drained = await asyncio.gather(
+        asyncio.gather(
             read_or_none(queue.replicas()),
             read_or_none(queue.nodes()),
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
             read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
             read_or_none(hook_counts(queue.redis, queue.prefix)),
-        )
+        ),
+        read_or_none(controls.drained(queue.redis, queue.prefix)),
     )
+    return Fleet(*readings, drained)
 
 
 async def read_parts(context: Context) -> tuple[Part, Part]:

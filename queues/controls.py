@@ -15,6 +15,9 @@ from queues.connection import Client, translated
 from queues.scripts import Scripts
 from storage.pauses import Pause, PauseStore
 
+TENANT_LIMIT = "running:tenant:"
+"""Before the name of a tenant: the field that bounds its running jobs."""
+
 
 class Kind(StrEnum):
     """What can be stopped, and the word for it."""
@@ -109,7 +112,7 @@ def running_limits(settings: Settings) -> dict[str, int]:
     limits: dict[str, int] = {}
     for name, tenant in settings.tenants.items():
         if tenant.max_running is not None:
-            limits["running:tenants" if name == "*" else f"running:tenant:{name}"] = tenant.max_running
+            limits["running:tenants" if name == "*" else f"{TENANT_LIMIT}{name}"] = tenant.max_running
     for name, model in settings.served.items():
         if model.max_running is not None:
             limits[f"running:model:{name}"] = model.max_running

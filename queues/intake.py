@@ -63,7 +63,7 @@ class Intake:
         self._signals = signals
         self._bounds = settings.queue
         self._capacities = Capacities(queue, settings)
-        self._fallbacks = Fallbacks(settings)
+        self._fallbacks = Fallbacks(settings, storage.media.take_all)
 
     async def submit(
         self,

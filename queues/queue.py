@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -180,10 +181,12 @@ class JobQueue:
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
         share = weight or self._tenancy.weight(spec.tenant)
+        # A new job's deadline is that many seconds away: which clock this host has makes no difference.
+        since = 0.0 if mode == "restore" else time.time()
         return [
             *(secrets.token_hex(8), mode, share, spec.id, spec.model, spec.tenant, spec.lane.value),
             *(repr(spec.units), len(spec.body), generation),
-            "" if spec.expires_at is None else repr(spec.expires_at),
+            "" if spec.expires_at is None else repr(spec.expires_at - since),
             *(capacity or ("", 0)),
             *(self._bounds.of_job(spec) if mode == "direct" else ()),
             *records.fields_of(spec, reply_to),

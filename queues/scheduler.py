@@ -63,7 +63,7 @@ class Scheduler:
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
-        self._fallbacks = Fallbacks(settings)
+        self._fallbacks = Fallbacks(settings, storage.media.take_all)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
         asking = Door(settings, self._queue, storage.media, hooks)
         self._recurring = Recurring(self._queue, storage, settings, catalog, asking, hooks)

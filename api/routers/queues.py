@@ -6,16 +6,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from api import operations
-from api.auth import Access
+from api.auth import Access, Caller
 from api.body import read_object
 from api.calls import json_response
-from api.context import context_of
+from api.context import caller_of, context_of
 from api.routes import Routes
 from inferq import errors
 from inferq.endpoints import fields
 from inferq.endpoints.fields import STRING, Field
 from queues import overview
-from queues.controls import Kind, running_limits
+from queues.controls import TENANT_LIMIT, Kind, running_limits
 from storage.pauses import Pause
 
 routes = Routes("Queues")
@@ -46,19 +46,27 @@ _LONGEST = {"name": 256, "reason": 500}
     },
 )
 async def list_queues(request: Request) -> ASGIApp:
-    """`device_seconds` is the work that waits, as it is estimated. A tenant's own key sees its own jobs' numbers."""
-    context = context_of(request)
-    gateway, caller = context.gateway, request.scope["caller"]
+    """`device_seconds` is the work that waits, as it is estimated. The sums of a model are of all tenants; a user's key
+    sees the numbers, pauses and limits of no other tenant than its own."""
+    context, caller = context_of(request), caller_of(request)
+    gateway = context.gateway
     found = await overview.read(gateway.queue.redis, gateway.queue.prefix, context.catalog.models)
-    pauses = await gateway.controls.stopped()
+    pauses = [
+        pause
+        for pause in await gateway.controls.stopped()
+        if pause.kind != Kind.TENANT or caller.sees(pause.name)
+    ]
+    limits = {
+        field: most
+        for field, most in running_limits(context.settings).items()
+        if not field.startswith(TENANT_LIMIT) or caller.sees(field.removeprefix(TENANT_LIMIT))
+    }
     return json_response(
         {
             "object": "list",
-            "data": [
-                _queue_object(queue, pauses, None if caller.sees_all else caller.tenant) for queue in found
-            ],
+            "data": [_queue_object(queue, pauses, caller) for queue in found],
             "pauses": [_pause_object(pause) for pause in pauses],
-            "limits": running_limits(context.settings),
+            "limits": limits,
         }
     )
 
@@ -130,7 +138,7 @@ async def _known(request: Request, kind: Kind, name: str) -> str:
     return name
 
 
-def _queue_object(queue: overview.ModelQueue, pauses: list[Pause], tenant: str | None) -> dict[str, Any]:
+def _queue_object(queue: overview.ModelQueue, pauses: list[Pause], caller: Caller) -> dict[str, Any]:
     names = {(pause.kind, pause.name) for pause in pauses}
     return {
         "model": queue.model,
@@ -149,7 +157,7 @@ def _queue_object(queue: overview.ModelQueue, pauses: list[Pause], tenant: str |
                 "device_seconds": each.device_seconds,
             }
             for each in queue.tenants
-            if tenant in (None, each.name)
+            if caller.sees(each.name)
         ],
     }
 

@@ -5,7 +5,7 @@
 --   -> {status, position, device seconds ahead, bell wanted, seconds until it is expected to start or '',
 --   what `take` tells}
 --   status ok | number (the weight or the units are no finite number) | exists | tomb | the bound that is reached
--- expires  when it is given up if it has not started, or ''
+-- expires  seconds from now after which it is given up if it has not started, or ''; for restore the time at which it is
 -- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows. servers '':
 -- nobody asks where the job stands, and its position is -1
 local op, mode, weight, id, model, tenant, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -52,6 +52,7 @@ redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant,
   'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score),
   unpack(ARGV, mode == 'direct' and 14 + BOUNDS or 14))
 if expires ~= '' then
+  if mode ~= 'restore' then expires = text(now() + num(expires)) end
   redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
 end

@@ -47,6 +47,22 @@ async def test_a_user_sees_no_other_tenant(stack: Stack) -> None:
     assert queue["waiting"]["medium"] == 1
 
 
+async def test_a_user_sees_no_other_tenants_pauses_and_limits(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    bounds = {"*": {"max_running": 9}, "user": {"max_running": 2}, "other": {"max_running": 1}}
+    async with serving(settings_for(tmp_path / "home", redis_url, tenants=bounds), template) as stack:
+        await stop(stack, "tenant", "other", reason="has not paid")
+        await stop(stack, "tenant", "user", reason="asked for it")
+        await stop(stack, "lane", "low")
+        own = (await stack.get("/v1/queues")).json()
+        assert [pause["name"] for pause in own["pauses"]] == ["user", "low"]
+        assert own["limits"] == {"running:tenants": 9, "running:tenant:user": 2}
+        everything = (await stack.get("/v1/queues", "readonly")).json()
+        assert [pause["name"] for pause in everything["pauses"]] == ["other", "user", "low"]
+        assert everything["limits"]["running:tenant:other"] == 1
+
+
 async def test_one_key_cannot_fill_the_queue_for_another(
     tmp_path: Path, redis_url: str, template: Path
 ) -> None:
