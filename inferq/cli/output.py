@@ -6,10 +6,12 @@ It must not fetch anything.
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A pipe has no width; tables there must not cut what a program may want to read.
@@ -49,6 +51,14 @@ def table(*columns: str) -> Table:
 def state(name: str) -> str:
     style = _STATE_STYLES.get(name)
     return f"[{style}]{name}[/{style}]" if style else name
+
+
+def stopped(pause: Mapping[str, Any]) -> str:
+    """One line about something that is paused or drained."""
+    why = f": {escape(pause['reason'])}" if pause["reason"] else ""
+    word = "drained" if pause["action"] == "drain" else "paused"
+    what = f"{pause['kind']} {escape(pause['name'])}"
+    return f"[yellow]{word}[/yellow] {what} ({age(pause['created_at'])}){why}"
 
 
 def age(moment: float | None) -> str:

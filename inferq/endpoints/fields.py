@@ -54,7 +54,7 @@ class Field:
         if type(value) not in self.accepted:
             raise wrong_type(path, self.types, value)
         if self.choices and isinstance(value, str) and value not in self.choices:
-            legal = ", ".join(repr(choice) for choice in self.choices)
+            legal = ", ".join(f"'{choice}'" for choice in self.choices)
             raise errors.InvalidRequest(
                 f"Invalid value for '{path}': {value!r}. Legal values: {legal}.", param=path
             )

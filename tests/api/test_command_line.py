@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from inferq import errors
+from inferq.cli import exits
+from inferq.config import Settings
+from queues.presence import NodeInfo, Presence, ReplicaInfo
 from tests.api.stack import CHAT, Stack
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = {"model": "demo-chat", "body": {"messages": CHAT["messages"]}}
 
 
-async def inferq(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def inferq(stack: Stack, *arguments: str, who: str = "user") -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ")}
     env = {**clean, "PYTHONPATH": os.pathsep.join(sys.path), "INFERQ_URL": stack.url, "TERM": "dumb"}
     argv = [sys.executable, "-m", "inferq", *arguments]
@@ -25,7 +29,7 @@ async def inferq(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**env, "INFERQ_API_KEY": stack.keys["user"]},
+        env={**env, "INFERQ_API_KEY": stack.keys[who]},
         timeout=60,
         check=False,
     )
@@ -86,3 +90,36 @@ async def test_schedules_are_made_paused_resumed_and_deleted(stack: Stack, tmp_p
     wrong = await inferq(stack, "schedules", "create", "bad", "61 * * * *", "x")
     assert wrong.returncode != 0
     assert "cron" in wrong.stderr
+
+
+async def test_what_is_stopped_is_told_and_resumed_once(stack: Stack, settings: Settings) -> None:
+    presence = Presence(stack.context.gateway.queue.redis, settings.queue.prefix)
+    common: dict[str, Any] = {"model": "demo-chat", "device": "cpu:0", "pid": 1, "since": 1.0, "slots": 1}
+    for node, circuit in (("here", "half_open"), ("there", "open")):
+        info = ReplicaInfo(
+            name=f"demo-chat@cpu:0.{node}",
+            node=node,
+            state="ready",
+            circuit=circuit,
+            circuit_left=9.0,
+            **common,
+        )
+        await presence.show_replica(info)
+        await presence.show_node(NodeInfo(name=node, pid=1, seen_at=time.time()))
+    await inferq(stack, "queues", "pause", "--model", "demo-chat", "--reason", "new weights", who="admin")
+    await inferq(stack, "queues", "drain", "--node", "here", who="admin")
+    shown = (await inferq(stack, "status")).stdout
+    assert "paused model demo-chat" in shown
+    assert "): new weights" in shown
+    assert "drained node here" in shown
+    assert shown.count("ready drained") == 1
+    assert "circuit half_open: takes one job to try its engine" in shown
+    assert "circuit open: takes no job for 9.0 s more" in shown
+    undrained = await inferq(stack, "queues", "undrain", "--node", "here", who="admin")
+    assert (undrained.returncode, undrained.stdout) == (0, "resumed node here\n")
+    again = await inferq(stack, "queues", "resume", "--node", "here", who="admin")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "neither paused nor drained" in again.stderr
+    misspelt = await inferq(stack, "queues", "resume", "--model", "demo-caht", who="admin")
+    assert misspelt.returncode == exits.CODES[errors.ModelNotFound]
+    assert "Did you mean 'demo-chat'" in misspelt.stderr
