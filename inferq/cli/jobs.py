@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from inferq import errors
-from inferq.cli import answer, exits, job_table, output, watching
+from inferq.cli import answer, exits, following, job_table, output, watching
 from inferq.client import Client, JobJson
 from inferq.lanes import parse_lane
 
@@ -70,10 +70,11 @@ def show(
             sys.stdout.buffer.flush()
             return
         found = client.job(job)
-    if json:
-        output.show_json(found)
-        return
-    output.console.print(job_table.details(found))
+        if json:
+            output.show_json(found)
+            return
+        output.console.print(job_table.details(found))
+        following.note_stops(client, [found])
     if found["state"] == "succeeded" and found.get("result") is not None:
         output.console.print()
         print(answer.text_of(found["result"]))
@@ -161,7 +162,15 @@ def move(
     lane = parse_lane(priority).value
     with Client.from_environment() as client:
         for job in jobs:
-            _show_changed(client.reprioritise(job, lane), json)
+            moved = client.reprioritise(job, lane)
+            if json:
+                output.show_json(moved)
+                continue
+            output.console.print(
+                f"{escape(moved['id'])}  {output.state(moved['state'])}  {moved['lane']} lane"
+            )
+            if moved["lane"] != lane:
+                output.notes.print(f"[yellow]this key may use no lane above {moved['lane']}[/yellow]")
 
 
 def parse_body(text: str) -> Any:

@@ -65,6 +65,18 @@ def age(moment: float | None) -> str:
     return "-" if moment is None else f"{span(time.time() - moment)} ago"
 
 
+def ahead(moment: float) -> str:
+    return f"in {span(moment - time.time())}"
+
+
+def clock(moment: float | None) -> str:
+    """The time of day here, and how long ago or ahead that is."""
+    if moment is None:
+        return "-"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+    return f"{stamp} ({ahead(moment) if moment > time.time() else age(moment)})"
+
+
 def span(seconds: float | None) -> str:
     """``0.4 s``, ``12 s``, ``3 m 20 s``, ``2 h 5 m``, ``3 d``."""
     if seconds is None:

@@ -12,11 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from inferq import errors
-from inferq.cli import answer, exits, following, job_file, output
-from inferq.client import Client
+from inferq.cli import answer, exits, following, job_file, job_table, output
+from inferq.client import Client, JobJson
 from inferq.lanes import parse_lane
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_FAR_SECONDS = 3600.0
+"""A job that is due later is not awaited, unless --wait says so."""
 
 
 @app.command()
@@ -30,8 +33,13 @@ def submit(
         str, typer.Option("--priority", "-p", help="high, medium, low, or 0 (low) to 9 (high).")
     ] = "",
     wait: Annotated[
-        bool, typer.Option("--wait/--async", help="Wait for the answer, or print the job's id and end.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--wait/--async",
+            help="Wait for the answer, or print the job's id and end. Default: wait, unless it is due in over an hour.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
     ] = False,
@@ -69,11 +77,13 @@ def submit(
             _stream(client, jobs, json)
             return
         accepted = [client.submit(job) for job in jobs]
-        if not wait:
-            for job in accepted:
+        awaited = [job for job in accepted if (_is_soon(job) if wait is None else wait)]
+        for job in accepted:
+            if job not in awaited:
                 _show_accepted(job, json)
-            return
-        finished = [following.wait_for(client, job, quiet=json) for job in accepted]
+        if not json:
+            following.note_stops(client, accepted)
+        finished = [following.wait_for(client, job, quiet=json) for job in awaited]
     for done in finished:
         output.show_json(done) if json else answer.show(done)
     if any(job["state"] != "succeeded" for job in finished):
@@ -122,14 +132,17 @@ def _stream(client: Client, jobs: list[dict[str, Any]], as_json: bool) -> None:
             print()
 
 
+def _is_soon(job: JobJson) -> bool:
+    return (job.get("due_at") or 0.0) < time.time() + _FAR_SECONDS
+
+
 def _show_accepted(job: Any, as_json: bool) -> None:
     if as_json:
         output.show_json(job)
         return
     place = f", position {job['position']}" if job.get("position") else ""
     if job["state"] == "scheduled":
-        due = job.get("due_at")
-        place = f", in {output.span(due - time.time())}" if due else ", after other jobs"
+        place = f", {job_table.starts(job)}"
     print(job["id"])
     output.notes.print(
         f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]", soft_wrap=True

@@ -12,16 +12,26 @@ from typing import Any
 from inferq import errors
 from inferq.cli import exits
 from inferq.config import Settings
+from inferq.lanes import Lane
 from queues.presence import NodeInfo, Presence, ReplicaInfo
+from storage.keys import Role
 from tests.api.stack import CHAT, Stack
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = {"model": "demo-chat", "body": {"messages": CHAT["messages"]}}
 
 
-async def inferq(stack: Stack, *arguments: str, who: str = "user") -> subprocess.CompletedProcess[str]:
+def environment(stack: Stack, who: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ")}
-    env = {**clean, "PYTHONPATH": os.pathsep.join(sys.path), "INFERQ_URL": stack.url, "TERM": "dumb"}
+    mine = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "INFERQ_URL": stack.url,
+        "INFERQ_API_KEY": stack.keys[who],
+    }
+    return {**clean, **mine, "TERM": "dumb"}
+
+
+async def inferq(stack: Stack, *arguments: str, who: str = "user") -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "inferq", *arguments]
     return await asyncio.to_thread(
         subprocess.run,
@@ -29,7 +39,7 @@ async def inferq(stack: Stack, *arguments: str, who: str = "user") -> subprocess
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**env, "INFERQ_API_KEY": stack.keys[who]},
+        env=environment(stack, who),
         timeout=60,
         check=False,
     )
@@ -123,3 +133,68 @@ async def test_what_is_stopped_is_told_and_resumed_once(stack: Stack, settings: 
     misspelt = await inferq(stack, "queues", "resume", "--model", "demo-caht", who="admin")
     assert misspelt.returncode == exits.CODES[errors.ModelNotFound]
     assert "Did you mean 'demo-chat'" in misspelt.stderr
+
+
+async def test_a_scheduled_job_is_shown_with_all_that_it_waits_for(stack: Stack) -> None:
+    first = await answered(stack, "submit", "Hello!", "--async")
+    due = ("--run-at", str(time.time() + 7200), "--expires-in", "1d", "--after", first["id"])
+    job = await answered(stack, "submit", "Hello!", *due, "--async")
+    facts = dict(
+        line.split(maxsplit=1)
+        for line in (await inferq(stack, "jobs", "show", job["id"])).stdout.splitlines()
+    )
+    assert "(in " in facts["due"]
+    assert "(in " in facts["expires"]
+    assert facts["after"].strip() == first["id"]
+    group = (await stack.post("/v1/groups", {"jobs": [JOB]})).json()
+    (member,) = (await stack.get(f"/v1/groups/{group['id']}/jobs")).json()["data"]
+    assert f"group     {group['id']}" in (await inferq(stack, "jobs", "show", member["id"])).stdout
+
+
+async def test_a_job_that_is_due_much_later_is_not_awaited(stack: Stack) -> None:
+    later = await inferq(stack, "submit", "Hello!", "--run-at", str(time.time() + 7200))
+    assert later.returncode == 0
+    assert (await stack.get(f"/v1/jobs/{later.stdout.strip()}")).json()["state"] == "scheduled"
+    assert "lane, in " in later.stderr
+
+
+async def test_a_wait_without_a_terminal_says_what_for(stack: Stack) -> None:
+    first = await stack.submit()
+    after = await answered(stack, "submit", "Hello!", "--after", first, "--async")
+    for job_id, why in ((first, "position 1"), (after["id"], "after other jobs")):
+        watching = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "inferq", "jobs", "watch", job_id),
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(stack, "user"),
+            cwd=ROOT,
+        )
+        assert watching.stderr
+        try:
+            async with asyncio.timeout(60):
+                told = (await watching.stderr.readline()).decode()
+        finally:
+            watching.kill()
+            await watching.wait()
+        assert told.startswith(f"waiting for {job_id}: ")
+        assert why in told
+
+
+async def test_a_job_that_something_stopped_keeps_waiting_says_so(stack: Stack) -> None:
+    await inferq(stack, "queues", "pause", "--model", "demo-chat", "--reason", "new weights", who="admin")
+    await inferq(stack, "queues", "pause", "--lane", "low", who="admin")
+    sent = await inferq(stack, "submit", "Hello!", "--async")
+    shown = await inferq(stack, "jobs", "show", sent.stdout.strip())
+    for told in (sent.stderr, shown.stderr):
+        assert "paused model demo-chat" in told
+        assert "new weights" in told
+        assert "lane low" not in told
+
+
+async def test_a_move_names_the_lane_that_the_job_got(stack: Stack) -> None:
+    _, stack.keys["bound"] = await stack.context.storage.keys.create("bound", Role.USER, lane=Lane.MEDIUM)
+    job_id = await stack.submit("bound", priority="low")
+    moved = await inferq(stack, "jobs", "move", job_id, "--priority", "high", who="bound")
+    assert (moved.returncode, moved.stdout) == (0, f"{job_id}  queued  medium lane\n")
+    assert "no lane above medium" in moved.stderr
+    again = await inferq(stack, "jobs", "move", job_id, "--priority", "low", who="bound")
+    assert (again.stdout, again.stderr) == (f"{job_id}  queued  low lane\n", "")
