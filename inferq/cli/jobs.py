@@ -34,6 +34,8 @@ def list_jobs(
     model: Model = "",
     lane: Annotated[str, typer.Option("--lane", "-l", help="high, medium or low.")] = "",
     source: Annotated[str, typer.Option(help="Where they came from: api, or a watched folder.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only this tenant, for keys that see all.")] = "",
+    group: Annotated[str, typer.Option(help="Only jobs of this group.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Jobs per page.")] = 20,
     cursor: Annotated[str, typer.Option(help="Go on after an earlier page.")] = "",
     json: Annotated[bool, output.JSON] = False,
@@ -45,7 +47,8 @@ def list_jobs(
       [cyan]inferq jobs list --model demo-chat --json | jq -r '.data[].id'[/cyan]
     """
     with Client.from_environment() as client:
-        page = client.jobs(limit=limit, cursor=cursor, state=state, model=model, lane=lane, source=source)
+        filters = {"state": state, "model": model, "lane": lane, "source": source, "tenant": tenant}
+        page = client.jobs(group=group, limit=limit, cursor=cursor, **filters)
     if json:
         output.show_json(page)
         return

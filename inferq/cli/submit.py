@@ -3,7 +3,6 @@
 It must not decide anything about the work: defaults that need knowledge are the server's.
 """
 
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -47,9 +46,18 @@ def submit(
         str, typer.Option(help="Not before: 2026-12-31T18:00:00Z, an offset instead of Z, or Unix seconds.")
     ] = "",
     expires_in: Annotated[str, typer.Option(help="Give it up unless it has started: 90s, 15m, 2h, 7d.")] = "",
+    expires_at: Annotated[str, typer.Option(help="The same as a time, as for --run-at.")] = "",
     after: Annotated[
         list[str] | None, typer.Option(help="A job that must have succeeded first; repeatable.")
     ] = None,
+    on_dependency_failure: Annotated[
+        str, typer.Option(help="fail (default) or run, when one of those does not succeed.")
+    ] = "",
+    webhook: Annotated[str, typer.Option(help="An https URL that is told when it has ended.")] = "",
+    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, kept with it; repeatable.")] = None,
+    idempotency_key: Annotated[
+        str, typer.Option(help="Sent again with the same key, it stays one job.")
+    ] = "",
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Send work and wait for the answer.
@@ -66,17 +74,27 @@ def submit(
       [cyan]cat notes.txt | inferq submit - --endpoint embeddings --json[/cyan]
     """
     chosen = {"model": model, "endpoint": endpoint, "priority": priority and parse_lane(priority).value}
-    terms = _terms(run_at, expires_in, after or [])
-    if stream and terms:
+    terms = _given(
+        run_at=_moment(run_at),
+        expires_in=expires_in,
+        expires_at=_moment(expires_at),
+        depends_on=after,
+        on_dependency_failure=on_dependency_failure,
+        webhook=webhook,
+        metadata=_pairs(metadata or []),
+    )
+    if stream and (terms or idempotency_key):
         raise errors.InvalidRequest(
-            "--stream shows a text now; it goes with none of --run-at, --expires-in, --after"
+            "--stream shows a text now; it goes with no option that says when a job runs, whom it tells or what is kept"
         )
     with Client.from_environment() as client:
         jobs = [{**job_file.complete(job, chosen, client.models), **terms} for job in _read(source, endpoint)]
         if stream:
             _stream(client, jobs, json)
             return
-        accepted = [client.submit(job) for job in jobs]
+        if idempotency_key and len(jobs) != 1:
+            raise errors.InvalidRequest(f"--idempotency-key goes with one job, and these are {len(jobs)}")
+        accepted = [client.submit(job, idempotency_key=idempotency_key) for job in jobs]
         awaited = [job for job in accepted if (_is_soon(job) if wait is None else wait)]
         for job in accepted:
             if job not in awaited:
@@ -90,13 +108,27 @@ def submit(
         sys.exit(exits.JOB_NOT_SUCCEEDED)
 
 
-def _terms(run_at: str, expires_in: str, after: list[str]) -> dict[str, Any]:
-    """When the jobs run, as far as the command line says."""
-    moment: Any = run_at
-    with contextlib.suppress(ValueError):
-        moment = float(run_at)
-    found = {"run_at": moment, "expires_in": expires_in, "depends_on": after}
-    return {name: value for name, value in found.items() if value not in ("", [])}
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields of the jobs that the command line says anything about."""
+    return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
+
+
+def _moment(text: str) -> str | float:
+    """Unix seconds as a number; anything else is the server's to read."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise errors.InvalidRequest(f"--metadata takes NAME=VALUE, not {text!r}")
+        pairs[name] = value
+    return pairs
 
 
 def _read(source: str, endpoint: str) -> list[dict[str, Any]]:

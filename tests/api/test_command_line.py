@@ -15,7 +15,7 @@ from inferq.config import Settings
 from inferq.lanes import Lane
 from queues.presence import NodeInfo, Presence, ReplicaInfo
 from storage.keys import Role
-from tests.api.stack import CHAT, Stack
+from tests.api.stack import CHAT, Stack, serving, settings_for
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = {"model": "demo-chat", "body": {"messages": CHAT["messages"]}}
@@ -198,3 +198,69 @@ async def test_a_move_names_the_lane_that_the_job_got(stack: Stack) -> None:
     assert "no lane above medium" in moved.stderr
     again = await inferq(stack, "jobs", "move", job_id, "--priority", "low", who="bound")
     assert (again.stdout, again.stderr) == (f"{job_id}  queued  low lane\n", "")
+
+
+async def test_a_group_is_made_from_a_file_and_its_jobs_are_listed(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps({"jobs": [JOB, {**JOB, "depends_on": ["#0"]}], "metadata": {"for": "test"}}))
+    made = await answered(stack, "groups", "create", str(file))
+    assert (made["total"], made["metadata"]) == (2, {"for": "test"})
+    page = await answered(stack, "jobs", "list", "--group", made["id"])
+    assert [len(job["depends_on"]) for job in page["data"]] == [1, 0]
+    shown = (await inferq(stack, "groups", "show", made["id"])).stdout
+    assert all(job["id"] in shown for job in page["data"])
+    file.write_text("\n".join(json.dumps({"messages": CHAT["messages"]}) for _ in range(3)))
+    plain = await inferq(stack, "groups", "create", str(file), "--model", "demo-chat")
+    assert (await answered(stack, "groups", "show", plain.stdout.strip()))["total"] == 3
+    assert (await inferq(stack, "groups", "create", "absent.json")).returncode == exits.USAGE
+
+
+async def test_jobs_of_one_tenant_are_listed(stack: Stack) -> None:
+    mine, other = await stack.submit(), await stack.submit("other")
+    listed = (await inferq(stack, "jobs", "list", "--tenant", "other", who="admin")).stdout
+    assert other in listed
+    assert mine not in listed
+    assert (await answered(stack, "jobs", "list", "--tenant", "other"))["data"][0]["id"] == mine
+
+
+async def test_a_schedule_is_shown_and_edited(stack: Stack) -> None:
+    await answered(stack, "schedules", "create", "report", "@daily", "Good morning!")
+    edited = await answered(
+        stack, "schedules", "edit", "report", "--cron", "@hourly", "--job", "Good evening!"
+    )
+    assert (edited["cron"], edited["timezone"]) == ("@hourly", "UTC")
+    shown = (await inferq(stack, "schedules", "show", "report")).stdout
+    assert "@hourly  UTC" in shown
+    assert '"content": "Good evening!"' in shown
+    assert (await answered(stack, "schedules", "show", "report"))["name"] == "report"
+    assert "--cron, --timezone or --job" in (await inferq(stack, "schedules", "edit", "report")).stderr
+
+
+async def test_what_a_job_says_of_itself_stands_on_the_command_line(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    settings = settings_for(tmp_path / "home", redis_url, webhooks={"allow_http": True})
+    async with serving(settings, template) as stack:
+        until = time.time() + 3600
+        told = ("--webhook", "http://example.com/x", "--metadata", "order=7", "--metadata", "for=a=b")
+        once = ("--expires-at", str(until), "--idempotency-key", "k")
+        command = ("submit", "Hello!", *told, *once, "--async")
+        job = await answered(stack, *command)
+        assert (job["webhook"], job["expires_at"]) == ("http://example.com/x", until)
+        assert job["metadata"] == {"order": "7", "for": "a=b"}
+        assert (await answered(stack, *command))["id"] == job["id"]
+        after = ("--after", job["id"], "--on-dependency-failure", "run")
+        other = await answered(stack, "submit", "Hello!", *after, "--async")
+        await stack.post(f"/v1/jobs/{job['id']}/cancel")
+        assert (await stack.get(f"/v1/jobs/{other['id']}")).json()["state"] != "failed"
+        wrong = await inferq(stack, "submit", "Hello!", "--metadata", "order")
+        assert "NAME=VALUE" in wrong.stderr
+        two = tmp_path / "two.json"
+        two.write_text(json.dumps([JOB, JOB]))
+        refused = await inferq(stack, "submit", str(two), "--idempotency-key", "k")
+        assert "goes with one job" in refused.stderr
+
+
+async def test_a_key_in_the_envelope_is_told_its_header(stack: Stack) -> None:
+    answer = await stack.post("/v1/jobs", {**JOB, "idempotency_key": "k"})
+    assert "header `Idempotency-Key`" in answer.json()["error"]["message"]

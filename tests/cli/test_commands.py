@@ -240,3 +240,7 @@ def test_a_hook_that_is_not_installed_is_told_before_anything_starts(tmp_path: P
     (finding,) = (each for each in findings if each["subject"] == "hooks")
     assert finding["level"] == "fail"
     assert "house-rulez" in finding["found"]
+
+
+def test_no_command_offers_to_install_a_completion() -> None:
+    assert "--install-completion" not in inferq("demo", "--help").stdout
