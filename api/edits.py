@@ -10,7 +10,7 @@ from api.context import caller_of, context_of
 from inferq import errors
 from inferq.endpoints import ENDPOINTS, Endpoint
 from inferq.inputs import asks_for_results
-from inferq.job import Job
+from inferq.job import Job, JobState
 from inferq.lanes import bounded, parse_lane
 
 
@@ -41,8 +41,11 @@ async def edits_of(request: Request, job: Job, wanted: dict[str, Any]) -> dict[s
         edits = await submission.edited(request, job, name, body)
     if name != job.spec.model:
         edits["model"] = name
-    if wanted.get("priority") is not None:
-        edits["lane"] = bounded(parse_lane(wanted["priority"]), caller_of(request).lane)
     if wanted.get("metadata") is not None:
         edits["metadata"] = wanted["metadata"]
+    asked, lane, most = wanted.get("priority"), job.spec.lane, caller_of(request).lane
+    if asked is not None:
+        edits["lane"] = bounded(parse_lane(asked), most)
+    elif bounded(lane, most) is not lane and (edits or job.state is not JobState.SUCCEEDED):
+        edits["lane"] = most  # the job is of a key that may do more
     return edits

@@ -4,20 +4,24 @@ Two traps decide the numbers: a blocking read must be shorter than the socket ti
 is too small raises at the next command instead of waiting, so commands share a waiting pool.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import redis
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from inferq import errors
 from inferq.config import Settings
 from inferq.config.redis_url import sentinel_of
-from queues import sentinel
+from queues import pools
+
+log = logging.getLogger(__name__)
 
 Client = Any
 """A connection pool. redis-py types every answer as a union over its decoding modes; ours are always bytes."""
@@ -27,6 +31,9 @@ SOCKET_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 3.0
 BLOCK_MS = 2000
 """Longest blocking read; well under SOCKET_TIMEOUT."""
+PULSE_EVERY = 1.0
+PULSE_PATIENCE = 3.0
+"""Seconds after which a Redis that was asked for nothing but a sign of life counts as away."""
 
 
 def connect(settings: Settings, *, connections: int = 32) -> Client:
@@ -46,8 +53,36 @@ def connect(settings: Settings, *, connections: int = 32) -> Client:
     }
     address = sentinel_of(settings.redis_url)
     if address:
-        return Redis.from_pool(sentinel.pool_of(address, timeouts, **options))
-    return Redis.from_pool(BlockingConnectionPool.from_url(settings.redis_url, **timeouts, **options))
+        return Redis.from_pool(pools.pool_of(address, timeouts, **options))
+    return Redis.from_pool(pools.WaitingPool.from_url(settings.redis_url, **timeouts, **options))
+
+
+async def take_pulse(client: Client, settings: Settings) -> None:
+    """For ever: ask Redis for a sign of life, and let the commands of `client` fail at once while there is none.
+
+    A frozen host accepts connections and says nothing. Each command would wait for its time-out, and a request asks for
+    several things one after the other.
+    """
+    probe = connect(settings, connections=1)
+    pool: pools.Silence = client.connection_pool
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(PULSE_PATIENCE):
+                    await probe.ping()
+                silent = False
+            except TimeoutError:
+                silent = True
+            except (redis.exceptions.RedisError, OSError) as error:
+                silent = isinstance(
+                    error, redis.exceptions.TimeoutError
+                )  # what refuses does so at once by itself
+            if silent and not pool.silent:
+                log.warning("Redis gives no answer; its commands are refused until it does")
+            pool.silent = silent
+            await asyncio.sleep(PULSE_EVERY)
+    finally:
+        await probe.aclose()
 
 
 def connect_sync(settings: Settings, *, patience: float, name: str) -> Client:
@@ -59,7 +94,7 @@ def connect_sync(settings: Settings, *, patience: float, name: str) -> Client:
     }
     address = sentinel_of(settings.redis_url)
     if address:
-        return sentinel.client_of(address, **options)
+        return pools.client_of(address, **options)
     return redis.Redis.from_url(settings.redis_url, **options)
 
 

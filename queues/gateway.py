@@ -10,7 +10,7 @@ from inferq.hooks import Hooks
 from queues import layout
 from queues.cache import ResultCache
 from queues.celery_app import make_app
-from queues.connection import Client, connect
+from queues.connection import Client, connect, take_pulse
 from queues.controls import Controls
 from queues.hook_counts import REPORT_EVERY, HookReport
 from queues.intake import Intake
@@ -39,14 +39,15 @@ class Gateway:
         self.replies = ReplyReader(self._redis, self.queue, settings.queue.prefix)
         self.cache = ResultCache(self._redis, settings)
         self.controls = Controls(self._redis, settings, storage.pauses)
-        self._prefix = settings.queue.prefix
+        self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self._filing: asyncio.Task[None] | None = None
 
     async def start(self, *, replies: bool = True) -> None:
         """Begin; `replies=False` for a process that awaits no answers. Raises ConfigError: keys of another release."""
-        await layout.check_at_start(self._redis, self._prefix)
-        self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._prefix)))
+        await layout.check_at_start(self._redis, self._settings.queue)
+        self._tasks.append(asyncio.create_task(layout.watch(self._redis, self._settings.queue)))
+        self._tasks.append(asyncio.create_task(take_pulse(self._redis, self._settings)))
         if self.hooks:
             self._tasks.append(asyncio.create_task(self._tell_of_hooks()))
         self._signals.start()

@@ -9,8 +9,9 @@ import logging
 import signal
 
 from inferq import errors
+from inferq.config.sections import Queue
 from queues.connection import Client, translated
-from queues.scripts import LAYOUT
+from queues.scripts import layout_of
 
 log = logging.getLogger(__name__)
 
@@ -21,40 +22,40 @@ def key_of(prefix: str) -> str:
     return f"{prefix}layout"
 
 
-async def claim(redis: Client, prefix: str) -> bool:
+async def claim(redis: Client, queue: Queue) -> bool:
     """Write the version where there is none; True when there was none: Redis is new, or has lost its memory.
 
     Raises ConfigError for another version, QueueUnavailable.
     """
     async with translated():
-        fresh = bool(await redis.set(key_of(prefix), LAYOUT, nx=True))
+        fresh = bool(await redis.set(key_of(queue.prefix), layout_of(queue), nx=True))
     if not fresh:
-        await check(redis, prefix)
+        await check(redis, queue)
     return fresh
 
 
-async def check(redis: Client, prefix: str) -> None:
+async def check(redis: Client, queue: Queue) -> None:
     """Raises ConfigError when the keys are of another version, QueueUnavailable."""
     async with translated():
-        found = await redis.get(key_of(prefix))
-    if found is not None and found.decode() != LAYOUT:
-        raise errors.ConfigError(_advice(prefix, found.decode()))
+        found = await redis.get(key_of(queue.prefix))
+    if found is not None and found.decode() != layout_of(queue):
+        raise errors.ConfigError(_advice(queue, found.decode()))
 
 
-async def check_at_start(redis: Client, prefix: str) -> None:
+async def check_at_start(redis: Client, queue: Queue) -> None:
     """`check`, but a Redis that is away is no reason not to start. Raises ConfigError."""
     try:
-        await check(redis, prefix)
+        await check(redis, queue)
     except errors.QueueUnavailable as error:
         log.warning("the version of the keys is not known yet: %s", error.message)
 
 
-async def watch(redis: Client, prefix: str) -> None:
+async def watch(redis: Client, queue: Queue) -> None:
     """End this process, as SIGTERM does, once the keys are of another version."""
     while True:
         await asyncio.sleep(WATCH_EVERY)
         try:
-            await check(redis, prefix)
+            await check(redis, queue)
         except errors.QueueUnavailable:
             continue
         except errors.ConfigError as error:
@@ -63,8 +64,9 @@ async def watch(redis: Client, prefix: str) -> None:
             return
 
 
-def _advice(prefix: str, found: str) -> str:
+def _advice(queue: Queue, found: str) -> str:
     return (
-        f"the keys {prefix}* in Redis have the layout {found[:20]!r} and this release works with {LAYOUT!r}; run one "
-        "release only, or let the other finish its jobs, stop it, and delete its keys (durable jobs come back from SQL)"
+        f"the keys {queue.prefix}* in Redis have the layout {found[:20]!r} and this release, with queue.policy: "
+        f"{queue.policy}, works with {layout_of(queue)!r}; run one release and one policy only, or let the other "
+        "finish its jobs, stop it, and delete its keys (durable jobs come back from SQL)"
     )

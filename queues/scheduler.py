@@ -86,13 +86,13 @@ class Scheduler:
         """Work until `stopping`, then give the lock back and close. Raises ConfigError for keys of another release, and
         in production for a Redis that does not keep what it is given.
         """
-        await layout.check_at_start(self._redis, self._settings.queue.prefix)
+        await layout.check_at_start(self._redis, self._settings.queue)
         await footing.check(self._redis, strict=self._settings.deployment.environment == "production")
         self._signals.start()
         tasks = [
             asyncio.create_task(self._forever("lock", HOLD_EVERY, self._hold, leader=False)),
             asyncio.create_task(self._forever("lead", 1.0, self._lead, leader=False)),
-            asyncio.create_task(layout.watch(self._redis, self._settings.queue.prefix)),
+            asyncio.create_task(layout.watch(self._redis, self._settings.queue)),
             asyncio.create_task(self._forever("recorder", GATHER, self._record)),
             asyncio.create_task(self._forever("reaper", REAP_EVERY, self._reap, leader=False)),
             asyncio.create_task(self._forever("clock", DUE_EVERY, self._due)),
@@ -139,7 +139,7 @@ class Scheduler:
         """Lead while the lock is held, once a Redis that is new to this leader holds what it should."""
         await self._holding.wait()
         try:
-            if await layout.claim(self._redis, self._settings.queue.prefix):
+            if await layout.claim(self._redis, self._settings.queue):
                 self._changes += 1  # it has lost its memory
             changes = self._changes
             if self._prepared_for != changes:

@@ -67,13 +67,26 @@ def complete(script: str, queue: Queue) -> str:
     those that use it; one that does something by itself always stays.
     """
     starts = ", ".join(f"{lane[0]} = {seconds:.17g}" for lane, seconds in sorted(queue.head_start.items()))
-    constants = f"local P = '{queue.prefix}'\nlocal H = {{{starts}}}\nlocal LAYOUT = '{LAYOUT}'"
+    constants = (
+        f"local P, LAYOUT = '{queue.prefix}', '{layout_of(queue)}'\n"
+        f"local H = {{{starts}}}\n"
+        f"local FAIR, SHORTEST = {_lua(queue.policy == 'fair')}, {_lua(queue.policy == 'min_min')}"
+    )
     used, words = [script], _words(script)
     for piece in reversed("\n\n".join(map(_read, _SHARED)).split("\n\n")):
         if _STATEMENTS.search(piece) or words & set(_NAMES.findall(piece)):
             used.append(piece)
             words |= _words(piece)
     return "\n".join([constants, *reversed(used)])
+
+
+def _lua(true: bool) -> str:
+    return "true" if true else "false"
+
+
+def layout_of(queue: Queue) -> str:
+    """The version of the keys that these settings ask for. Scores of one order mean nothing in another."""
+    return LAYOUT if queue.policy == "fair" else f"{LAYOUT}-{queue.policy}"
 
 
 def _words(lua: str) -> set[str]:

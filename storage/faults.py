@@ -11,6 +11,7 @@ from inferq import errors
 from storage.systemerrors import first_line, is_no_space
 
 INIT = "run `python -m api --init`"
+LOCKED = "the database stays locked by other transactions"
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SERIALIZATION_FAILURE, _DEADLOCK, _DISK_FULL, _UNDEFINED_TABLE = "40001", "40P01", "53100", "42P01"
@@ -35,7 +36,7 @@ def translate(error: BaseException, shown: str | None = None) -> errors.StoreUna
     if sqlstate == _UNDEFINED_TABLE or "no such table" in str(error):
         return errors.StoreUnavailable(f"{name} has no tables of ours: {INIT}")
     if is_transient(error):
-        return errors.StoreUnavailable(f"{name} stays locked by other transactions")
+        return errors.StoreUnavailable(LOCKED.replace("the database", name))
     reason = f": {first_line(_original(error))}" if shown else ""
     return errors.StoreUnavailable(f"{name} cannot be used{reason}")
 

@@ -8,6 +8,7 @@ statement, fetch and close, which cost four times the processor time (measured).
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from storage.texts import dump_json
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 10.0
-"""Seconds that SQLite waits for another process' write."""
+"""Seconds that a write waits for those of other processes, and for its turn."""
 READERS = 4
 
 _PRAGMAS = (
@@ -62,7 +63,8 @@ class SqliteRunner:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+        until = time.monotonic() + BUSY_TIMEOUT
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work, until)
 
     async def close(self) -> None:
         """Waits for what is running."""
@@ -73,7 +75,9 @@ class SqliteRunner:
         with self.engine.connect() as connection:
             return work(connection)
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
+    def _write(self, work: Callable[[Connection], T], until: float) -> T:
+        if time.monotonic() > until:  # those before it have waited in vain, one after the other
+            raise errors.StoreUnavailable(faults.LOCKED)
         with self._for_writing.begin() as connection:
             return work(connection)
 

@@ -30,6 +30,7 @@ from queues.presence import Presence
 from queues.remote import take_over_revoke
 from queues.signals import Signals
 from storage.artifacts import ArtifactStore
+from workers.consumer import Consumer
 from workers.devices import device_env
 from workers.engine_process import EngineProcess
 from workers.service import ReplicaService, fail_waiting
@@ -167,6 +168,7 @@ def _celery(
     worker = app.Worker(
         hostname=place.name,
         pool="threads",
+        consumer_cls=Consumer,
         concurrency=service.slots,
         queues=[bell_queue(place.model)],
         loglevel="WARNING",

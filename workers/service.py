@@ -104,7 +104,7 @@ class ReplicaService:
 
     async def run(self) -> None:
         """Host the engine and serve until drained; then stop the engine."""
-        watching = asyncio.create_task(layout.watch(self._redis, self._prefix))
+        watching = asyncio.create_task(layout.watch(self._redis, self._settings.queue))
         engine = asyncio.create_task(self._engine.run())
         loops = [
             asyncio.create_task(self._forever(pause, step))

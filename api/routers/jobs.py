@@ -148,9 +148,9 @@ async def retry_job(request: Request) -> ASGIApp:
     job = await find_job(request)
     context = context_of(request)
     submission.permit(request, ENDPOINTS[job.spec.endpoint])
-    context.catalog.for_endpoint(job.spec.model, ENDPOINTS[job.spec.endpoint])
+    edits = await edits_of(request, job, {})
     turn = await turn_of(request, job.id)
-    queued = turn.earlier or await context.gateway.intake.requeue(job.id, claim=turn.claim)
+    queued = turn.earlier or await context.gateway.intake.requeue(job.id, edits=edits, claim=turn.claim)
     return accepted_response(queued, request)
 
 

@@ -85,6 +85,10 @@ class Queue(Section):
         ("high", "medium", "low"), "the lanes are fixed: high, medium, low"
     )
     """The lanes."""
+    policy: Literal["fair", "fcfs", "min_min"] = "fair"
+    """Who is next: fair (lanes, and device seconds shared between tenants), fcfs (first come, first served) or min_min
+    (the shortest by its estimate; long jobs may wait for ever). The others are for comparison: they know neither lanes
+    nor weights. Another policy needs an empty queue; see docs/queues.md."""
     head_start: dict[Literal["high", "medium", "low"], float] = {"high": 300.0, "medium": 60.0, "low": 0.0}
     """Head start of each lane in device seconds."""
     max_scheduled_jobs: int = Field(default=10000, ge=1)

@@ -46,7 +46,7 @@ local function next_job(model, closed, all_open)
       if best_key and tonumber(page[i + 1]) - most >= best_key then page = {} break end
       local id, score, l = first_of(model, page[i], closed)
       if id then
-        local key = num(redis.call('HGET', O, 'S:' .. page[i])) - H[l]
+        local key = FAIR and num(redis.call('HGET', O, 'S:' .. page[i])) - H[l] or score
         if not best_key or key < best_key then best, best_key, best_id, best_score, best_l = page[i], key, id, score, l end
       end
     end
@@ -88,12 +88,15 @@ local function claim(model, replica, node, token, lease, slot, linger)
         expire(id, job)
       else
         local time, est = now(), num(job.est)
-        known = redis.call('HMGET', O, 'v', 'vt:' .. tenant, 'S:' .. tenant, 'w:' .. tenant)
-        local w = num(known[4])
-        redis.call('HSET', O, 'v', text(math.max(num(known[1]), key)), 'vt:' .. tenant, text(math.max(num(known[2]), score)),
-          'S:' .. tenant, text(num(known[3]) + est / (w > 0 and w or 1)))
+        if FAIR then
+          known = redis.call('HMGET', O, 'v', 'vt:' .. tenant, 'S:' .. tenant, 'w:' .. tenant)
+          local w = num(known[4])
+          redis.call('HSET', O, 'v', text(math.max(num(known[1]), key)), 'vt:' .. tenant, text(math.max(num(known[2]), score)),
+            'S:' .. tenant, text(num(known[3]) + est / (w > 0 and w or 1)), 'C:' .. tenant .. ':' .. job.lane,
+            text(score + H[l] + est))
+        end
         run(id, model, tenant, job.lane, time + lease, 1)
-        leave(id, model, tenant, job.lane, est, num(job.size))
+        leave(id, model, tenant, job.lane, est, num(job.size), true)
         redis.call('HSET', P .. 'job:' .. id, 'state', 'running', 'token', token, 'replica', replica,
           'started', text(time), 'attempt', num(job.attempt) + 1)
         if job.eta then

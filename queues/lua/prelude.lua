@@ -1,5 +1,5 @@
--- Shared by the scripts; the loader puts the constants P (key prefix), H (head start per lane) and LAYOUT (the version of
--- what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. Parts that
+-- Shared by the scripts; the loader puts the constants P (key prefix), H (head start per lane), FAIR (whether tenants and
+-- lanes count, or else each job by itself) and LAYOUT (the version of what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. Parts that
 -- are left out by themselves stand apart by empty lines.
 --
 -- Keys
@@ -9,7 +9,8 @@
 --   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next. Without those
 --                                 that are paused or run as many jobs as they may
 --   P ready:MODEL:TENANT:L zset   ID -> score, one per lane, L its initial (a tenant's name has no colon, a model's may)
---   P order:MODEL         hash    v jobs bytes rate run cal; per lane n: rl:; per tenant S: w: vt: F:TENANT:LANE est: q: qb: rt:
+--   P order:MODEL         hash    v jobs bytes rate run cal; per lane n: rl:; per tenant S: w: vt: est: q: qb: rt:,
+--                                 F:TENANT:LANE where its last job ends and C:TENANT:LANE where its last served one ends;
 --                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run
 --   P promised:MODEL      hash    how promised waits came out: count sum (of real / promised) and le:BOUND (cumulative)
 --   P control             hash    pause:KIND:NAME why, drain:KIND:NAME why, running:KIND:NAME the most that may run
@@ -105,12 +106,17 @@ local function waiting_tenants(model)
   return names
 end
 
--- Gives a tenant with waiting jobs the place that its virtual time and its first job ask for; `l` is that one's lane. Who
--- (re)joins does so at max(v, S): nothing is saved up while away.
-local function seat(model, tenant, l)
+-- Gives a tenant with waiting jobs the place that its virtual time and its first job ask for; `score` and `l` are that
+-- one's. Who (re)joins does so at max(v, S): nothing is saved up while away. Where jobs count by themselves, the place is
+-- that of the first job.
+local function seat(model, tenant, score, l)
   local T, O = P .. 'tenants:' .. model, order_key(model)
   if controlled and barred(model, tenant) then
     redis.call('ZREM', T, tenant)
+    return
+  end
+  if not FAIR then
+    redis.call('ZADD', T, text(score), tenant)
     return
   end
   local known = redis.call('HMGET', O, 'v', 'S:' .. tenant)
@@ -124,8 +130,8 @@ end
 
 -- The same, or takes the place of one that has none waiting.
 local function rekey(model, tenant)
-  local id, _, l = first_of(model, tenant, {})
-  if id then seat(model, tenant, l) else redis.call('ZREM', P .. 'tenants:' .. model, tenant) end
+  local id, score, l = first_of(model, tenant, {})
+  if id then seat(model, tenant, score, l) else redis.call('ZREM', P .. 'tenants:' .. model, tenant) end
 end
 
 -- How many jobs of the tenant wait then.
@@ -144,6 +150,9 @@ local function count(model, tenant, lane, size, est, sign)
   return left
 end
 
+-- What a job waits by where tenants and lanes do not count: when it came, or how long it will take.
+local function rank(est) return SHORTEST and est or now() end
+
 -- Puts a job into its ready set. A job that was there before comes with its old score.
 local function enter(id, model, tenant, lane, est, size, score)
   if not score then
@@ -152,16 +161,29 @@ local function enter(id, model, tenant, lane, est, size, score)
     local s = math.max(num(known[1]), num(known[2]))
     if not known[2] then redis.call('SADD', P .. 'models', model) end
     redis.call('HSET', O, lane_field, text(s + est))
-    score = s - H[initial(lane)]
+    score = FAIR and s - H[initial(lane)] or rank(est)
   end
   redis.call('ZADD', ready_key(model, tenant, initial(lane)), text(score), id)
-  if count(model, tenant, lane, size, est, 1) == 1 then seat(model, tenant, initial(lane))
+  if count(model, tenant, lane, size, est, 1) == 1 then seat(model, tenant, score, initial(lane))
   else rekey(model, tenant) end
   return score
 end
 
-local function leave(id, model, tenant, lane, est, size)
+-- A job that leaves unserved gives back the time that it has taken up in its lane.
+local function give_back(model, tenant, lane)
+  local O, l, name = order_key(model), initial(lane), tenant .. ':' .. lane
+  local known = redis.call('HMGET', O, 'F:' .. name, 'C:' .. name)
+  local ends = num(known[2])
+  local last = redis.call('ZRANGE', ready_key(model, tenant, l), -1, -1, 'WITHSCORES')
+  if last[1] then
+    ends = math.max(ends, tonumber(last[2]) + H[l] + num(redis.call('HGET', P .. 'job:' .. last[1], 'est')))
+  end
+  if ends < num(known[1]) then redis.call('HSET', O, 'F:' .. name, text(ends)) end
+end
+
+local function leave(id, model, tenant, lane, est, size, served)
   if redis.call('ZREM', ready_key(model, tenant, initial(lane)), id) == 1 then
+    if not served then give_back(model, tenant, lane) end
     if count(model, tenant, lane, size, est, -1) == 0 then redis.call('ZREM', P .. 'tenants:' .. model, tenant)
     else rekey(model, tenant) end
   end
@@ -178,6 +200,7 @@ end
 
 -- S += seconds / w, and with it the tenant's place, if it has one. A refund is a negative charge.
 local function charge(model, tenant, seconds)
+  if not FAIR then return end
   local O = order_key(model)
   local known = redis.call('HMGET', O, 'S:' .. tenant, 'w:' .. tenant)
   local S, w = num(known[1]), num(known[2])
@@ -301,6 +324,28 @@ local function summon(model)
   return redis.call('LLEN', P .. 'bell.' .. model) < waiting and 1 or 0
 end
 
+-- How many of a tenant's waiting jobs come before a score.
+local function before(model, tenant, score)
+  local jobs = 0
+  for _, l in ipairs(INITIALS) do jobs = jobs + redis.call('ZCOUNT', ready_key(model, tenant, l), '-inf', '(' .. score) end
+  return jobs
+end
+
+-- How many jobs of another tenant are served until the key `reached` is: lane after lane, each job `each` seconds long,
+-- from its virtual time S on.
+local function served_until(model, tenant, reached, S, w, each)
+  local jobs = 0
+  for _, l in ipairs(INITIALS) do
+    local ahead = (reached + H[l] - S) * w
+    if ahead >= 0 then
+      local n = redis.call('ZCARD', ready_key(model, tenant, l))
+      if each > 0 then n = math.min(n, math.floor(ahead / each) + 1) end
+      jobs, S = jobs + n, S + n * each / w
+    end
+  end
+  return jobs
+end
+
 -- {own rank and estimated jobs of others ahead, device seconds ahead} of a waiting job.
 local function standing(id, job)
   local model, tenant, O = job.model, job.tenant, order_key(job.model)
@@ -318,21 +363,17 @@ local function standing(id, job)
   local function of(t)
     local known = redis.call('HMGET', O, 'S:' .. t, 'w:' .. t, 'q:' .. t, 'est:' .. t)
     local w, n, est = num(known[2]), num(known[3]), num(known[4])
-    return num(known[1]), w > 0 and w or 1, n, n > 0 and est / n or 0
+    return num(known[1]), w > 0 and w or 1, n > 0 and est / n or 0
   end
-  local S, w, _, mean = of(tenant)
-  local own = rank * mean
-  local reached = S - H[initial(job.lane)] + own / w
-  local jobs, seconds = rank, own
+  local S, w, mean = of(tenant)
+  local jobs, seconds = rank, rank * mean
+  local reached = FAIR and S - H[initial(job.lane)] + seconds / w or tonumber(score)
   local others = redis.call('ZRANGE', P .. 'tenants:' .. model, 0, 255, 'WITHSCORES')
   for i = 1, #others, 2 do
-    if others[i] ~= tenant then
-      local _, wo, n, each = of(others[i])
-      local ahead = (reached - tonumber(others[i + 1])) * wo
-      if ahead >= 0 and n > 0 then
-        local served = each > 0 and math.min(n, math.floor(ahead / each) + 1) or n
-        jobs, seconds = jobs + served, seconds + served * each
-      end
+    if others[i] ~= tenant and tonumber(others[i + 1]) <= reached then
+      local So, wo, each = of(others[i])
+      local ahead = FAIR and served_until(model, others[i], reached, So, wo, each) or before(model, others[i], score)
+      jobs, seconds = jobs + ahead, seconds + ahead * each
     end
   end
   return {jobs, text(seconds)}

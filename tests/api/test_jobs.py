@@ -11,6 +11,8 @@ from api import sse
 from api.job_events import render
 from inferq.config import Settings
 from inferq.job import new_job_id
+from inferq.lanes import Lane
+from storage.keys import Role
 from tests.api.stack import ANSWER, BROKEN, CHAT, CHUNKS, DEADLINE, Replica, Stack, recorded, until
 
 BODY = {"messages": CHAT["messages"]}
@@ -211,6 +213,26 @@ async def test_a_requeue_changes_what_it_says(stack: Stack, replica: Replica, se
     spec = (await replica.claim()).job.spec
     assert json.loads(spec.body) == {"model": "demo-chat", **edits["body"]}
     assert (spec.lane, spec.metadata, spec.stream) == ("high", {"edited": "yes"}, True)
+
+
+@pytest.mark.parametrize(
+    ("way", "edits"), [("retry", None), ("requeue", {"body": BODY}), ("requeue", {"metadata": {"a": "b"}})]
+)
+async def test_a_key_of_a_low_lane_runs_nothing_again_above_it(
+    stack: Stack, replica: Replica, settings: Settings, way: str, edits: dict[str, Any] | None
+) -> None:
+
+    _, stack.keys["low"] = await stack.context.storage.keys.create(
+        "low", Role.USER, tenant="user", lane=Lane.LOW
+    )
+    job_id = await stack.submit(priority="high")
+    attempt = await replica.claim()
+    assert attempt.job.spec.lane == "high"
+    await replica.fail(attempt)
+    await recorded(settings, stack.context)
+    response = await stack.post(f"/v1/jobs/{job_id}/{way}", edits, "low")
+    assert response.status_code == 202, response.text
+    assert (await replica.claim()).job.spec.lane == "low"
 
 
 async def test_a_job_whose_body_was_not_kept_needs_one(

@@ -172,6 +172,9 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def wipe(self) -> None:
         """Forget everything; the server is down."""
         shutil.rmtree(self._data)

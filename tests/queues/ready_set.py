@@ -12,10 +12,10 @@ from tests.queues.builders import MODEL, PREFIX, settings_for
 class ReadySet:
     """Estimates are given in device seconds: the learnt rate is held at one second per unit."""
 
-    def __init__(self, url: str, head_start: dict[str, float]):
+    def __init__(self, url: str, head_start: dict[str, float], *, policy: str = "fair"):
         self.redis = redis.Redis.from_url(url)
-        queue = settings_for(url, head_start=head_start).queue
-        self._scripts = {name: self.redis.register_script(source(name, queue)) for name in NAMES}
+        self.queue = settings_for(url, head_start=head_start, policy=policy).queue
+        self._scripts = {name: self.redis.register_script(source(name, self.queue)) for name in NAMES}
         self._calls = 0
         self.clear()
 

@@ -40,6 +40,8 @@ class Tenant:
     """v_t"""
     lanes: dict[str, float] = field(default_factory=dict)
     """F"""
+    ended: dict[str, float] = field(default_factory=dict)
+    """C"""
     queue: list[Waiting] = field(default_factory=list)
     served: bool = False
     """Among the tenants that are served."""
@@ -91,6 +93,7 @@ class Reference:
         self.virtual = max(self.virtual, key)
         tenant.reached = max(tenant.reached, job.score)
         tenant.queue.remove(job)
+        tenant.ended[job.lane] = self._end(job)
         tenant.virtual += job.est / tenant.weight
         self.running[job.id] = job
         self._place(name)
@@ -119,13 +122,20 @@ class Reference:
         self.later.clear()
 
     def cancel(self, job_id: str) -> None:
-        """A waiting job leaves; a running one keeps its estimate as its charge."""
+        """A waiting job leaves, and its lane ends where its last one does; a running one keeps its estimate as its
+        charge.
+        """
         if job_id in self.running:
             self._stop(job_id)
         self.later.pop(job_id, None)
-        for name, tenant in self.tenants.items():
-            tenant.queue = [job for job in tenant.queue if job.id != job_id]
-            self._place(name)
+        for job in [job for job in self.waiting() if job.id == job_id]:
+            tenant = self.tenants[job.tenant]
+            tenant.queue.remove(job)
+            others = [other for other in tenant.queue if other.lane == job.lane]
+            last = [self._end(max(others, key=lambda other: other.place))] if others else []
+            ends = max(tenant.ended.get(job.lane, 0.0), *last, 0.0)
+            tenant.lanes[job.lane] = min(tenant.lanes.get(job.lane, 0.0), ends)
+            self._place(job.tenant)
 
     def reorder(self, job: Waiting, lane: str) -> None:
         """The same time of arrival, another head start."""
@@ -137,6 +147,10 @@ class Reference:
         """Something was paused, limited or set free."""
         for name in self.tenants:
             self._place(name)
+
+    def _end(self, job: Waiting) -> float:
+        """Where a job ends in the time of its lane."""
+        return job.score + self.head_start[job.lane] + job.est
 
     def key(self, tenant: Tenant) -> float:
         first = tenant.first()

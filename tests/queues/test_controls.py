@@ -187,12 +187,12 @@ def test_limits_come_from_the_configuration():
 async def test_keys_of_another_release_are_not_touched(redis_url: str):
     async with bench(redis_url) as b:
         await b.accepted()
-        assert await layout.claim(b.redis, PREFIX)
-        assert not await layout.claim(b.redis, PREFIX)
+        assert await layout.claim(b.redis, b.settings.queue)
+        assert not await layout.claim(b.redis, b.settings.queue)
         await b.redis.set(layout.key_of(PREFIX), "99")
         before = await b.snapshot()
         with pytest.raises(errors.ConfigError, match="'99'"):
-            await layout.check(b.redis, PREFIX)
+            await layout.check(b.redis, b.settings.queue)
         with pytest.raises(errors.QueueUnavailable, match="LAYOUT 99"):
             await b.accepted()
         with pytest.raises(errors.QueueUnavailable, match="LAYOUT 99"):

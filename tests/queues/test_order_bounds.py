@@ -183,3 +183,16 @@ def test_one_job_does_not_wait_for_somebody_elses_thousands(redis_url: str, many
         for _ in range(2):
             work.step()
         assert mine in work.started
+
+
+def test_cancelled_jobs_do_not_hold_their_lane_back(redis_url: str):
+    """Who takes back what waited in a lane is where it was before."""
+    ready = ReadySet(redis_url, {"high": 300.0, "medium": 60.0, "low": 0.0})
+    try:
+        for job_id in [ready.accept("a", "high", 30.0) for _ in range(20)]:
+            ready.cancel(job_id)
+        high = ready.accept("a", "high", 1.0)
+        low = [ready.accept("a", "low", 1.0) for _ in range(8)]
+        assert [ready.claim() for _ in range(9)] == [high, *low]
+    finally:
+        ready.close()

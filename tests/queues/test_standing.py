@@ -78,3 +78,18 @@ def test_equal_jobs_of_several_tenants_are_told_their_place_within_one_round(red
             assert abs(told[job_id][1] - place) <= len(counts)
     finally:
         ready.close()
+
+
+def test_jobs_of_another_tenant_stand_in_their_own_lanes(redis_url: str):
+    """A tenant whose first job is a high one does not stand in front with all that it has."""
+    ready = ReadySet(redis_url, {"high": 300.0, "medium": 60.0, "low": 0.0})
+    try:
+        others = [ready.accept("a", "medium", 10.0) for _ in range(10)]
+        mine = ready.accept("b", "medium", 10.0)
+        others += [ready.accept("a", "high", 10.0) for _ in range(12)]
+        told = ready.standing(mine)[0]
+        place = served(ready).index(mine)
+        assert place < len(others)
+        assert abs(told - place) <= 1
+    finally:
+        ready.close()

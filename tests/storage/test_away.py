@@ -189,6 +189,34 @@ async def test_a_lock_that_never_ends_becomes_an_error(
     await impatient.close()
 
 
+@only_sqlite
+async def test_writes_that_wait_for_their_turn_are_refused_together(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    """One after the other each would wait for the lock anew."""
+    monkeypatch.setattr(database_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.3)
+    begun = []
+    begin = sqlite._begin_immediate
+
+    def counted(connection: Connection) -> None:
+        begun.append(connection)
+        begin(connection)
+
+    monkeypatch.setattr(sqlite, "_begin_immediate", counted)
+    impatient = await Database.open("sqlite:///inferq.db", home)
+    other = sqlite3.connect(home / "inferq.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused = await asyncio.gather(
+        *(Ledger(impatient).accept(spec()) for _ in range(10)), return_exceptions=True
+    )
+    assert [str(error) for error in refused] == ["the database stays locked by other transactions"] * 10
+    assert len(begun) < 5  # those that only read begin too
+    other.close()
+    assert await Ledger(impatient).accept(spec())
+    await impatient.close()
+
+
 async def test_a_transaction_that_lost_runs_again(ledger: Ledger):
     tries = 0
 

@@ -1,9 +1,10 @@
-"""Clients of a Redis behind Sentinel. The master's address is asked for at each new connection, so that after a
-failover everybody meets at the new one.
+"""Pools of connections, to one Redis or to one behind Sentinel. There the master's address is asked for at each new
+connection, so that after a failover everybody meets at the new one.
 """
 
 from typing import Any
 
+import redis.exceptions
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.sentinel import Sentinel as SyncSentinel
@@ -11,7 +12,22 @@ from redis.sentinel import Sentinel as SyncSentinel
 from inferq.config.redis_url import SentinelAddress
 
 
-class WaitingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+class Silence:
+    """A pool that gives no connections while Redis is known to say nothing; see `queues.connection.take_pulse`."""
+
+    silent = False
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        if self.silent:
+            raise redis.exceptions.ConnectionError("it gives no answer")
+        return await super().get_connection(*args, **kwargs)  # type: ignore[misc]
+
+
+class WaitingPool(Silence, BlockingConnectionPool):
+    """Connections to one server; whoever finds none free waits."""
+
+
+class WaitingSentinelPool(Silence, SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the master of the moment; whoever finds none free waits. Closes those to the sentinels too."""
 
     async def aclose(self) -> None:
