@@ -1,6 +1,8 @@
 """Waiting for a job in sight of its caller: position, estimate, progress. It must not change the job."""
 
 import contextlib
+import math
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,21 +13,33 @@ from inferq import errors
 from inferq.cli import job_table, output
 from inferq.client import Client, JobJson
 
+_PATIENCE_SECONDS = 3.0
+
 
 def wait_for(client: Client, job: Any, *, quiet: bool = False) -> Any:
     """The job in its terminal state. In a terminal one line tells where it stands; Ctrl-C leaves it be."""
     latest = job
     try:
-        if quiet or not output.notes.is_terminal:
-            if not quiet and job["state"] in ("scheduled", "queued"):
-                output.notes.print(f"waiting for {job['id']}: {describe(job)}", soft_wrap=True)
+        if quiet:
             return at_end(client, job["id"])
+        if not output.notes.is_terminal:
+            return _told_once(client, job["id"])
         with output.notes.status(describe(job)) as line:
             for latest in client.wait(job["id"]):
                 line.update(describe(latest))
     except KeyboardInterrupt:
         output.notes.print(f"[dim]the job goes on; inferq jobs watch {job['id']}[/dim]", soft_wrap=True)
         raise
+    return latest
+
+
+def _told_once(client: Client, job_id: str) -> Any:
+    """The job in its terminal state. One line tells what it waits for, unless that is over soon."""
+    tell_at = time.monotonic() + _PATIENCE_SECONDS
+    for latest in client.wait(job_id):
+        if latest["state"] in ("scheduled", "queued") and time.monotonic() > tell_at:
+            output.notes.print(f"waiting for {job_id}: {describe(latest)}", soft_wrap=True)
+            tell_at = math.inf
     return latest
 
 
