@@ -16,9 +16,11 @@ from inferq.hooks import Counts
 from inferq.lanes import Lane
 from inferq.scheduling.placement import NOTHING, Drained
 from queues import controls
+from queues.controls import Kind
 from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, circuit_of, loaded_as
+from storage.pauses import Pause
 
 T = TypeVar("T")
 
@@ -180,6 +182,18 @@ def node_object(node: NodeInfo, replicas: list[ReplicaInfo]) -> dict[str, Any]:
     """A node as `GET /v1/nodes` shows it, with what runs there."""
     here = [replica_object(each) for each in replicas if each.node == node.name]
     return {"id": node.name, "object": "node", **asdict(node), "replicas": here}
+
+
+def pause_object(pause: Pause) -> dict[str, Any]:
+    """What is paused or drained, as the API shows it."""
+    return {
+        "object": "pause",
+        "kind": pause.kind,
+        "name": pause.name,
+        "action": Kind(pause.kind).verb,
+        "reason": pause.reason,
+        "created_at": pause.created_at,
+    }
 
 
 async def read_or_none(question: Awaitable[T]) -> T | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from inferq import errors, failpoints
 from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.config.tenants import FILES
 from inferq.job import JobSpec
 from inferq.request import Request, job_spec
 from queues import Gateway
@@ -26,7 +27,7 @@ from watchers.sightings import Sight
 
 log = logging.getLogger(__name__)
 
-TENANT = "files"
+TENANT = FILES
 PATIENCE = 3.0
 """Seconds that a file which is no JSON (yet) must be unchanged before it is refused: its writer may come back."""
 _SAME_SOURCE = 100
