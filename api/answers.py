@@ -1,7 +1,8 @@
 """Interactive calls: submit the job, wait for its frames, pass them on, and cancel it when nobody waits any more.
 
-Two ASGI responses, `WholeAnswer` and `StreamAnswer`. Frames are forwarded as bytes; nothing on this path parses or
-rebuilds JSON. Errors before the first byte are raised and become HTTP errors, later ones end the stream as an event.
+Three ASGI responses: `WholeAnswer`, `StreamAnswer` and `SoundAnswer`. Frames are forwarded as bytes; nothing on this
+path parses or rebuilds JSON. Errors before the first byte are raised and become HTTP errors, later ones end the stream
+as an event.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""What a request asks, as a digest: its method, its path, its body as it was received. Only for requests with a key.
+"""What a request asks, as a digest: its method, its path with the model that a proxy's path names, its body as it was
+received. Only for requests with a key.
 
 The body is counted while it is read, so nothing of it is held for this.
 """
@@ -9,6 +10,7 @@ from starlette.requests import Request
 
 from api.context import text_header
 from inferq import errors
+from inferq.request import Proxy
 
 LONGEST_KEY = 255
 
@@ -44,4 +46,7 @@ def fingerprint_of(request: Request) -> Fingerprint | None:
                 param="Idempotency-Key",
             )
         found = request.scope["fingerprint"] = Fingerprint(key, request.method, request.scope["path"])
+        proxy: Proxy | None = request.scope.get("proxy")
+        if proxy is not None:
+            found.add(proxy.model.encode(), str(proxy.context).encode())
     return found

@@ -14,9 +14,13 @@ from inferq.config import ModelSettings
 from inferq.config.settings import PULL_MODEL
 from inferq.hooks import Counts
 from inferq.lanes import Lane
+from inferq.scheduling.placement import NOTHING, Drained
+from queues import controls
+from queues.controls import Kind
 from queues.hook_counts import hook_counts
 from queues.overview import Promises, promises
 from queues.presence import Learnt, NodeInfo, ReplicaInfo, circuit_of, loaded_as
+from storage.pauses import Pause
 
 T = TypeVar("T")
 
@@ -48,6 +52,7 @@ class Fleet:
     learnt: dict[str, Learnt] | None = None
     promises: dict[str, Promises] | None = None
     hooks: Counts | None = None
+    drained: Drained | None = None
 
     def state_of(self, model: str) -> str:
         """`unknown` with Redis away, else as its replicas are."""
@@ -57,10 +62,14 @@ class Fleet:
         return next((state for state in _ORDER if state in states), "stopped")
 
     def circuit_of(self, model: str) -> str | None:
-        """Open when every replica of the model takes no job, since its engines keep failing."""
+        """Open when every replica of the model takes no job, since its engines keep failing. Those that were told to
+        take none count for nothing.
+        """
         if self.replicas is None:
             return None
-        return circuit_of(each for each in self.replicas if each.model == model and not each.draining)[0]
+        drained = self.drained or NOTHING
+        mine = (each for each in self.replicas if each.model == model)
+        return circuit_of(r for r in mine if not r.draining and not drained.has(r.name, r.node))[0]
 
     def waiting(self, model: str) -> dict[str, int] | None:
         """Waiting jobs per lane."""
@@ -94,16 +103,18 @@ class Fleet:
 
 async def read_fleet(context: Context) -> Fleet:
     queue = context.gateway.queue
-    return Fleet(
-        *await asyncio.gather(
+    readings, drained = await asyncio.gather(
+        asyncio.gather(
             read_or_none(queue.replicas()),
             read_or_none(queue.nodes()),
             read_or_none(queue.depths()),
             read_or_none(queue.learnt(context.catalog.models)),
             read_or_none(promises(queue.redis, queue.prefix, context.catalog.models)),
             read_or_none(hook_counts(queue.redis, queue.prefix)),
-        )
+        ),
+        read_or_none(controls.drained(queue.redis, queue.prefix)),
     )
+    return Fleet(*readings, drained)
 
 
 async def read_parts(context: Context) -> tuple[Part, Part]:
@@ -171,6 +182,18 @@ def node_object(node: NodeInfo, replicas: list[ReplicaInfo]) -> dict[str, Any]:
     """A node as `GET /v1/nodes` shows it, with what runs there."""
     here = [replica_object(each) for each in replicas if each.node == node.name]
     return {"id": node.name, "object": "node", **asdict(node), "replicas": here}
+
+
+def pause_object(pause: Pause) -> dict[str, Any]:
+    """What is paused or drained, as the API shows it."""
+    return {
+        "object": "pause",
+        "kind": pause.kind,
+        "name": pause.name,
+        "action": Kind(pause.kind).verb,
+        "reason": pause.reason,
+        "created_at": pause.created_at,
+    }
 
 
 async def read_or_none(question: Awaitable[T]) -> T | None:

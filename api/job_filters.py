@@ -49,6 +49,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "model": _text,
     "lane": _choice(Lane),
     "source": _text,
+    "tenant": _text,
     "cursor": _text,
     "limit": _limit,
 }
@@ -58,6 +59,7 @@ PARAMETERS = [
     parameter("query", "model", "Only jobs of this model."),
     parameter("query", "lane", "Only jobs of this lane.", {"type": "string", "enum": list(Lane)}),
     parameter("query", "source", "Only jobs that came from there, for instance `api`."),
+    parameter("query", "tenant", "Only jobs of this tenant, for keys that see all."),
     parameter("query", "cursor", "`next_cursor` of the page before."),
     parameter(
         "query",

@@ -107,19 +107,23 @@ class Client:
 
     # Jobs
 
-    def submit(self, job: Mapping[str, Any]) -> JobJson:
+    def submit(self, job: Mapping[str, Any], *, idempotency_key: str = "") -> JobJson:
         """Accept a durable job: `{endpoint?, model, body, priority?, run_at?, ...}`, or a body itself."""
-        accepted: JobJson = self._json("POST", "/v1/jobs", job)
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+        accepted: JobJson = self._json("POST", "/v1/jobs", job, headers=headers)
         return accepted
 
     def job(self, job_id: str) -> JobJson:
         found: JobJson = self._json("GET", f"/v1/jobs/{job_id}")
         return found
 
-    def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> JobPage:
-        """One page, newest first. `filters`: state, model, lane, source."""
+    def jobs(
+        self, *, group: str = "", limit: int = 50, cursor: str | None = None, **filters: str | None
+    ) -> JobPage:
+        """One page, newest first. `filters`: state, model, lane, source, tenant."""
         wanted = {name: value for name, value in {**filters, "cursor": cursor}.items() if value}
-        page: JobPage = self._json("GET", "/v1/jobs", params={**wanted, "limit": str(limit)})
+        path = f"/v1/groups/{quote(group)}/jobs" if group else "/v1/jobs"
+        page: JobPage = self._json("GET", path, params={**wanted, "limit": str(limit)})
         return page
 
     def cancel(self, job_id: str) -> JobJson:
@@ -216,11 +220,18 @@ class Client:
         wanted = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
         return dict(self._json("GET", "/v1/groups", params=wanted))
 
+    def create_group(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Accept jobs together, all or none: `{jobs, metadata?, webhook?}`."""
+        return dict(self._json("POST", "/v1/groups", wanted, timeout=_LONG_CALL))
+
     def cancel_group(self, group_id: str) -> dict[str, Any]:
         return dict(self._json("POST", f"/v1/groups/{quote(group_id)}/cancel"))
 
     def schedules(self) -> list[dict[str, Any]]:
         return list(self._json("GET", "/v1/schedules")["data"])
+
+    def schedule(self, schedule: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/schedules/{quote(schedule)}"))
 
     def create_schedule(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Make a job come again: `{name, cron, timezone?, job, enabled?}`."""

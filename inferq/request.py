@@ -185,7 +185,7 @@ def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) 
     What it says about when it runs is for `terms_of`.
     """
     if proxy is not None:
-        found = _renamed(found, proxy.model)
+        found = renamed(found, proxy.model)
     if found.get("body") is None:
         body = {name: value for name, value in found.items() if name not in TERMS}
         named = body.pop("endpoint", None)
@@ -197,7 +197,7 @@ def unfold(catalog: Catalog, found: dict[str, Any], proxy: Proxy | None = None) 
     return catalog.endpoint(named, body["model"]), body
 
 
-def _renamed(found: dict[str, Any], model: str) -> dict[str, Any]:
+def renamed(found: dict[str, Any], model: str) -> dict[str, Any]:
     """The same job for another model, whatever model it names."""
     inner = found.get("body")
     if isinstance(inner, dict):
@@ -231,8 +231,6 @@ def job_spec(request: Request, settings: Settings, **given: Any) -> JobSpec:
     if terms["expires_at"] is None and not (terms["due_at"] or terms["depends_on"]):
         # One that waits for something else begins to wait in the queue later.
         terms["expires_at"] = settings.queue.expiry(now)
-    if terms["webhook"]:
-        terms["webhook"] = webhooks.permitted(terms["webhook"], settings, "webhook")
     return JobSpec(
         **{
             "id": new_job_id(),

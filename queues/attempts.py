@@ -166,7 +166,7 @@ class Attempts:
             return bool(await self._scripts("first_byte", attempt.id, attempt.token, frame))
 
     async def fail_waiting(self, failure: Failure, *, limit: int = 100) -> int:
-        """Fail up to `limit` jobs per tenant that wait for a model which cannot be loaded; the number failed."""
+        """Fail up to `limit` of the jobs that wait for a model which cannot be loaded; the number failed."""
         async with translated():
             ids = await self._scripts(
                 "fail_waiting", self._model, limit, failure.code, failure.message, failure.status

@@ -15,6 +15,9 @@ from queues.connection import Client, translated
 from queues.scripts import Scripts
 from storage.pauses import Pause, PauseStore
 
+TENANT_LIMIT = "running:tenant:"
+"""Before the name of a tenant: the field that bounds its running jobs."""
+
 
 class Kind(StrEnum):
     """What can be stopped, and the word for it."""
@@ -62,9 +65,21 @@ class Controls:
         return await self._store.list()
 
     async def copy(self) -> list[str]:
-        """Make Redis have what SQL and the configuration say; the fields that had to change."""
+        """Make Redis have what SQL and the configuration say; the fields that had to change.
+
+        Somebody may pause or resume between the look at SQL and the copy, which would undo it: then once more.
+        """
+        changed: list[str] = []
+        copied: list[Pause] | None = None
+        stopped = await self._store.list()
+        while stopped != copied:
+            changed += await self._write(stopped)
+            copied, stopped = stopped, await self._store.list()
+        return changed
+
+    async def _write(self, stopped: list[Pause]) -> list[str]:
         fields: list[str] = []
-        for pause in await self._store.list():
+        for pause in stopped:
             fields += [_field(Kind(pause.kind), pause.name), pause.reason or Kind(pause.kind).verb]
         for field, most in running_limits(self._settings).items():
             fields += [field, str(most)]
@@ -97,7 +112,7 @@ def running_limits(settings: Settings) -> dict[str, int]:
     limits: dict[str, int] = {}
     for name, tenant in settings.tenants.items():
         if tenant.max_running is not None:
-            limits["running:tenants" if name == "*" else f"running:tenant:{name}"] = tenant.max_running
+            limits["running:tenants" if name == "*" else f"{TENANT_LIMIT}{name}"] = tenant.max_running
     for name, model in settings.served.items():
         if model.max_running is not None:
             limits[f"running:model:{name}"] = model.max_running

@@ -63,7 +63,7 @@ class Intake:
         self._signals = signals
         self._bounds = settings.queue
         self._capacities = Capacities(queue, settings)
-        self._fallbacks = Fallbacks(settings)
+        self._fallbacks = Fallbacks(settings, storage.media.take_all)
 
     async def submit(
         self,
@@ -104,17 +104,33 @@ class Intake:
             bound, reserved = self._bounds.max_offline_jobs, False
         if reserved:
             failpoints.reach("intake.reserved")
-        created = await self._ledger.accept(spec, bound=bound, claim=claim)
-        failpoints.reach("intake.committed")
-        if not created and (owner := await self._owner(spec, claim)):
+        try:
+            created, owner = await self._commit(spec, bound, claim)
+        except errors.InferqError:
+            await self._give_up(spec, reserved)
+            raise
+        if owner:
+            await self._give_up(spec, reserved)
             return Accepted(None, None, created=False, owner=owner)
         if not reserved:
-            return Accepted(None, None, queued=False)
+            return Accepted(None, None, queued=False, created=created)
         try:
             standing = await self._queue.accept(spec, "reserved", weight=weight, capacity=capacity)
             return replace(self._announce(spec, standing), rates=rates)
         except errors.QueueUnavailable:
-            return Accepted(None, None, queued=False, rates=rates)
+            return Accepted(None, None, queued=False, created=created, rates=rates)
+
+    async def _commit(self, spec: JobSpec, bound: int | None, claim: Claim | None) -> tuple[bool, str | None]:
+        """Whether SQL took the job, and, where it did not, the one that another call has made under its key."""
+        created = await self._ledger.accept(spec, bound=bound, claim=claim)
+        failpoints.reach("intake.committed")
+        return created, None if created else await self._owner(spec, claim)
+
+    async def _give_up(self, spec: JobSpec, reserved: bool) -> None:
+        """Nothing comes of a reserved place: it is not kept from others until it lapses."""
+        if reserved:
+            with contextlib.suppress(errors.QueueUnavailable):
+                await self._queue.release(spec)
 
     async def _enter(self, spec: JobSpec, *, reply_to: str | None, weight: float) -> Accepted:
         """An interactive job enters the queue of its model, or of one behind it."""
@@ -272,12 +288,15 @@ class Intake:
         if ended.state is JobState.SUCCEEDED and not edits:
             raise errors.Conflict("the job has succeeded; requeue it with a change, or submit it again")
         changes = {name: value for name, value in (edits or {}).items() if value is not None}
-        if ended.terminal:
-            with contextlib.suppress(errors.QueueUnavailable):  # without Redis nobody counts
-                await self._queue.reserve(replace(ended.spec, **changes))
-        expiry = self._bounds.expiry(time.time())
-        job = await self._ledger.requeue(job_id, claim=claim, expires_at=expiry, **changes)
+        spec, expiry = replace(ended.spec, **changes), self._bounds.expiry(time.time())
+        reserved = ended.terminal and await self._reserve(spec)
+        try:
+            job = await self._ledger.requeue(job_id, claim=claim, expires_at=expiry, **changes)
+        except errors.InferqError:
+            await self._give_up(spec, reserved)
+            raise
         if job.state is not JobState.QUEUED:
+            await self._give_up(spec, reserved)
             return job
         try:
             standing = await self._queue.accept(job.spec, "reserved", generation=job.generation)
@@ -285,6 +304,14 @@ class Intake:
         except errors.QueueUnavailable:
             return job
         return await self.find(job_id)
+
+    async def _reserve(self, spec: JobSpec) -> bool:
+        """Keep a place for a job; False without Redis, where nobody counts. Raises what a bound does."""
+        try:
+            await self._queue.reserve(spec)
+        except errors.QueueUnavailable:
+            return False
+        return True
 
     async def file_lost(self, spec: JobSpec) -> None:
         """Record an interactive job that Redis forgot as failed: redis_lost."""

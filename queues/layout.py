@@ -27,6 +27,9 @@ async def claim(redis: Client, queue: Queue) -> bool:
 
     Raises ConfigError for another version, QueueUnavailable.
     """
+    # A full Redis refuses SET, whatever NX says: it is asked only where there is something to write.
+    if await check(redis, queue):
+        return False
     async with translated():
         fresh = bool(await redis.set(key_of(queue.prefix), layout_of(queue), nx=True))
     if not fresh:
@@ -34,12 +37,13 @@ async def claim(redis: Client, queue: Queue) -> bool:
     return fresh
 
 
-async def check(redis: Client, queue: Queue) -> None:
-    """Raises ConfigError when the keys are of another version, QueueUnavailable."""
+async def check(redis: Client, queue: Queue) -> bool:
+    """Whether the keys have a version. Raises ConfigError when they are of another one, QueueUnavailable."""
     async with translated():
         found = await redis.get(key_of(queue.prefix))
     if found is not None and found.decode() != layout_of(queue):
         raise errors.ConfigError(_advice(queue, found.decode()))
+    return found is not None
 
 
 async def check_at_start(redis: Client, queue: Queue) -> None:

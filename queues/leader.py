@@ -22,7 +22,14 @@ LOCK_TTL = 3.0
 """Seconds after which the lock of a leader that is gone may be taken."""
 HOLD_EVERY = 0.5
 
-_EXTEND = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+# It begins with a write that frees: a full Redis would refuse the lock, and without a leader it is never emptied.
+_HOLD = """
+redis.call('ZREM', KEYS[2], '')
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 _RELEASE = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])"
 
 
@@ -30,8 +37,9 @@ class Leadership:
     def __init__(self, redis: Client, prefix: str):
         self._redis = redis
         self._key = f"{prefix}leader"
+        self._leases = f"{prefix}leases"
         self._token = secrets.token_hex(8)
-        self._extend = redis.register_script(_EXTEND)
+        self._hold = redis.register_script(_HOLD)
         self._release = redis.register_script(_RELEASE)
 
     async def hold(self) -> bool:
@@ -41,20 +49,11 @@ class Leadership:
         """
         try:
             async with asyncio.timeout(LOCK_TTL), translated():
-                return await self._extended() or await self._taken()
+                args = [self._token, int(LOCK_TTL * 1000)]
+                return bool(await self._hold(keys=[self._key, self._leases], args=args))
         except TimeoutError as error:
             raise errors.QueueUnavailable("Redis does not answer") from error
-
-    async def _extended(self) -> bool:
-        return bool(await self._extend(keys=[self._key], args=[self._token, _millis(LOCK_TTL)]))
-
-    async def _taken(self) -> bool:
-        return bool(await self._redis.set(self._key, self._token, nx=True, px=_millis(LOCK_TTL)))
 
     async def release(self) -> None:
         async with translated():
             await self._release(keys=[self._key], args=[self._token])
-
-
-def _millis(seconds: float) -> int:
-    return int(seconds * 1000)

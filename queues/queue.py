@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -45,7 +46,8 @@ NOBODY = Capacity(0, 0.0)
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a job stands: `position` counts from 1, None where nobody asked; `ahead` is device seconds of work before
-    it, `eta` the seconds until it is expected to start, None while nobody serves its model.
+    it, `eta` the seconds until it is expected to start, None while nobody serves its model, or nobody may: it is
+    paused, or its tenant runs all it may.
     """
 
     position: int | None
@@ -97,6 +99,12 @@ class JobQueue:
             )
         self._refuse(spec, status, ahead, told)
         return self._bounds.rates(spec.tenant, told)
+
+    async def release(self, spec: JobSpec) -> None:
+        """Give a reserved place back of which nothing comes."""
+        async with translated():
+            place = f"{spec.id} {spec.lane.value} {len(spec.body)} {spec.tenant}"
+            await self.redis.zrem(f"{self.prefix}held:{spec.model}", place)
 
     async def charge(self, specs: Sequence[JobSpec]) -> None:
         """Take scheduled jobs of one tenant, asked for together, out of its rates as one request. Keeps no place.
@@ -196,10 +204,12 @@ class JobQueue:
     ) -> list[Any]:
         """The arguments of `accept.lua`."""
         share = weight or self._tenancy.weight(spec.tenant)
+        # A new job's deadline is that many seconds away: which clock this host has makes no difference.
+        since = 0.0 if mode == "restore" else time.time()
         return [
             *(secrets.token_hex(8), mode, share, spec.id, spec.model, spec.tenant, spec.lane.value),
             *(repr(spec.units), len(spec.body), generation),
-            "" if spec.expires_at is None else repr(spec.expires_at),
+            "" if spec.expires_at is None else repr(spec.expires_at - since),
             *(capacity or ("", 0)),
             *(self._bounds.of_job(spec) if mode == "direct" else ()),
             *(("" if read_at is None else repr(read_at),) if mode == "restore" else ()),
@@ -224,10 +234,10 @@ class JobQueue:
         self._bounds.refuse(spec.model, spec.tenant, spec.lane, status.decode(), float(ahead), told)
 
     async def cancel(self, job_id: str, failure: Failure, *, generation: int = 0) -> str:
-        """The state the job was in.
+        """The state the job was in; `unknown` when it is not here.
 
-        `unknown` leaves a tombstone that a later accept of this generation or an older one respects; `stale` means
-        that a newer generation of the job is here and nothing was done.
+        Where this generation is not here yet, a tombstone is left that a later accept of it or of an older one
+        respects. `stale` means that a newer generation of the job is here and nothing was done.
         """
         async with translated():
             state = await self.scripts(
@@ -245,16 +255,22 @@ class JobQueue:
         """Jobs that failed and may be given to another model, those that wait longest first."""
         async with translated():
             ids = await self.redis.zrange(f"{self.prefix}reroute", 0, limit - 1)
-        found = [await self.get(job_id.decode()) for job_id in ids]
-        return [job for job in found if job is not None]
+        found = {job_id: await self.get(job_id.decode()) for job_id in ids}
+        gone = [job_id for job_id, job in found.items() if job is None]
+        if gone:
+            async with translated():
+                await self.redis.zrem(f"{self.prefix}reroute", *gone)
+        return [job for job in found.values() if job is not None]
 
     async def reroute(self, job: Job, other: Reroute | None) -> tuple[str, bool]:
         """Give a job that was put aside to another model, or let it fail: its state (`stale`: nothing was done), and
         whether the other model is to be rung for.
         """
+        await self._tenancy.look()
         asked = (other.model, other.body, repr(other.units)) if other else ("", b"", "0")
+        share = self._tenancy.weight(job.spec.tenant)
         async with translated():
-            state, bell = await self.scripts("reroute", job.id, job.generation, *asked)
+            state, bell = await self.scripts("reroute", job.id, job.generation, *asked, share)
         return state.decode(), bool(bell)
 
     async def get(self, job_id: str) -> Job | None:

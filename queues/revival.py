@@ -4,6 +4,7 @@ SQL first, one transaction for a batch, then Redis; what dies between the two, o
 reconciler. Who may do that, and what changes about a job, is decided before.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Reviver:
         refused |= unfit
         for gone in {each.job.id for each in chosen} - {job.id for job in done} - set(unfit):
             refused[gone] = errors.Conflict(f"job {gone} is no dead letter any more")
+        queued = {job.id for job in done if job.state is JobState.QUEUED}
+        await self._give_up([each for each in chosen if each.job.id not in queued])
         return Revived(done, await self._queue_again(done), refused)
 
     async def _begin(self, chosen: Sequence[Revival]) -> tuple[list[Job], dict[str, errors.InferqError]]:
@@ -87,6 +90,12 @@ class Reviver:
             except errors.QueueUnavailable:
                 break
         return refused
+
+    async def _give_up(self, revivals: Sequence[Revival]) -> None:
+        """Nothing comes of their places: they are not kept from others until they lapse."""
+        with contextlib.suppress(errors.QueueUnavailable):
+            for each in revivals:
+                await self._queue.release(replace(each.job.spec, **each.changes))
 
     async def _queue_again(self, jobs: Sequence[Job]) -> int:
         """Put them into Redis; how many wait in SQL alone because Redis is away."""

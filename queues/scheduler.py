@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from inferq import errors, process
 from inferq.catalog import Catalog
 from inferq.config import Settings
-from inferq.fallback import Fallbacks
+from inferq.fallback import Fallbacks, Reroute
 from inferq.hooks import Hooks
+from inferq.job import Job
 from queues import footing, layout, remote, spending
 from queues.celery_app import make_app
 from queues.connection import Client, connect, translated
@@ -64,7 +65,7 @@ class Scheduler:
         self._reconciler = Reconciler(self._redis, self._queue, storage.ledger, self._signals, settings)
         self._intake = Intake(self._queue, storage, self._signals, settings)
         self._artifacts = storage.artifacts
-        self._fallbacks = Fallbacks(settings)
+        self._fallbacks = Fallbacks(settings, storage.media.take_all)
         catalog, door = Catalog(settings), Door(settings, self._queue, storage.media)
         asking = Door(settings, self._queue, storage.media, hooks)
         self._recurring = Recurring(self._queue, storage, settings, catalog, asking, hooks)
@@ -268,7 +269,7 @@ class Scheduler:
         """Jobs that their model has failed go to the next one of its chain."""
         for job in await self._queue.put_aside(DUE_LIMIT):
             serving = job.served_by or job.spec.model
-            other = await self._fallbacks.reroute(job.spec, serving)
+            other = await self._other_model(job, serving)
             state, bell = await self._queue.reroute(job, other)
             if other and state == "queued":
                 log.warning("job %s goes from %s to %s", job.id, serving, other.model)
@@ -276,6 +277,14 @@ class Scheduler:
                 self._signals.ended(job.id, state, message=job.error.message if job.error else "")
             if other and bell:
                 self._signals.ring(other.model)
+
+    async def _other_model(self, job: Job, serving: str) -> Reroute | None:
+        """A job that cannot be looked at fails as it had, and keeps those behind it waiting no longer."""
+        try:
+            return await self._fallbacks.reroute(job.spec, serving)
+        except Exception:
+            log.exception("no other model can be found for job %s", job.id)
+            return None
 
     async def _carry_out(self) -> None:
         """Cancels that were asked for in Flower. A job requeued since is left alone."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from inferq import errors, failpoints
 from inferq.catalog import Catalog
 from inferq.config import Settings
+from inferq.config.tenants import FILES
 from inferq.job import JobSpec
 from inferq.request import Request, job_spec
 from queues import Gateway
@@ -26,7 +27,7 @@ from watchers.sightings import Sight
 
 log = logging.getLogger(__name__)
 
-TENANT = "files"
+TENANT = FILES
 PATIENCE = 3.0
 """Seconds that a file which is no JSON (yet) must be unchanged before it is refused: its writer may come back."""
 _SAME_SOURCE = 100
@@ -51,7 +52,9 @@ class Inbox:
         self._ledger = storage.ledger
 
     async def take(self, name: str, sight: Sight) -> Verdict:
-        """Raises QueueFull (its `details` name the model), StoreUnavailable, and OSError; the file then stays."""
+        """Raises AtCapacity (`details` name the model whose queue is full), Unavailable and OSError; the file then
+        stays.
+        """
         path = self._folders.inbox / name
         try:
             drop = await asyncio.to_thread(drops.read, path, sight.identity, self._settings.api.max_body)
@@ -65,7 +68,7 @@ class Inbox:
                 await self._submit(name, job_id, jobfile.understand(_parse(name, drop, sight), self._catalog))
             except drops.Unsettled:
                 return Verdict.LATER
-            except (errors.InvalidRequest, errors.NotFound) as error:
+            except (errors.InvalidRequest, errors.NotFound, errors.Forbidden) as error:
                 return await self._refuse(name, drop.identity, error)
         failpoints.reach("inbox.submitted")
         await asyncio.to_thread(

@@ -36,7 +36,8 @@ FILE_PAUSE = 2.0
 DEFECT_PAUSE = 60.0
 """The same after an error that nobody foresaw."""
 LONGEST_FULL = 10.0
-"""Longest pause for a full queue: it may empty sooner than was estimated."""
+"""Longest pause for a bound: the queue may empty sooner than was estimated."""
+_ALL = "all files wait"
 
 SLOW = 0.25
 """Seconds after which a file that is being taken stands aside, and the next one is taken beside it."""
@@ -175,14 +176,12 @@ class Watcher:
         sight = self._sightings[name]
         try:
             verdict = await self._inbox.take(name, sight)
-        except errors.QueueFull as error:
-            pause = min(error.retry_after or FIRST_PAUSE, LONGEST_FULL)
-            self._sightings.hold_model(name, error.details["model"], time.monotonic() + pause)
-            self._complaints.tell(f"files for {error.details['model']} wait", error.message)
+        except errors.AtCapacity as error:
+            self._hold_at_capacity(name, error)
             return
         except errors.StoreUnavailable:
             raise
-        except (OSError, errors.Conflict) as error:
+        except (OSError, errors.Conflict, errors.Unavailable) as error:
             self._sightings.hold(name, time.monotonic() + FILE_PAUSE)
             self._complaints.tell(f"{name} waits", str(error))
             return
@@ -192,6 +191,7 @@ class Watcher:
             log.exception("%s could not be taken", clean(name))
             return
         self._complaints.settle(f"{name} waits")
+        self._complaints.settle(_ALL)
         if sight.model is not None:
             self._complaints.settle(f"files for {sight.model} wait")
         if verdict is Verdict.DONE:
@@ -199,6 +199,24 @@ class Watcher:
             self._taken.set()
         else:
             self._sightings.hold(name, time.monotonic() + FIRST_PAUSE)
+
+    def _hold_at_capacity(self, name: str, error: errors.AtCapacity) -> None:
+        """1. What all files share is used up: they wait together, and one is tried. 2. The queue of a model is full: so
+        do those for it. 3. Else the file alone: there may be no room for jobs that are scheduled, but for others.
+        """
+        until = time.monotonic() + min(error.retry_after or FIRST_PAUSE, LONGEST_FULL)
+        model, message = error.details.get("model"), error.message
+        if isinstance(error, errors.RateLimited | errors.BudgetSpent):
+            # What follows is how long it will last, which is another time at each try.
+            subject, message = _ALL, message.partition(";")[0]
+            self._sightings.hold_all(until)
+        elif model is not None:
+            subject = f"files for {model} wait"
+            self._sightings.hold_model(name, model, until)
+        else:
+            subject = f"{name} waits"
+            self._sightings.hold(name, until)
+        self._complaints.tell(subject, message)
 
     async def _deliver(self) -> None:
         """Deliver what is ready, and wait; not long while files are under way."""

@@ -4,7 +4,8 @@ A file is ready
 
 1. at once, when it was renamed into place: who does that has finished writing;
 2. else, when two looks at least QUIET apart found the same inode, size and modification time;
-3. but not while it is held back: its model's queue is full, or a first try met a fault that may pass.
+3. but not while it is held back: its model's queue is full, nothing more is let in for now, or a first try met a
+   fault that may pass.
 """
 
 import math
@@ -39,6 +40,7 @@ class Sightings:
     def __init__(self) -> None:
         self._seen: dict[str, Sight] = {}
         self._full: dict[str, float] = {}
+        self._all_held_until = 0.0
 
     def __getitem__(self, name: str) -> Sight:
         return self._seen[name]
@@ -83,6 +85,10 @@ class Sightings:
         if name in self._seen:
             self._seen[name].model = model
 
+    def hold_all(self, until: float) -> None:
+        """No file before `until`."""
+        self._all_held_until = until
+
     def is_held(self, name: str, now: float) -> bool:
         return self._free_at(self._seen[name]) > now
 
@@ -103,4 +109,5 @@ class Sightings:
         return min(times, default=float("inf"))
 
     def _free_at(self, sight: Sight) -> float:
-        return max(sight.held_until, self._full.get(sight.model, 0.0) if sight.model else 0.0)
+        full = self._full.get(sight.model, 0.0) if sight.model else 0.0
+        return max(sight.held_until, full, self._all_held_until)

@@ -3,11 +3,10 @@
 It decides and writes nothing: `runner` sees how an attempt ended and tells Redis what is said here.
 """
 
-import time
 from dataclasses import replace
 
 from inferq import errors
-from inferq.job import Failure
+from inferq.job import Failure, Job
 from inferq.retry import OUT_OF_MEMORY, RetryPolicy
 from queues.attempts import Attempt, Finish, Outcome, error_frame
 from workers.breaker import Breaker
@@ -49,13 +48,13 @@ class Endings:
             self.breaker.failed(running.attempt.id, death=running.engine if broke.how is Break.CUT else None)
         return Outcome.RETRY, failure_of("engine_crashed", f"the engine broke off: {broke}", 502)
 
-    def failed(self, attempt: Attempt, failure: Failure, outcome: Outcome) -> Finish:
-        """The end of an attempt without an answer, with the pause before the next one."""
+    def failed(self, attempt: Attempt, failure: Failure, outcome: Outcome, *, ran: float) -> Finish:
+        """The end of an attempt of `ran` seconds without an answer, with the pause before the next one."""
         frame = error_frame(attempt.id, attempt.token, failure) if attempt.reply_to else b""
         delay = 0.0
         if outcome is Outcome.RETRY:
             job = attempt.job
-            waited = time.time() - job.spec.created_at if attempt.reply_to and job.spec.created_at else None
+            waited = _waited(job) + ran if attempt.reply_to else None
             delay = self._retry.pause(failure.code, job.attempt, waited=waited)
         return Finish(outcome=outcome, delay=delay, frame=frame, failure=failure)
 
@@ -66,6 +65,11 @@ class Endings:
         if len(self._crashes) > REMEMBERED:
             del self._crashes[next(iter(self._crashes))]
         return crashes
+
+
+def _waited(job: Job) -> float:
+    """From its acceptance to the claim of this attempt, both by the clock of Redis."""
+    return max((job.started_at or 0.0) - (job.queued_at or 0.0), 0.0)
 
 
 def stop_late(running: Running) -> None:

@@ -220,7 +220,7 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
     """What an error answer means: the request's fault is final, the engine's own or its lack of room may pass."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     error: Any = value.get("error", value) if isinstance(value, dict) else None
     if isinstance(value, dict) and isinstance(value.get("response"), dict):
@@ -232,16 +232,22 @@ def _refusal(status: int, text: bytes) -> EngineRefused | EngineBroke:
     inner = error.get("code")
     if status == 500 and isinstance(inner, int) and 400 <= inner < 600:
         status = inner
-    message = str(error.get("message") or f"the engine answered {status}")
+    inner = _clean(inner) if isinstance(inner, str) else None
+    message = _clean(str(error.get("message") or f"the engine answered {status}"))
     if inner == OUT_OF_MEMORY or (status >= 500 and tells_no_memory(message)):
         return EngineBroke(message, Failure(code=OUT_OF_MEMORY, message=message, status=500))
     if inner in _AWAY:
         return EngineBroke(message, Failure(code=inner, message=message, status=status))
     if status >= 500 or status in _PASSING:
         return EngineBroke(message)
-    code = inner if isinstance(inner, str) and inner else _CODES.get(status, "invalid_request")
-    param = error.get("param")
+    code = inner or _CODES.get(status, "invalid_request")
+    param = _clean(error["param"]) if isinstance(error.get("param"), str) else None
     return EngineRefused(Failure(code=_known(code, message), message=message, status=status, param=param))
+
+
+def _clean(text: str) -> str:
+    """JSON can name half a character, and nobody can write it."""
+    return text.encode(errors="replace").decode()
 
 
 _CODES = {404: "not_found", 413: "body_too_large"}

@@ -19,6 +19,7 @@ How an attempt ends:
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -173,7 +174,8 @@ class Runner:
                 Outcome.RETRY,
                 failure_of("internal_error", f"the replica failed: {error}", 500),
             )
-        return self.endings.failed(attempt, failure, outcome)
+        ran = time.monotonic() - running.began
+        return self.endings.failed(attempt, failure, outcome, ran=ran)
 
     async def _ended(self, running: Running) -> None:
         """Wait for its end, which is made when its time is up."""

@@ -15,7 +15,7 @@ from api.auth import Access
 from api.body import read_object
 from api.calls import json_response
 from api.context import caller_of, context_of
-from api.idempotency import REPLAYED, claim_of
+from api.idempotency import REPLAYED, turn_of
 from api.job_filters import PARAMETERS, filters_of, page_of
 from api.job_json import job_json
 from api.routes import Routes
@@ -24,7 +24,6 @@ from inferq import errors, webhooks
 from inferq.endpoints import fields
 from inferq.job import JobSpec, is_job_id, new_job_id
 from storage.groups import Group
-from storage.idempotency import mismatch
 from storage.statements import make_cursor
 
 routes = Routes("Groups")
@@ -60,13 +59,10 @@ async def create_group(request: Request) -> ASGIApp:
     wanted = await read_object(request)
     fields.refuse_unknown(wanted, GROUP)
     fields.verify(wanted, GROUP)
-    group_id = new_job_id()
-    claim = claim_of(request, group_id)
-    held = await context_of(request).storage.claims.find(claim) if claim else None
-    if claim and held:
-        if held.digest != claim.digest:
-            raise mismatch()
-        return await _accepted(request, held.job_id, replayed=True)
+    turn = await turn_of(request)
+    if turn.group is not None:
+        return await _accepted(request, turn.group.id, replayed=True)
+    group_id = turn.claim.job_id if turn.claim else new_job_id()
     specs = await _specs(request, group_id, wanted["jobs"])
     context = context_of(request)
     group = Group(
@@ -77,7 +73,7 @@ async def create_group(request: Request) -> ASGIApp:
         metadata=wanted.get("metadata") or {},
         webhook=_webhook(request, wanted),
     )
-    owner = await context.gateway.intake.submit_group(group, specs, claim=claim)
+    owner = await context.gateway.intake.submit_group(group, specs, claim=turn.claim)
     if owner != group_id:
         return await _accepted(request, owner, replayed=True)
     for spec in specs:

@@ -17,7 +17,16 @@ from api.auth import Access
 from api.calls import json_response
 from api.context import Context, context_of
 from api.exposition import expose
-from api.fleet import Fleet, Part, model_object, read_fleet, read_parts, replica_object
+from api.fleet import (
+    Fleet,
+    Part,
+    model_object,
+    pause_object,
+    read_fleet,
+    read_or_none,
+    read_parts,
+    replica_object,
+)
 from api.routes import Routes
 from inferq import errors
 
@@ -112,13 +121,22 @@ async def metrics(request: Request) -> ASGIApp:
     "/status",
     access=Access.READONLY,
     summary="The whole picture",
-    responses={"200": operations.answer("Models, replicas, nodes, queues."), **operations.failures(401)},
+    responses={
+        "200": operations.answer("Models, replicas, nodes, queues, and what is paused or drained."),
+        **operations.failures(401),
+    },
 )
 async def status(request: Request) -> ASGIApp:
     """Answers with Redis or the database away too; what came from them is then null."""
     context = context_of(request)
     fleet, (redis, database) = await read_fleet(context), await read_parts(context)
-    return json_response(_status(context, fleet, redis, database))
+    pauses = await read_or_none(context.gateway.controls.stopped())
+    return json_response(
+        {
+            **_status(context, fleet, redis, database),
+            "pauses": None if pauses is None else [pause_object(pause) for pause in pauses],
+        }
+    )
 
 
 def _status(context: Context, fleet: Fleet, redis: Part, database: Part) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from inferq import errors
 from inferq.endpoints import fields
 from inferq.job import new_job_id
 from inferq.recurrence import Recurrence
+from inferq.request import renamed
 from storage.schedules import Schedule
 
 routes = Routes("Schedules")
@@ -150,16 +151,26 @@ def _timed(schedule: Schedule, now: float) -> Schedule:
 
 
 async def _checked(request: Request, envelope: dict[str, Any]) -> bytes:
-    """The envelope, JSON, with the lane that its jobs may use: at their runs no key is there to say so.
+    """The envelope, JSON, with what the request says beside it: at its runs neither path nor headers are there, and no
+    key that would say which lane they may use.
 
     Raises what a new job would, with the fields named as they are here.
     """
+    proxy = request.scope.get("proxy")
+    if proxy is not None and proxy.context is not None:
+        raise errors.InvalidRequest(
+            "A schedule keeps no context of a path; leave it out, and bound the answers in the job's body."
+        )
     try:
         spec = await submission.from_envelope(request, dict(envelope))
     except (errors.InvalidRequest, errors.NotFound) as error:
         error.param = f"job.{error.param}" if error.param else "job"
         raise
-    return orjson.dumps({**envelope, "priority": spec.lane.value})
+    kept = envelope if proxy is None else renamed(envelope, proxy.model)
+    kept = {**kept, "priority": spec.lane.value}
+    if spec.webhook is not None:
+        kept["webhook"] = spec.webhook
+    return orjson.dumps(kept)
 
 
 async def _find(request: Request) -> Schedule:

@@ -12,7 +12,6 @@ from inferq.lanes import Lane, parse_lane
 
 MOST = 1000
 """Jobs that one call requeues or purges, and ids that it may name."""
-MOST_GROUPS = 200
 _LONGEST_TEXT = 256
 _TIME = "`2h` (ago), a date and time, or Unix seconds"
 

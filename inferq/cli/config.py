@@ -9,6 +9,7 @@ import yaml
 from inferq.cli import output
 from inferq.cli.options import ConfigFile
 from inferq.config import Settings, load_settings
+from inferq.hooks import loading
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,8 +21,9 @@ app = typer.Typer(
 
 @app.command()
 def check(config: ConfigFile = None, json: Annotated[bool, output.JSON] = False) -> None:
-    """Say whether the configuration can be used; every wrong key is named (exit code 2)."""
+    """Say whether the configuration can be used; every wrong key and missing hook is named (exit code 2)."""
     settings = load_settings(config)
+    loading.load(settings.hooks.enabled)
     if json:
         output.show_json({"ok": True, "models": sorted(settings.models), "home": str(settings.home)})
     else:

@@ -196,7 +196,7 @@ def purge(
 
     [bold]Examples[/bold]
       [cyan]inferq dead purge --until 30d --dry-run[/cyan]
-      [cyan]inferq dead purge --code invalid_value --yes[/cyan]
+      [cyan]inferq dead purge --code context_length_exceeded --yes[/cyan]
     """
     wanted = _choice(jobs, filters, everything=everything)
     with Client.from_environment() as client:
@@ -212,7 +212,12 @@ def purge(
 
 
 def _choice(jobs: list[str] | None, filters: Filters, *, everything: bool) -> dict[str, Any]:
-    """What the API calls the choice. It refuses a choice of nothing."""
+    """What the API calls the choice. Raises InvalidRequest for a choice of nothing."""
+    if not (jobs or filters or everything):
+        legal = ", ".join(f"--{name}" for name in _FILTERS)
+        raise errors.InvalidRequest(
+            f"name failed jobs by their ids, by a filter ({legal}), or all of them by --all"
+        )
     wanted: dict[str, Any] = {"ids": jobs, "filter": filters, "all": everything}
     return {name: value for name, value in wanted.items() if value}
 
@@ -220,9 +225,10 @@ def _choice(jobs: list[str] | None, filters: Filters, *, everything: bool) -> di
 def _confirm(what: str, count: int, *, more: bool = False) -> None:
     if not count:
         return
+    many = "1 job" if count == 1 and not more else f"{count}{' or more' if more else ''} jobs"
     if not sys.stdin.isatty():
-        raise errors.InvalidRequest(f"{count} jobs: add --yes to {what} them, or --dry-run to look")
-    typer.confirm(f"{what} {count}{' or more' if more else ''} jobs?", abort=True)
+        raise errors.InvalidRequest(f"{what} {many}: add --yes to do it, or --dry-run to look")
+    typer.confirm(f"{what} {many}?", abort=True)
 
 
 def _repeat(

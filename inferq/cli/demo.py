@@ -13,6 +13,7 @@ from inferq.config import load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
     help="Build the demo models, and a guided tour of a running stack.",
 )

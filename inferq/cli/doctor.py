@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from inferq import errors
 from inferq.cli import exits, output
-from inferq.cli.checks import engines, machine
+from inferq.cli.checks import engines, hooks, machine
 from inferq.cli.checks.finding import Finding, fail, ok
 from inferq.cli.options import ConfigFile, Home
 from inferq.config import Settings, load_settings
@@ -56,6 +56,7 @@ def _examine(config: Path | None, home: Path | None) -> Iterator[Finding]:
     yield from engines.environments(settings)
     yield from engines.entry_points(settings)
     yield from engines.models(settings)
+    yield from hooks.hooks(settings)
     yield from machine.accelerators()
 
 

@@ -41,9 +41,18 @@ def details(job: JobJson) -> Table:
     return grid
 
 
+def starts(job: JobJson) -> str:
+    """What a scheduled job waits for."""
+    due = job.get("due_at")
+    at = output.ahead(due) if due and due > time.time() else ""
+    return ", ".join(filter(None, (at, "after other jobs" if job.get("depends_on") else "")))
+
+
 def _when(job: JobJson) -> str:
     """What one wants to know in this state: the place in the queue, the run so far, or when it ended."""
-    if job["state"] in ("queued", "scheduled"):
+    if job["state"] == "scheduled":
+        return starts(job) or output.age(job["created_at"])
+    if job["state"] == "queued":
         place = f"#{job['position']}" if job.get("position") else ""
         eta = f"~{output.span(job['eta_seconds'])}" if job.get("eta_seconds") is not None else ""
         return " ".join(filter(None, (place, eta))) or output.age(job["created_at"])
@@ -66,12 +75,19 @@ def _facts(job: JobJson) -> Iterable[tuple[str, str]]:
     if job["position"]:
         yield "position", str(job["position"])
     yield "estimate", output.span(job["eta_seconds"])
+    if job.get("due_at"):
+        yield "due", output.clock(job["due_at"])
+    yield "after", ", ".join(job.get("depends_on", ()))
+    if job["finished_at"] is None:
+        yield "expires", output.clock(job.get("expires_at"))
     yield "attempt", f"{job['attempt']} of {job['max_attempts']}"
     yield "replica", escape(job["replica"] or "")
+    yield "group", job.get("group") or ""
     yield "source", escape(f"{job['source']} ({job['tenant']})")
     yield "created", output.age(job["created_at"])
     yield "waited", output.span(_between(job["queued_at"], job["started_at"]))
     yield "ran", output.span(_between(job["started_at"], job["finished_at"]))
+    yield "ended", output.clock(job["finished_at"])
     if job["metadata"]:
         yield "metadata", escape(_pairs(job["metadata"]))
     yield "artifact", job["artifact"] or ""

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from inferq import errors
-from inferq.cli import answer, exits, job_table, output, watching
+from inferq.cli import answer, exits, following, job_table, output, watching
 from inferq.client import Client, JobJson
 from inferq.lanes import parse_lane
 
@@ -34,6 +34,8 @@ def list_jobs(
     model: Model = "",
     lane: Annotated[str, typer.Option("--lane", "-l", help="high, medium or low.")] = "",
     source: Annotated[str, typer.Option(help="Where they came from: api, or a watched folder.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only this tenant, for keys that see all.")] = "",
+    group: Annotated[str, typer.Option(help="Only jobs of this group.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Jobs per page.")] = 20,
     cursor: Annotated[str, typer.Option(help="Go on after an earlier page.")] = "",
     json: Annotated[bool, output.JSON] = False,
@@ -45,7 +47,8 @@ def list_jobs(
       [cyan]inferq jobs list --model demo-chat --json | jq -r '.data[].id'[/cyan]
     """
     with Client.from_environment() as client:
-        page = client.jobs(limit=limit, cursor=cursor, state=state, model=model, lane=lane, source=source)
+        filters = {"state": state, "model": model, "lane": lane, "source": source, "tenant": tenant}
+        page = client.jobs(group=group, limit=limit, cursor=cursor, **filters)
     if json:
         output.show_json(page)
         return
@@ -70,10 +73,11 @@ def show(
             sys.stdout.buffer.flush()
             return
         found = client.job(job)
-    if json:
-        output.show_json(found)
-        return
-    output.console.print(job_table.details(found))
+        if json:
+            output.show_json(found)
+            return
+        output.console.print(job_table.details(found))
+        following.note_stops(client, [found])
     if found["state"] == "succeeded" and found.get("result") is not None:
         output.console.print()
         print(answer.text_of(found["result"]))
@@ -161,7 +165,15 @@ def move(
     lane = parse_lane(priority).value
     with Client.from_environment() as client:
         for job in jobs:
-            _show_changed(client.reprioritise(job, lane), json)
+            moved = client.reprioritise(job, lane)
+            if json:
+                output.show_json(moved)
+                continue
+            output.console.print(
+                f"{escape(moved['id'])}  {output.state(moved['state'])}  {moved['lane']} lane"
+            )
+            if moved["lane"] != lane:
+                output.notes.print(f"[yellow]this key may use no lane above {moved['lane']}[/yellow]")
 
 
 def parse_body(text: str) -> Any:

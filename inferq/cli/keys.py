@@ -21,7 +21,7 @@ def create(
     name: Annotated[str, typer.Argument(help="What the key is for; shown in lists.")],
     role: Annotated[str, typer.Option("--role", "-r", help="readonly, user or admin.")] = "user",
     tenant: Annotated[str, typer.Option(help="Whose budget it draws on; default: its own.")] = "",
-    weight: Annotated[float, typer.Option(help="Share beside other tenants; 0 takes the default.")] = 0.0,
+    weight: Annotated[float | None, typer.Option(help="Share beside other tenants; default 1.")] = None,
     lane: Annotated[
         str, typer.Option("--lane", "-l", help="Highest lane of its jobs: high, medium, low.")
     ] = "",

@@ -18,8 +18,11 @@ class Commands(LazyGroup):
         "submit": ("inferq.cli.submit", "Send a prompt or a job file, and wait for the answer."),
         "jobs": ("inferq.cli.jobs", "List, show, watch, cancel and retry jobs."),
         "dead": ("inferq.cli.dead", "Jobs that failed for good: why, run them again, purge them."),
-        "groups": ("inferq.cli.groups", "List, show and cancel groups of jobs."),
-        "schedules": ("inferq.cli.schedules", "Jobs that come again: list, create, pause, resume, delete."),
+        "groups": ("inferq.cli.groups", "Create, list, show and cancel groups of jobs."),
+        "schedules": (
+            "inferq.cli.schedules",
+            "Jobs that come again: list, show, create, edit, pause, resume, delete.",
+        ),
         "models": ("inferq.cli.catalogue", "The models: list, show, find those that lie here, pull more."),
         "queues": ("inferq.cli.queues", "What waits and runs; pause, resume and drain."),
         "status": ("inferq.cli.status", "Replicas, nodes, queues and the stores behind them."),

@@ -6,10 +6,12 @@ It must not fetch anything.
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A pipe has no width; tables there must not cut what a program may want to read.
@@ -51,8 +53,28 @@ def state(name: str) -> str:
     return f"[{style}]{name}[/{style}]" if style else name
 
 
+def stopped(pause: Mapping[str, Any]) -> str:
+    """One line about something that is paused or drained."""
+    why = f": {escape(pause['reason'])}" if pause["reason"] else ""
+    word = "drained" if pause["action"] == "drain" else "paused"
+    what = f"{pause['kind']} {escape(pause['name'])}"
+    return f"[yellow]{word}[/yellow] {what} ({age(pause['created_at'])}){why}"
+
+
 def age(moment: float | None) -> str:
     return "-" if moment is None else f"{span(time.time() - moment)} ago"
+
+
+def ahead(moment: float) -> str:
+    return f"in {span(moment - time.time())}"
+
+
+def clock(moment: float | None) -> str:
+    """The time of day here, and how long ago or ahead that is."""
+    if moment is None:
+        return "-"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+    return f"{stamp} ({ahead(moment) if moment > time.time() else age(moment)})"
 
 
 def span(seconds: float | None) -> str:

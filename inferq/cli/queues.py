@@ -42,12 +42,7 @@ def list_queues(
         return
     output.console.print(_table(found["data"], tenants))
     for pause in found["pauses"]:
-        why = f": {escape(pause['reason'])}" if pause["reason"] else ""
-        word = "drained" if pause["action"] == "drain" else "paused"
-        output.console.print(
-            f"[yellow]{word}[/yellow] {pause['kind']} {escape(pause['name'])} "
-            f"({output.age(pause['created_at'])}){why}"
-        )
+        output.console.print(output.stopped(pause))
 
 
 @app.command()
@@ -83,6 +78,7 @@ def drain(
 
 
 @app.command()
+@app.command("undrain", hidden=True)
 def resume(
     model: Model = "",
     tenant: Tenant = "",
@@ -99,7 +95,10 @@ def resume(
     kind, name = _one(model=model, tenant=tenant, lane=lane, replica=replica, node=node)
     with Client.from_environment() as client:
         done = client.resume(kind, name)
-    _show(done, "resumed", json)
+    if done["was_stopped"] or json:
+        _show(done, "resumed", json)
+    else:
+        output.notes.print(f"{kind} {escape(done['name'])} was neither paused nor drained")
 
 
 def _one(**given: str) -> tuple[str, str]:

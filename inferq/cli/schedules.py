@@ -1,5 +1,6 @@
 """`inferq schedules`: jobs that come again."""
 
+import json as jsonlib
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    help="List, create, pause, resume and delete jobs that come again.",
+    help="List, show, create, edit, pause, resume and delete jobs that come again.",
 )
 
 Which = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its name or id.")]
@@ -66,6 +67,49 @@ def create(
         envelope = job_file.complete(_one(job), {"model": model}, client.models)
         wanted = {"name": name, "cron": cron, "timezone": timezone, "job": envelope}
         _show(client.create_schedule(wanted), json)
+
+
+@app.command()
+def show(schedule: Which, json: Annotated[bool, output.JSON] = False) -> None:
+    """Show one: when it runs, what became of the last run, and its job.
+
+    [bold]Example[/bold]
+      [cyan]inferq schedules show report[/cyan]
+    """
+    with Client.from_environment() as client:
+        found = client.schedule(schedule)
+    _show(found, json)
+    if json:
+        return
+    output.console.print(f"{escape(found['cron'])}  {escape(found['timezone'])}")
+    if found["last_at"]:
+        what = f"[red]{escape(found['last_error'])}[/red]" if found["last_error"] else found["last_job"] or ""
+        output.console.print(f"last run {output.age(found['last_at'])}  {what}")
+    print(jsonlib.dumps(found["job"], indent=2, ensure_ascii=False))
+
+
+@app.command()
+def edit(
+    schedule: Which,
+    cron: Annotated[str, typer.Option(help="Another time, as create takes it.")] = "",
+    timezone: Annotated[str, typer.Option("--timezone", "-z", help="Another time zone.")] = "",
+    job: Annotated[str, typer.Option(help="Another job: a prompt, or the path of a job file.")] = "",
+    model: Annotated[str, typer.Option("--model", "-m", help="Of that job, where it names none.")] = "",
+    json: Annotated[bool, output.JSON] = False,
+) -> None:
+    """Change when it runs, or what; the next run is the next time from now.
+
+    [bold]Example[/bold]
+      [cyan]inferq schedules edit report --cron @hourly --job report.json[/cyan]
+    """
+    changes: dict[str, Any] = {"cron": cron, "timezone": timezone}
+    changes = {name: value for name, value in changes.items() if value}
+    with Client.from_environment() as client:
+        if job:
+            changes["job"] = job_file.complete(_one(job), {"model": model}, client.models)
+        if not changes:
+            raise errors.InvalidRequest("name what to change: --cron, --timezone or --job")
+        _show(client.change_schedule(schedule, changes), json)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 It must not decide anything about the work: defaults that need knowledge are the server's.
 """
 
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from inferq import errors
-from inferq.cli import answer, exits, following, job_file, output
-from inferq.client import Client
+from inferq.cli import answer, exits, following, job_file, job_table, output
+from inferq.client import Client, JobJson
 from inferq.lanes import parse_lane
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_FAR_SECONDS = 3600.0
+"""A job that is due later is not awaited, unless --wait says so."""
 
 
 @app.command()
@@ -30,8 +32,13 @@ def submit(
         str, typer.Option("--priority", "-p", help="high, medium, low, or 0 (low) to 9 (high).")
     ] = "",
     wait: Annotated[
-        bool, typer.Option("--wait/--async", help="Wait for the answer, or print the job's id and end.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--wait/--async",
+            help="Wait for the answer, or print the job's id and end. Default: wait, unless it is due in over an hour.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
     ] = False,
@@ -39,9 +46,18 @@ def submit(
         str, typer.Option(help="Not before: 2026-12-31T18:00:00Z, an offset instead of Z, or Unix seconds.")
     ] = "",
     expires_in: Annotated[str, typer.Option(help="Give it up unless it has started: 90s, 15m, 2h, 7d.")] = "",
+    expires_at: Annotated[str, typer.Option(help="The same as a time, as for --run-at.")] = "",
     after: Annotated[
         list[str] | None, typer.Option(help="A job that must have succeeded first; repeatable.")
     ] = None,
+    on_dependency_failure: Annotated[
+        str, typer.Option(help="fail (default) or run, when one of those does not succeed.")
+    ] = "",
+    webhook: Annotated[str, typer.Option(help="An https URL that is told when it has ended.")] = "",
+    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, kept with it; repeatable.")] = None,
+    idempotency_key: Annotated[
+        str, typer.Option(help="Sent again with the same key, it stays one job.")
+    ] = "",
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Send work and wait for the answer.
@@ -58,35 +74,61 @@ def submit(
       [cyan]cat notes.txt | inferq submit - --endpoint embeddings --json[/cyan]
     """
     chosen = {"model": model, "endpoint": endpoint, "priority": priority and parse_lane(priority).value}
-    terms = _terms(run_at, expires_in, after or [])
-    if stream and terms:
+    terms = _given(
+        run_at=_moment(run_at),
+        expires_in=expires_in,
+        expires_at=_moment(expires_at),
+        depends_on=after,
+        on_dependency_failure=on_dependency_failure,
+        webhook=webhook,
+        metadata=_pairs(metadata or []),
+    )
+    if stream and (terms or idempotency_key):
         raise errors.InvalidRequest(
-            "--stream shows a text now; it goes with none of --run-at, --expires-in, --after"
+            "--stream shows a text now; it goes with no option that says when a job runs, whom it tells or what is kept"
         )
     with Client.from_environment() as client:
         jobs = [{**job_file.complete(job, chosen, client.models), **terms} for job in _read(source, endpoint)]
         if stream:
             _stream(client, jobs, json)
             return
-        accepted = [client.submit(job) for job in jobs]
-        if not wait:
-            for job in accepted:
+        if idempotency_key and len(jobs) != 1:
+            raise errors.InvalidRequest(f"--idempotency-key goes with one job, and these are {len(jobs)}")
+        accepted = [client.submit(job, idempotency_key=idempotency_key) for job in jobs]
+        awaited = [job for job in accepted if (_is_soon(job) if wait is None else wait)]
+        for job in accepted:
+            if job not in awaited:
                 _show_accepted(job, json)
-            return
-        finished = [following.wait_for(client, job, quiet=json) for job in accepted]
+        if not json:
+            following.note_stops(client, accepted)
+        finished = [following.wait_for(client, job, quiet=json) for job in awaited]
     for done in finished:
         output.show_json(done) if json else answer.show(done)
     if any(job["state"] != "succeeded" for job in finished):
         sys.exit(exits.JOB_NOT_SUCCEEDED)
 
 
-def _terms(run_at: str, expires_in: str, after: list[str]) -> dict[str, Any]:
-    """When the jobs run, as far as the command line says."""
-    moment: Any = run_at
-    with contextlib.suppress(ValueError):
-        moment = float(run_at)
-    found = {"run_at": moment, "expires_in": expires_in, "depends_on": after}
-    return {name: value for name, value in found.items() if value not in ("", [])}
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields of the jobs that the command line says anything about."""
+    return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
+
+
+def _moment(text: str) -> str | float:
+    """Unix seconds as a number; anything else is the server's to read."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise errors.InvalidRequest(f"--metadata takes NAME=VALUE, not {text!r}")
+        pairs[name] = value
+    return pairs
 
 
 def _read(source: str, endpoint: str) -> list[dict[str, Any]]:
@@ -122,14 +164,17 @@ def _stream(client: Client, jobs: list[dict[str, Any]], as_json: bool) -> None:
             print()
 
 
+def _is_soon(job: JobJson) -> bool:
+    return (job.get("due_at") or 0.0) < time.time() + _FAR_SECONDS
+
+
 def _show_accepted(job: Any, as_json: bool) -> None:
     if as_json:
         output.show_json(job)
         return
     place = f", position {job['position']}" if job.get("position") else ""
     if job["state"] == "scheduled":
-        due = job.get("due_at")
-        place = f", in {output.span(due - time.time())}" if due else ", after other jobs"
+        place = f", {job_table.starts(job)}"
     print(job["id"])
     output.notes.print(
         f"[dim]{job['model']}, {job['lane']} lane{place}; inferq jobs watch {job['id']}[/dim]", soft_wrap=True

@@ -12,6 +12,7 @@ from inferq.cli.options import ConfigFile, Home
 from inferq.cli.stack import launch, overrides, ports
 from inferq.cli.stack.lock import HomeLock
 from inferq.config import Settings, load_settings
+from inferq.hooks import loading
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -39,6 +40,7 @@ def up(
       [cyan]inferq up --model ~/models/Qwen3-0.6B[/cyan]
     """
     settings = load_settings(config, home=home, overrides=_port(port))
+    loading.load(settings.hooks.enabled)
     changes: dict[str, Any] = {"models": {}, "monitoring": {} if flower else {"flower_enabled": False}}
     if model:
         changes["models"] |= overrides.model_entry(settings, model)

@@ -20,6 +20,7 @@ def watch_one(client: Client, job_id: str, *, as_json: bool) -> Any:
     """The job in its terminal state, having shown the way there."""
     job = client.job(job_id)
     if not as_json:
+        following.note_stops(client, [job])
         return following.wait_for(client, job)
     with contextlib.suppress(errors.NotFound):
         # Events are kept for a while only; the job itself is the answer in any case.

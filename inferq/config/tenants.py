@@ -7,6 +7,9 @@ from pydantic import Field
 from inferq.config.section import Section
 from inferq.config.units import Duration, Size
 
+FILES = "files"
+"""The tenant of what is dropped into watched directories."""
+
 
 class Tenant(Section):
     """Bounds of a tenant; `"*"` names those of all. Unset: no bound, or that of the queue."""

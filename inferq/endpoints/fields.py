@@ -54,7 +54,7 @@ class Field:
         if type(value) not in self.accepted:
             raise wrong_type(path, self.types, value)
         if self.choices and isinstance(value, str) and value not in self.choices:
-            legal = ", ".join(repr(choice) for choice in self.choices)
+            legal = ", ".join(f"'{choice}'" for choice in self.choices)
             raise errors.InvalidRequest(
                 f"Invalid value for '{path}': {value!r}. Legal values: {legal}.", param=path
             )
@@ -83,6 +83,8 @@ class Field:
 
 Table = Mapping[str, Field]
 
+_ELSEWHERE = {"idempotency_key": "It goes into the header `Idempotency-Key`."}
+
 
 def verify(body: Mapping[str, Any], table: Table) -> None:
     """Raise InvalidRequest for the first field that is missing or wrong."""
@@ -99,8 +101,8 @@ def refuse_unknown(body: Mapping[str, Any], table: Table) -> None:
     """For bodies that nobody but us reads: a field without a row is a mistake of the caller."""
     for name in body:
         if name not in table:
-            legal = ", ".join(table)
-            raise errors.InvalidRequest(f"Unknown parameter: '{name}'. Legal here: {legal}.", param=name)
+            hint = _ELSEWHERE.get(name) or f"Legal here: {', '.join(table)}."
+            raise errors.InvalidRequest(f"Unknown parameter: '{name}'. {hint}", param=name)
 
 
 def wrong_type(path: str, types: tuple[str, ...], value: Any) -> errors.InvalidRequest:

@@ -7,7 +7,7 @@
 --   what `take` tells}
 --   status ok | number (the weight or the units are no finite number) | old | exists | tomb | the bound that is reached
 -- read     when its row was read, or '' if that is not long ago for certain
--- expires  when it is given up if it has not started, or ''
+-- expires  seconds from now after which it is given up if it has not started, or ''; for restore the time at which it is
 -- servers, delay: replicas that serve the model, and the seconds until there is one; 0: nobody knows. servers '':
 -- nobody asks where the job stands, and its position is -1
 local READ_TTL = 30
@@ -22,7 +22,7 @@ local before = replayed()
 if before then return before end
 -- Called last: a full Redis refuses a script whose first write may grow, and this one frees.
 local function release()
-  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, id) end
+  if mode == 'reserved' then redis.call('ZREM', P .. 'held:' .. model, place_of(id, lane, ARGV[9], tenant)) end
 end
 
 -- 1. Its row was read by a process that was away since: the job may have run, and lapsed here.
@@ -57,6 +57,7 @@ redis.call('HSET', job_key, 'state', 'queued', 'model', model, 'tenant', tenant,
   'size', ARGV[9], 'gen', ARGV[10], 'est', text(est), 'queued', text(now()), 'score', text(score),
   unpack(ARGV, 14 + (mode == 'direct' and BOUNDS or mode == 'restore' and 1 or 0)))
 if expires ~= '' then
+  if mode ~= 'restore' then expires = text(now() + num(expires)) end
   redis.call('HSET', job_key, 'expires', expires)
   redis.call('ZADD', P .. 'expiry', expires, id)
 end
@@ -69,8 +70,9 @@ if api and redis.call('EXISTS', P .. 'reply:' .. api) == 0 then
 end
 local place, eta = {-1, '0'}, nil
 if ARGV[12] ~= '' then
-  place = standing(id, {model = model, tenant = tenant, lane = lane})
-  eta = expected(model, num(place[2]), num(ARGV[12]), num(ARGV[13]))
+  local job = {model = model, tenant = tenant, lane = lane}
+  place = standing(id, job)
+  eta = expected(job, num(place[2]), num(ARGV[12]), num(ARGV[13]))
   -- A promise of less than a second is none that anybody could measure.
   if eta and eta >= 1 then redis.call('HSET', job_key, 'eta', text(eta)) end
 end

@@ -9,15 +9,25 @@ local function backlog(model)
   return text(total)
 end
 
+-- A reserved place as it stands in `held`: it counts as the job will.
+local function place_of(id, lane, size, tenant) return id .. ' ' .. lane .. ' ' .. size .. ' ' .. tenant end
+
 -- `most`: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant. The bound that is reached, or 'ok'.
 local function over_bound(model, tenant, lane, size, most)
   local known = redis.call('HMGET', order_key(model), 'jobs', 'bytes', 'n:' .. lane, 'q:' .. tenant, 'qb:' .. tenant)
-  local held = redis.call('ZCOUNT', P .. 'held:' .. model, '(' .. text(now()), '+inf')
-  if num(known[1]) + held >= num(most[1]) then return 'jobs' end
-  if num(known[2]) + size > num(most[2]) then return 'bytes' end
-  if num(known[3]) >= num(most[3]) then return 'lane' end
-  if num(known[4]) >= num(most[4]) then return 'tenant' end
-  if num(known[5]) + size > num(most[5]) then return 'tenant_bytes' end
+  local jobs, bytes, of_lane = num(known[1]), num(known[2]) + size, num(known[3])
+  local mine, my_bytes = num(known[4]), num(known[5]) + size
+  for _, place in ipairs(redis.call('ZRANGEBYSCORE', P .. 'held:' .. model, '(' .. text(now()), '+inf')) do
+    local its_lane, its_size, whose = string.match(place, '^%S+ (%l+) (%d+) (.*)$')
+    jobs, bytes = jobs + 1, bytes + num(its_size)
+    if its_lane == lane then of_lane = of_lane + 1 end
+    if whose == tenant then mine, my_bytes = mine + 1, my_bytes + num(its_size) end
+  end
+  if jobs >= num(most[1]) then return 'jobs' end
+  if bytes > num(most[2]) then return 'bytes' end
+  if of_lane >= num(most[3]) then return 'lane' end
+  if mine >= num(most[4]) then return 'tenant' end
+  if my_bytes > num(most[5]) then return 'tenant_bytes' end
   return 'ok'
 end
 

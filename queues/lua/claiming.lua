@@ -1,13 +1,15 @@
 -- Who is served next; used by claim and finish.
--- What came of a promise. The model's next promises follow it slowly, within a tenfold either way.
-local function keep_promise(model, promised, real)
-  local ratio, key, O = real / promised, P .. 'promised:' .. model, order_key(model)
+-- What came of a promise that was made at `since`. The model's next promises follow it slowly, within a tenfold either way.
+local function keep_promise(model, promised, since, time)
+  local ratio, key, O = (time - since) / promised, P .. 'promised:' .. model, order_key(model)
+  local known = redis.call('HMGET', O, 'cal', 'calm')
+  if since <= num(known[2]) then return end -- what an operator has paused since says nothing of promises
   redis.call('HINCRBY', key, 'count', 1)
   redis.call('HINCRBYFLOAT', key, 'sum', text(ratio))
   for _, bound in ipairs({0.25, 0.5, 0.8, 1.25, 2, 4}) do
     if ratio <= bound then redis.call('HINCRBY', key, 'le:' .. bound, 1) end
   end
-  local cal = num(redis.call('HGET', O, 'cal'))
+  local cal = num(known[1])
   if cal <= 0 then cal = 1 end
   redis.call('HSET', O, 'cal', text(0.95 * cal + 0.05 * math.min(math.max(cal * ratio, 0.1), 10)))
 end
@@ -100,7 +102,7 @@ local function claim(model, replica, node, token, lease, slot, linger)
         redis.call('HSET', P .. 'job:' .. id, 'state', 'running', 'token', token, 'replica', replica,
           'started', text(time), 'attempt', num(job.attempt) + 1)
         if job.eta then
-          keep_promise(model, num(job.eta), time - num(job.queued))
+          keep_promise(model, num(job.eta), num(job.queued), time)
           redis.call('HDEL', P .. 'job:' .. id, 'eta')
         end
         -- A slot that something else than a wake called is still noted.

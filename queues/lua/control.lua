@@ -1,6 +1,7 @@
 -- Writes what operators have paused, drained or limited, and gives the tenants concerned their place or takes it.
 -- ARGV replace, then field value ...; an empty value takes the field away. replace 1: all that is not named goes
 --   -> the fields that changed
+begin_freeing()
 local before = {}
 local flat = redis.call('HGETALL', P .. 'control')
 for i = 1, #flat, 2 do before[flat[i]] = flat[i + 1] end
@@ -18,6 +19,7 @@ for field, value in pairs(wanted) do
 end
 controlled = redis.call('EXISTS', P .. 'control') == 1
 for _, model in ipairs(redis.call('SMEMBERS', P .. 'models')) do
+  if #changed > 0 then redis.call('HSET', order_key(model), 'calm', text(now())) end
   for _, tenant in ipairs(everybody and waiting_tenants(model) or tenants) do rekey(model, tenant) end
 end
 return changed

@@ -1,9 +1,10 @@
--- A model that cannot be loaded fails what waits for it. ARGV model limit code message status   -> ids
+-- A model that cannot be loaded fails what waits for it, at most `limit` jobs in a call.
+-- ARGV model limit code message status   -> ids
 begin_freeing()
 local model, limit, answer = ARGV[1], num(ARGV[2]), {}
 for _, tenant in ipairs(waiting_tenants(model)) do
   for _, l in ipairs(INITIALS) do
-    for _, id in ipairs(redis.call('ZRANGE', ready_key(model, tenant, l), 0, limit - 1)) do
+    for _, id in ipairs(redis.call('ZRANGE', ready_key(model, tenant, l), 0, limit - 1 - #answer)) do
       local job = job_fields(id, 'state', 'lane', 'est', 'size', 'gen', 'attempt', 'reply', 'kept', 'chain', 'first',
         'expires')
       job.model, job.tenant = model, tenant
@@ -15,6 +16,7 @@ for _, tenant in ipairs(waiting_tenants(model)) do
       end
       answer[#answer + 1] = id
     end
+    if #answer >= limit then return answer end
   end
 end
 return answer

@@ -4,6 +4,7 @@
 --          retry                             attempts left: queued again after `delay` seconds, else failed with the
 --                                            given fields
 --          handback                          queued again at once, the attempt is not counted (three times at most)
+-- Of the device seconds of a run its tenant owes all, also when it was cancelled, and none when it is handed back.
 -- A job that failed for good and may be given to another model is 'scheduled' until that is done.
 -- frame    reply for the caller, sent only if this call makes the job terminal
 --   -> {state the job is in now or 'stale', {next job as field, value, ...}}
@@ -18,20 +19,27 @@ local job = {state = known[1], token = known[2], model = known[3], tenant = know
   reply = known[13], kept = known[14], handbacks = known[15], first = known[16], expires = known[17], used = known[18],
   chain = known[19]}
 local state = 'stale'
-if job.state == 'running' and job.token == token then
-  local used = {'used', text(num(job.used) + seconds)}
-  if seconds > 0 then
-    local key, today = P .. 'spent:' .. job.tenant, math.floor(now() / 86400)
-    -- The first of its day: what no month asks for any more goes, and all of it when the tenant stays away.
-    if num(redis.call('HINCRBYFLOAT', key, text(today), text(seconds))) <= seconds then
-      redis.call('EXPIRE', key, 35 * 86400)
-      for _, day in ipairs(redis.call('HKEYS', key)) do
-        if num(day) < today - 35 then redis.call('HDEL', key, day) end
-      end
+local trusted = job.state == 'running' and job.token == token
+local back = trusted and outcome == 'handback' and num(job.handbacks) < 3 and not job.first
+local owes = job.state == 'cancelled' and redis.call('HGET', P .. 'job:' .. id, 'owes') == token
+if seconds > 0 and (trusted or owes) and not back then
+  local key, today = P .. 'spent:' .. job.tenant, math.floor(now() / 86400)
+  -- The first of its day: what no month asks for any more goes, and all of it when the tenant stays away.
+  if num(redis.call('HINCRBYFLOAT', key, text(today), text(seconds))) <= seconds then
+    redis.call('EXPIRE', key, 35 * 86400)
+    for _, day in ipairs(redis.call('HKEYS', key)) do
+      if num(day) < today - 35 then redis.call('HDEL', key, day) end
     end
   end
+end
+if owes then
+  redis.call('HDEL', P .. 'job:' .. id, 'owes')
+  redis.call('HSET', P .. 'job:' .. id, 'used', text(num(job.used) + seconds))
+  charge(job.model, job.tenant, seconds - num(job.est))
+elseif trusted then
+  local used = {'used', text(num(job.used) + seconds)}
   -- 1. Handed back: as if it had never been claimed.
-  if outcome == 'handback' and num(job.handbacks) < 3 and not job.first then
+  if back then
     redis.call('HSET', P .. 'job:' .. id, 'attempt', num(job.attempt) - 1, 'handbacks', num(job.handbacks) + 1)
     state = queue_again(id, job, 0, 0)
   -- 2. Another attempt, unless the caller has seen part of the answer.

@@ -9,19 +9,20 @@
 --   P tenants:MODEL       zset    tenant -> key S - H(lane of its first job); the smallest is served next. Without those
 --                                 that are paused or run as many jobs as they may
 --   P ready:MODEL:TENANT:L zset   ID -> score, one per lane, L its initial (a tenant's name has no colon, a model's may)
---   P order:MODEL         hash    v jobs bytes rate run cal; per lane n: rl:; per tenant S: w: vt: est: q: qb: rt:,
+--   P order:MODEL         hash    v jobs bytes rate run cal calm; per lane n: rl:; per tenant S: w: vt: est: q: qb: rt:,
 --                                 F:TENANT:LANE where its last job ends and C:TENANT:LANE where its last served one ends;
---                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run
+--                                 n, q, qb, jobs, bytes, est are of waiting jobs; run, rl, rt are how many run;
+--                                 calm is when a pause, drain or limit changed last
 --   P promised:MODEL      hash    how promised waits came out: count sum (of real / promised) and le:BOUND (cumulative)
 --   P control             hash    pause:KIND:NAME why, drain:KIND:NAME why, running:KIND:NAME the most that may run
---   P held:MODEL          zset    ID -> time at which a reservation lapses
+--   P held:MODEL          zset    ID LANE SIZE TENANT -> time at which a reservation lapses
 --   P leases              zset    ID -> time at which the lease ends; exactly the jobs that run
 --   P later               zset    ID -> time at which a scheduled job is queued again
 --   P reroute             zset    ID -> since when a job that failed waits to be given to another model
 --   P expiry              zset    ID -> time at which it is given up if it still waits
 --   P finish              stream  id gen attempt state: what the recorder commits to SQL
 --   P reply:API           stream  b: packed frames for one api process
---   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT
+--   P ctl:REPLICA         stream  cancel: ID, or wake: SLOT; lapses, because a replica's name may never come back
 --   P linger:MODEL        zset    SLOT REPLICA -> time until which that slot waits for a wake
 --   P events:ID           stream  name data: what a kept job's followers read
 --   P op:OPERATION        string  what a mutating call answered, for its repeat (a claimed job by id and token only)
@@ -36,6 +37,7 @@ local TOMB_TTL = 3600
 local REPLY_TTL = 10
 local DROPS = 100
 local WAKES = 10000
+local CTL_TTL = 3600
 
 -- A script that may be repeated has its operation first; of others nothing is found.
 local found = redis.call('MGET', P .. 'layout', P .. 'op:' .. (ARGV[1] or ''))
@@ -315,8 +317,9 @@ local function summon(model)
   redis.call('ZREMRANGEBYSCORE', lingering, '-inf', text(now()))
   local longest = redis.call('ZPOPMIN', lingering)[1]
   if longest then
-    local slot, replica = string.sub(longest, 1, 16), string.sub(longest, 17)
-    redis.call('XADD', P .. 'ctl:' .. replica, 'MAXLEN', '~', WAKES, '*', 'wake', slot)
+    local slot, control = string.sub(longest, 1, 16), P .. 'ctl:' .. string.sub(longest, 17)
+    redis.call('XADD', control, 'MAXLEN', '~', WAKES, '*', 'wake', slot)
+    redis.call('EXPIRE', control, CTL_TTL)
     return 0
   end
   local waiting = num(redis.call('HGET', order_key(model), 'jobs'))
@@ -325,7 +328,7 @@ local function summon(model)
 end
 
 -- How many of a tenant's waiting jobs come before a score.
-local function before(model, tenant, score)
+local function waiting_before(model, tenant, score)
   local jobs = 0
   for _, l in ipairs(INITIALS) do jobs = jobs + redis.call('ZCOUNT', ready_key(model, tenant, l), '-inf', '(' .. score) end
   return jobs
@@ -372,7 +375,7 @@ local function standing(id, job)
   for i = 1, #others, 2 do
     if others[i] ~= tenant and tonumber(others[i + 1]) <= reached then
       local So, wo, each = of(others[i])
-      local ahead = FAIR and served_until(model, others[i], reached, So, wo, each) or before(model, others[i], score)
+      local ahead = FAIR and served_until(model, others[i], reached, So, wo, each) or waiting_before(model, others[i], score)
       jobs, seconds = jobs + ahead, seconds + ahead * each
     end
   end
@@ -380,10 +383,15 @@ local function standing(id, job)
 end
 
 -- Seconds until a job with so much work ahead is expected to start: `servers` replicas do a device second per second,
--- the first of them in `delay` seconds, and `cal` is what promises of this model have been wrong by. Nil: nobody serves.
-local function expected(model, ahead, servers, delay)
+-- the first of them in `delay` seconds, and `cal` is what promises of this model have been wrong by. Nil: nobody serves, or
+-- nobody may.
+local function expected(job, ahead, servers, delay)
   if servers <= 0 then return nil end
-  local cal = num(redis.call('HGET', order_key(model), 'cal'))
+  if controlled then
+    local paused = control('pause:model:' .. job.model, 'pause:lane:' .. job.lane)
+    if paused[1] or paused[2] or barred(job.model, job.tenant) then return nil end
+  end
+  local cal = num(redis.call('HGET', order_key(job.model), 'cal'))
   return delay + ahead / servers * (cal > 0 and cal or 1)
 end
 

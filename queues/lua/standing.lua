@@ -2,5 +2,5 @@
 local job = job_fields(ARGV[1], 'state', 'model', 'tenant', 'lane')
 if job.state ~= 'queued' then return {-1, '0', ''} end
 local place = standing(ARGV[1], job)
-local eta = expected(job.model, num(place[2]), num(ARGV[2]), num(ARGV[3]))
+local eta = expected(job, num(place[2]), num(ARGV[2]), num(ARGV[3]))
 return {place[1], place[2], eta and text(eta) or ''}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ async def test_list_groups_and_show(stack: Stack, bury: Bury) -> None:
     assert (await inferq_dead(stack, "show", job_id, "--body")).json == CHAT
     shown = (await inferq_dead(stack, "show", job_id)).out
     assert "engine_error" in shown
+    assert re.search(r"^ended +20.* ago\) *$", shown, re.MULTILINE)
     assert "Say hello." in shown
 
 
@@ -89,7 +91,7 @@ async def test_requeue_by_filter_in_more_calls_than_one(
     assert looked.out == "would requeue 3, refused 0\n"
     refused = await inferq_dead(stack, "requeue", "--all")
     assert (refused.code, refused.out) == (3, "")
-    assert "3 jobs: add --yes" in refused.err
+    assert "requeue 3 jobs: add --yes" in refused.err
     edits = ("--body", '{"max_tokens": 7}', "-p", "low")
     done = await inferq_dead(stack, "requeue", "--code", "engine_error", *edits, "--yes", "--json")
     assert (done.code, done.json["ids"], done.json["has_more"]) == (0, buried, False)
@@ -107,7 +109,11 @@ async def test_what_is_refused_is_told_and_fails_the_command(stack: Stack, bury:
 async def test_purge(stack: Stack, bury: Bury) -> None:
     job_id = await bury()
     assert (await inferq_dead(stack, "purge", job_id, "--yes", who="user")).code == 4
-    assert (await inferq_dead(stack, "purge", "--yes")).code == 3
+    unnamed = await inferq_dead(stack, "purge", "--yes")
+    assert unnamed.code == 3
+    assert "--model" in unnamed.err
+    assert "by --all" in unnamed.err
+    assert "purge 1 job: add --yes" in (await inferq_dead(stack, "purge", "--all")).err
     assert (await inferq_dead(stack, "purge", "--all", "--dry-run")).out == "would purge 1\n"
     assert (await inferq_dead(stack, "purge", "--until", "1h", "--yes")).out == "purged 0\n"
     assert (await inferq_dead(stack, "purge", "--code", "engine_error", "--yes")).out == "purged 1\n"

@@ -1,6 +1,8 @@
 """Callers of a model with others behind it: who answered is told, and a fallback's answer is nobody else's."""
 
 import asyncio
+import base64
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from inferq.fallback import Fallbacks
 from inferq.job import Failure
 from queues.attempts import Finish, Outcome
 from queues.connection import connect
-from queues.presence import Presence, ReplicaInfo
+from queues.presence import NodeInfo, Presence, ReplicaInfo
+from queues.scheduler import Scheduler
+from storage import open_storage
 from tests.api.stack import ANSWER, CHAT, CHUNKS, MODELS, Replica, Stack, serving, settings_for, until
+from tests.media.files import wav
 
 CRASHED = Failure(code="out_of_memory", message="too large", status=500)
 
@@ -62,11 +67,11 @@ async def test_a_stream_is_told_too(chained: tuple[Stack, Settings]) -> None:
     await replica.close()
 
 
-async def rest(settings: Settings, model: str) -> None:
-    """All replicas of the model rest."""
+async def rest(settings: Settings, model: str, *, node: str = "here", circuit: str = "open") -> None:
+    """A replica of the model rests: all of them, when it is the only one."""
     client = connect(settings)
-    where = {"name": f"{model}@cpu", "model": model, "device": "cpu:0", "node": "here", "pid": 1}
-    shown = ReplicaInfo(**where, state="ready", since=1.0, slots=1, circuit="open", circuit_left=33.3)
+    where = {"name": f"{model}@cpu.{node}", "model": model, "device": "cpu:0", "node": node, "pid": 1}
+    shown = ReplicaInfo(**where, state="ready", since=1.0, slots=1, circuit=circuit, circuit_left=33.3)
     await Presence(client, settings.queue.prefix).show_replica(shown)
     await client.aclose()
 
@@ -99,12 +104,74 @@ async def test_without_another_model_callers_are_told_when_to_come_back(
     await stack.submit()
 
 
+async def test_a_sound_is_measured_again_for_another_model(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    """Its length is not kept with the job, and decides who may hear it and what it costs."""
+    ears = {"engine": "asr", "source": "models/ears", "type": "asr"}
+    models = {
+        "ears": {**ears, "fallback": ["short", "spare"]},
+        "short": {**ears, "limits": {"seconds": 2}},
+        "spare": ears,
+    }
+    settings = settings_for(tmp_path / "home", redis_url, models=models)
+    async with serving(settings, template) as stack:
+        asked = {"model": "ears", "body": {"file": base64.b64encode(wav(5.0)).decode()}}
+        answer = await stack.post("/v1/jobs", asked)
+        assert answer.status_code == 202, answer.text
+        first, second = Replica(settings, "ears"), Replica(settings, "spare")
+        attempt = await first.claim()
+        failed = Finish(outcome=Outcome.FAILED, failure=CRASHED)
+        await first.attempts.finish(attempt, failed, claim_next=False)
+        stopping = asyncio.Event()
+        running = asyncio.create_task(Scheduler(settings, await open_storage(settings)).run(stopping))
+        again = await second.claim()
+        assert (again.id, again.job.spec.units) == (attempt.id, attempt.job.spec.units)
+        assert again.job.spec.units == pytest.approx(5.0, abs=0.1)
+        stopping.set()
+        await running
+        await first.close()
+        await second.close()
+
+
+async def test_a_drained_replica_says_nothing_of_its_models_circuit(stack: Stack, settings: Settings) -> None:
+    async def shown() -> tuple[str, bool]:
+        model = (await stack.get("/v1/models/demo-chat")).json()
+        page = (await stack.get("/metrics", "admin")).text
+        return model["info"]["circuit"], 'inferq_model_circuit_open{model="demo-chat"} 1.0' in page
+
+    await rest(settings, "demo-chat")
+    await rest(settings, "demo-chat", node="well", circuit="closed")
+    assert await shown() == ("closed", False)
+    drain = {"kind": "node", "name": "well"}
+    presence = Presence(stack.context.gateway.queue.redis, settings.queue.prefix)
+    await presence.show_node(NodeInfo(name="well", pid=1, seen_at=1.0))
+    assert (await stack.post("/v1/queues/pauses", drain, "admin")).status_code == 200
+    assert await shown() == ("open", True)
+
+
 async def test_whoever_is_served_by_the_model_itself_hears_nothing(chained: tuple[Stack, Settings]) -> None:
     stack, settings = chained
     replica = Replica(settings)
     answer, _ = await asyncio.gather(stack.post("/v1/chat/completions", CHAT), replica.answer_one())
     assert "x-served-by" not in answer.headers
     await replica.close()
+
+
+async def test_a_clients_patience_is_not_measured_by_two_clocks(
+    stack: Stack, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis lies on another host in production; here the clock of this process is set back against it."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    header = {"X_Stainless_Read_Timeout": "30"}
+    answer, _ = await asyncio.gather(stack.post("/v1/chat/completions", CHAT, **header), replica.answer_one())
+    assert answer.status_code == 200
+    kept = await stack.post("/v1/jobs", {**CHAT, "expires_in": 30})
+    attempt = await replica.claim()
+    assert attempt.id == kept.json()["id"]
+    left = (attempt.job.spec.expires_at or 0.0) - now()
+    assert 0 < left < 600
 
 
 async def test_a_job_need_not_start_when_its_client_has_hung_up(stack: Stack, replica: Replica) -> None:

@@ -360,6 +360,43 @@ async def test_a_group_is_made_once(stack: Stack) -> None:
     assert other.status_code == 422
 
 
+async def test_a_key_stands_for_a_group_or_a_job_and_never_for_both(stack: Stack) -> None:
+    group = {"jobs": [JOB]}
+    made = await stack.post("/v1/groups", group, **KEYED)
+    for path, body in (("/v1/jobs", JOB), (CHATS, CHAT)):
+        assert (await stack.post(path, body, **KEYED)).status_code == 422
+    again = await stack.post("/v1/groups", group, **KEYED)
+    assert (again.status_code, again.json()["id"]) == (202, made.json()["id"])
+    await stack.post("/v1/jobs", JOB, idempotency_key="two")
+    assert (await stack.post("/v1/groups", group, idempotency_key="two")).status_code == 422
+
+
+async def test_a_key_whose_job_never_came_to_be_makes_a_group(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(claims: Claims, claim: Claim) -> str:
+        await take(claims, claim)
+        raise RuntimeError("killed")
+
+    take = Claims.take
+    with monkeypatch.context() as patch:
+        patch.setattr(Claims, "take", dies)
+        assert (await stack.post(CHATS, CHAT, **KEYED)).status_code == 500
+    made = await stack.post("/v1/groups", {"jobs": [JOB]}, **KEYED)
+    assert made.status_code == 202, made.text
+    again = await stack.post("/v1/groups", {"jobs": [JOB]}, **KEYED)
+    assert again.json()["id"] == made.json()["id"]
+
+
+async def test_the_model_of_a_proxys_path_is_part_of_the_request(stack: Stack) -> None:
+    first = await stack.post("/openai/demo-chat/v1/jobs", JOB, **KEYED)
+    assert first.status_code == 202
+    for path in ("/openai/demo-chat:512/v1/jobs", "/openai/gpt-4o-mini/v1/jobs", "/v1/jobs"):
+        assert (await stack.post(path, JOB, **KEYED)).status_code == 422
+    again = await stack.post("/openai/demo-chat/v1/jobs", JOB, **KEYED)
+    assert again.json()["id"] == first.json()["id"]
+
+
 async def test_a_job_that_waits_for_its_time_is_made_once(stack: Stack) -> None:
     later = {**JOB, "run_at": "2030-01-01T00:00:00Z"}
     made = await asyncio.gather(*(stack.post("/v1/jobs", later, **KEYED) for _ in range(5)))

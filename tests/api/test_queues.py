@@ -47,6 +47,22 @@ async def test_a_user_sees_no_other_tenant(stack: Stack) -> None:
     assert queue["waiting"]["medium"] == 1
 
 
+async def test_a_user_sees_no_other_tenants_pauses_and_limits(
+    tmp_path: Path, redis_url: str, template: Path
+) -> None:
+    bounds = {"*": {"max_running": 9}, "user": {"max_running": 2}, "other": {"max_running": 1}}
+    async with serving(settings_for(tmp_path / "home", redis_url, tenants=bounds), template) as stack:
+        await stop(stack, "tenant", "other", reason="has not paid")
+        await stop(stack, "tenant", "user", reason="asked for it")
+        await stop(stack, "lane", "low")
+        own = (await stack.get("/v1/queues")).json()
+        assert [pause["name"] for pause in own["pauses"]] == ["user", "low"]
+        assert own["limits"] == {"running:tenants": 9, "running:tenant:user": 2}
+        everything = (await stack.get("/v1/queues", "readonly")).json()
+        assert [pause["name"] for pause in everything["pauses"]] == ["other", "user", "low"]
+        assert everything["limits"]["running:tenant:other"] == 1
+
+
 async def test_one_key_cannot_fill_the_queue_for_another(
     tmp_path: Path, redis_url: str, template: Path
 ) -> None:
@@ -80,6 +96,56 @@ async def test_only_what_exists_is_drained(stack: Stack, settings: Settings) -> 
     presence = Presence(stack.context.gateway.queue.redis, settings.queue.prefix)
     await presence.show_node(NodeInfo(name="gpu-2", pid=1, seen_at=1.0))
     assert (await stop(stack, "node", "gpu-2")).json()["action"] == "drain"
+
+
+async def resume(stack: Stack, kind: str, name: str) -> Any:
+    return await stack.http.delete(f"/v1/queues/pauses/{kind}/{name}", headers=stack.headers("admin"))
+
+
+async def test_a_resume_says_whether_it_was_stopped(stack: Stack) -> None:
+    await stop(stack, "model", "demo-chat")
+    first, second = [(await resume(stack, "model", "gpt-4o-mini")).json() for _ in range(2)]
+    assert (first["name"], first["was_stopped"]) == ("demo-chat", True)
+    assert (second["name"], second["was_stopped"], second["in_force"]) == ("demo-chat", False, True)
+
+
+@pytest.mark.parametrize("kind", ["model", "tenant", "lane", "replica", "node"])
+async def test_what_does_not_exist_is_not_resumed(stack: Stack, kind: str) -> None:
+    assert (await resume(stack, kind, "demo-caht")).status_code in (400, 404)
+
+
+async def test_what_is_gone_by_now_can_be_resumed(stack: Stack) -> None:
+    await stack.context.storage.pauses.put("node", "gpu-2", None)
+    assert (await resume(stack, "node", "gpu-2")).json()["was_stopped"] is True
+    assert await pauses(stack) == []
+
+
+async def test_only_a_tenant_that_is_known_is_paused(tmp_path: Path, redis_url: str, template: Path) -> None:
+    settings = settings_for(tmp_path / "home", redis_url, tenants={"*": {"max_jobs": 9}, "bounded": {}})
+    async with serving(settings, template) as stack:
+        await stack.submit("other")
+        await stack.http.delete("/v1/keys/other", headers=stack.headers("admin"))
+        for name in ("bounded", "user", "other", "files"):
+            assert (await stop(stack, "tenant", name)).status_code == 200
+        for name in ("usr", "*"):
+            assert (await stop(stack, "tenant", name)).status_code == 404
+        assert "Did you mean 'user'?" in (await stop(stack, "tenant", "usr")).json()["error"]["message"]
+
+
+async def test_the_status_names_what_is_stopped(stack: Stack) -> None:
+    await stop(stack, "lane", "low", reason="night")
+    (pause,) = (await stack.get("/status", "readonly")).json()["pauses"]
+    assert (pause["kind"], pause["name"], pause["action"], pause["reason"]) == (
+        "lane",
+        "low",
+        "pause",
+        "night",
+    )
+
+
+async def test_legal_values_are_plain_words(stack: Stack) -> None:
+    message = (await stop(stack, "modle", "x")).json()["error"]["message"]
+    assert message.endswith("Legal values: 'model', 'tenant', 'lane', 'replica', 'node'.")
 
 
 @pytest.mark.parametrize(

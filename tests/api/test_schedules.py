@@ -89,6 +89,23 @@ async def test_a_run_keeps_to_the_lane_of_the_key(stack: Stack, settings: Settin
     assert [job["lane"] for job in jobs] == ["low"]
 
 
+@pytest.mark.parametrize("job", [{"body": JOB["body"]}, {"messages": CHAT["messages"], "model": "gpt-4o"}])
+async def test_a_schedule_keeps_what_its_path_and_headers_said(
+    stack: Stack, settings: Settings, job: dict[str, Any]
+) -> None:
+    hook = "https://example.com/told"
+    response = await stack.post("/openai/demo-chat/v1/schedules", {**REPORT, "job": job}, x_webhook=hook)
+    assert response.status_code == 200, response.text
+    await come(stack, response.json())
+    await recurred(settings, stack.context)
+    [run] = await runs(stack)
+    found = await stack.context.storage.ledger.get(run["id"])
+    assert found is not None
+    assert (found.spec.model, found.spec.webhook) == ("demo-chat", hook)
+    refused = await stack.post("/openai/demo-chat:512/v1/schedules", {**REPORT, "name": "b", "job": job})
+    assert (refused.status_code, "context" in refused.json()["error"]["message"]) == (400, True)
+
+
 async def test_missed_runs_come_once_together(stack: Stack, settings: Settings) -> None:
     schedule = await made(stack, cron="* * * * *")
     await come(stack, schedule, ago=86_400)

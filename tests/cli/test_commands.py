@@ -225,3 +225,22 @@ def test_a_scan_needs_no_server_and_its_yaml_is_a_configuration(tmp_path: Path) 
     assert [
         each["id"] for each in json.loads(inferq("models", "scan", *where, "--all", "--json").stdout)
     ] == ["mine"]
+
+
+def test_a_hook_that_is_not_installed_is_told_before_anything_starts(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("hooks: {enabled: [house-rulez]}")
+    home = tmp_path / "home"
+    for command in (("config", "check"), ("up", "--home", str(home), "--port", "0", "--no-flower")):
+        done = inferq(*command, "--config", str(config))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no hook 'house-rulez' is installed" in done.stderr
+    assert not home.exists()
+    findings = json.loads(inferq("doctor", "--json", "--home", str(home), "--config", str(config)).stdout)
+    (finding,) = (each for each in findings if each["subject"] == "hooks")
+    assert finding["level"] == "fail"
+    assert "house-rulez" in finding["found"]
+
+
+def test_no_command_offers_to_install_a_completion() -> None:
+    assert "--install-completion" not in inferq("demo", "--help").stdout

@@ -34,3 +34,20 @@ def test_when_of_a_job_that_runs(monkeypatch: pytest.MonkeyPatch, given: dict[st
     monkeypatch.setattr(time, "time", lambda: 1300.0)
     table = job_table.render([{**JOB, **given}])  # type: ignore[list-item]
     assert list(table.columns[-1].cells) == [shown]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"due_at": 11500.0}, "in 2 h 50 m"),
+        ({"due_at": 11500.0, "depends_on": ["x"]}, "in 2 h 50 m, after other jobs"),
+        ({"due_at": 1000.0, "depends_on": ["x"]}, "after other jobs"),
+        ({"created_at": 1000.0}, "5 m 0 s ago"),
+    ],
+)
+def test_when_of_a_job_that_is_scheduled(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], shown: str
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1300.0)
+    table = job_table.render([{**JOB, "state": "scheduled", **given}])  # type: ignore[list-item]
+    assert list(table.columns[-1].cells) == [shown]

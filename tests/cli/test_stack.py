@@ -2,7 +2,9 @@
 
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from inferq.cli.stack.board import Board
 from inferq.cli.stack.child import Child, describe_exit
 from inferq.cli.stack.lock import HomeLock
 from inferq.cli.stack.program import Program
+from inferq.cli.stack.requests import StopRequests
+from inferq.cli.stack.supervisor import Supervisor
 from inferq.config import Settings, load_settings
 
 from .deadline import eventually
@@ -92,6 +96,25 @@ def test_pauses_grow_and_last_words_are_of_the_last_run(home: Path) -> None:
     assert pauses == sorted(set(pauses))
     assert child.last_words() == ["error: run 2"]
     assert not child.is_due
+
+
+@pytest.fixture
+def requests() -> Iterator[StopRequests]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    yield StopRequests()
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_what_cannot_use_its_configuration_is_not_started_again(home: Path, requests: StopRequests) -> None:
+    board = Board(Console(file=io.StringIO()))
+    supervisor = Supervisor(board, requests, logs=home, env=os.environ, cwd=home)
+    argv = (sys.executable, "-c", "import sys; print('error: no hook', file=sys.stderr); sys.exit(2)")
+    supervisor.start([Program("it", argv, 1.0, "It")])
+    with pytest.raises(errors.ConfigError, match=r"It ended: exit code 2\n  │ error: no hook"):
+        supervisor.wait_until(lambda: False)
+    assert (home / "it.log").read_text() == "error: no hook\n"
 
 
 def test_last_words_prefer_errors(home: Path) -> None:

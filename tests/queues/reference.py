@@ -62,6 +62,8 @@ class Reference:
         self.tenants: dict[str, Tenant] = {}
         self.running: dict[str, Waiting] = {}
         self.later: dict[str, Waiting] = {}
+        self.stopping: dict[str, Waiting] = {}
+        """Cancelled while they ran; what they have used is not known yet."""
         self.paused_tenants: set[str] = set()
         self.paused_lanes: set[str] = set()
         self.paused = False
@@ -122,11 +124,11 @@ class Reference:
         self.later.clear()
 
     def cancel(self, job_id: str) -> None:
-        """A waiting job leaves, and its lane ends where its last one does; a running one keeps its estimate as its
-        charge.
+        """A waiting job leaves, and its lane ends where its last one does; a running one is charged its estimate until
+        it has stopped.
         """
         if job_id in self.running:
-            self._stop(job_id)
+            self.stopping[job_id] = self._stop(job_id)
         self.later.pop(job_id, None)
         for job in [job for job in self.waiting() if job.id == job_id]:
             tenant = self.tenants[job.tenant]
@@ -136,6 +138,12 @@ class Reference:
             ends = max(tenant.ended.get(job.lane, 0.0), *last, 0.0)
             tenant.lanes[job.lane] = min(tenant.lanes.get(job.lane, 0.0), ends)
             self._place(job.tenant)
+
+    def stopped(self, job_id: str, seconds: float) -> None:
+        """A cancelled run has stopped and took `seconds`."""
+        job = self.stopping.pop(job_id)
+        tenant = self.tenants[job.tenant]
+        tenant.virtual += (seconds - job.est) / tenant.weight
 
     def reorder(self, job: Waiting, lane: str) -> None:
         """The same time of arrival, another head start."""

@@ -93,6 +93,19 @@ async def test_a_cancel_covers_older_generations_but_no_newer_one(redis_url: str
         assert await b.queue.accept(asked, "restore", generation=2) is not None
 
 
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_cancel_that_finds_an_older_generation_keeps_the_newer_one_out(redis_url: str, ended: bool):
+    """SQL has requeued the job and has cancelled it again before Redis heard of either."""
+    async with bench(redis_url) as b:
+        attempt = await b.running()
+        if ended:
+            await b.replica().finish(attempt, DONE, claim_next=False)
+        await b.queue.cancel(attempt.id, CANCELLED, generation=1)
+        assert await b.queue.accept(attempt.job.spec, "restore", generation=1) is None
+        assert (await b.order())["jobs"] == "0"
+        assert await b.queue.accept(attempt.job.spec, "restore", generation=2) is not None
+
+
 async def test_a_late_cancel_of_an_older_generation_does_not_lower_the_tombstone(redis_url: str):
     async with bench(redis_url) as b:
         asked = spec()

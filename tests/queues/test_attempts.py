@@ -117,6 +117,7 @@ async def test_an_attempt_that_is_over_writes_nothing(redis_url: str, how: str):
             await b.replica().finish(attempt, DONE, claim_next=False)
         elif how == "cancelled":
             await b.queue.cancel(attempt.id, BROKEN)
+            await b.replica().finish(attempt, AGAIN, claim_next=False)  # what it has used is owed once
         else:
             await b.redis.flushall()
         replica, before = b.replica(), await b.snapshot()
@@ -317,6 +318,18 @@ async def test_a_model_that_cannot_be_loaded_fails_what_waits(redis_url: str):
         order = await b.order()
         assert [order[name] for name in ("jobs", "n:high", "n:low", "bytes")] == ["0"] * 4
         assert await b.redis.exists(f"{PREFIX}tenants:demo") == 0
+
+
+async def test_a_call_fails_a_bounded_number_of_jobs(redis_url: str):
+    """Redis serves nobody else during a script; the replica calls until nothing is left."""
+    async with bench(redis_url) as b:
+        for tenant in ("a", "b", "c"):
+            for lane in ("high", "low"):
+                for _ in range(3):
+                    await b.accepted(tenant=tenant, lane=Lane(lane))
+        failed = [await b.replica().fail_waiting(BROKEN, limit=4) for _ in range(6)]
+        assert failed == [4, 4, 4, 4, 2, 0]
+        assert (await b.order())["jobs"] == "0"
 
 
 async def test_a_job_with_an_empty_body_is_run(redis_url: str):

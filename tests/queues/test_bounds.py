@@ -1,11 +1,17 @@
 """A full queue refuses at its stated bound, and a reserved place neither leaks nor is given twice."""
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from inferq import errors
 from inferq.lanes import Lane
+from queues.intake import Accepted
 from queues.queue import RESERVATION
+from storage.idempotency import Claim
 from tests.queues.builders import CANCELLED, PREFIX, bench, spec
+from tests.queues.test_tenancy import intake_of, keyed
 
 HELD = f"{PREFIX}held:demo"
 
@@ -55,6 +61,70 @@ async def test_a_reserved_place_counts(redis_url: str):
         with pytest.raises(errors.QueueFull):
             await b.queue.reserve(spec())
         assert await b.queue.accept(held, "reserved") is not None
+
+
+@pytest.mark.parametrize("mode", ["direct", "reserved"])
+async def test_a_reserved_place_counts_as_its_job_will(redis_url: str, mode: str):
+    """Else those who ask at the same moment get past every bound but that of the whole queue."""
+    tenants = {"one": {"max_jobs": 1}, "few bytes": {"max_bytes": 10}}
+    async with bench(redis_url, max_queue_bytes=100, max_lane_jobs={"low": 1}, tenants=tenants) as b:
+
+        async def ask(**of: object) -> None:
+            asked = spec(**of)
+            await (b.queue.reserve(asked) if mode == "reserved" else b.queue.accept(asked, mode))
+
+        await b.queue.reserve(spec(tenant="one"))
+        await b.queue.reserve(spec(tenant="few bytes", body=b"x" * 6))
+        await b.queue.reserve(spec(lane=Lane.LOW, body=b"x" * 60))
+        for bound, of in {
+            "max_tenant_jobs": {"tenant": "one"},
+            "max_bytes of its tenant": {"tenant": "few bytes", "body": b"x" * 5},
+            "max_lane_jobs": {"lane": Lane.LOW, "tenant": "other"},
+            "max_queue_bytes": {"body": b"x" * 33},
+        }.items():
+            with pytest.raises(errors.QueueFull, match=bound):
+                await ask(**of)
+        await ask(body=b"x" * 26)
+        await ask(tenant="few bytes", body=b"x" * 4)
+
+
+async def test_a_place_of_which_nothing_comes_is_given_back(redis_url: str):
+    async with bench(redis_url, max_tenant_jobs=1) as b:
+        held = spec(tenant="a name with blanks", body=b"x" * 6)
+        await b.queue.reserve(held)
+        await b.queue.release(held)
+        assert await b.redis.zcard(HELD) == 0
+        await b.queue.reserve(spec(tenant=held.tenant))
+
+
+async def test_what_sql_does_not_take_keeps_no_place(redis_url: str, tmp_path: Path):
+    """Another call has its idempotency key, or the database is away."""
+    async with keyed(redis_url, tmp_path, max_tenant_jobs=2) as (b, storage):
+        intake = intake_of(b, storage)
+
+        async def ask(digest: str) -> Accepted:
+            claim = Claim(tenant="default", key="key", digest=digest, ttl=60.0)
+            return await intake.submit(spec(id=claim.job_id, durable=True), claim=claim)
+
+        assert (await ask("d")).created
+        assert (await ask("d")).owner is not None
+        assert await b.redis.zcard(HELD) == 0
+        with pytest.raises(errors.IdempotencyMismatch):
+            await ask("another")
+        assert await b.redis.zcard(HELD) == 0
+        with sqlite3.connect(tmp_path / "inferq.db") as database:
+            database.execute("ALTER TABLE jobs RENAME TO gone")
+        with pytest.raises(errors.StoreUnavailable):
+            await intake.submit(spec(durable=True))
+        assert await b.redis.zcard(HELD) == 0
+
+
+async def test_without_redis_the_same_job_is_accepted_once(short_dir: Path, tmp_path: Path):
+    """Whoever counts accepted jobs is told once."""
+    async with keyed(f"unix://{short_dir}/nobody.sock", tmp_path) as (b, storage):
+        asked, intake = spec(durable=True), intake_of(b, storage)
+        answers = [await intake.submit(asked) for _ in range(2)]
+        assert [(each.queued, each.created) for each in answers] == [(False, True), (False, False)]
 
 
 async def test_the_holder_of_the_last_place_may_ask_again(redis_url: str):

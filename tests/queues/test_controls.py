@@ -14,7 +14,7 @@ from queues.desired import Placement
 from queues.presence import NodeInfo, Presence
 from storage import migrate
 from storage.database import Database
-from storage.pauses import PauseStore
+from storage.pauses import Pause, PauseStore
 from tests.queues.builders import DONE, PREFIX, Bench, bench, settings_for
 
 URL = "sqlite:///inferq.db"
@@ -127,6 +127,28 @@ async def test_a_forgetful_redis_gets_pauses_and_limits_back(redis_url: str, tmp
             b"pause:lane:low": b"pause",
             b"running:tenants": b"1",
         }
+
+
+@pytest.mark.parametrize("change", ["pause", "resume"])
+async def test_what_changes_while_it_is_copied_is_not_undone(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    async with controls(redis_url, tmp_path) as (b, c):
+        await c.pause(Kind.LANE, "low")
+        if change == "resume":
+            await c.pause(Kind.MODEL, "demo")
+        look = c._store.list
+
+        async def then_it_changes() -> list[Pause]:
+            seen = await look()
+            monkeypatch.setattr(c._store, "list", look)
+            await getattr(c, change)(Kind.MODEL, "demo")
+            return seen
+
+        monkeypatch.setattr(c._store, "list", then_it_changes)
+        await c.copy()
+        fields = {b"pause:lane:low", b"pause:model:demo"} if change == "pause" else {b"pause:lane:low"}
+        assert set(await b.redis.hkeys(f"{PREFIX}control")) == fields
 
 
 async def test_a_tenant_runs_no_more_than_it_may(redis_url: str, tmp_path: Path):

@@ -1,10 +1,18 @@
 """Redis at `maxmemory` with noeviction: what frees memory goes on, what needs more is refused and leaves nothing."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from inferq import errors
+from queues import layout
+from queues.controls import Kind
+from queues.leader import Leadership
 from queues.presence import Presence, ReplicaInfo
-from tests.queues.builders import BACK, CANCELLED, DONE, PREFIX, Bench, bench, spec
+from tests.queues.builders import BACK, CANCELLED, DONE, PREFIX, Bench, bench, eventually, spec
+from tests.queues.test_controls import controls
+from tests.queues.test_scheduler import scheduler_of
 
 
 async def fill(b: Bench) -> None:
@@ -100,3 +108,46 @@ async def test_processes_that_are_there_stay_known(redis_url: str):
         with pytest.raises(Exception, match="maxmemory"):
             await presence.show_replica(info)
         assert await b.redis.ttl(f"{PREFIX}replica:r") > 5
+
+
+async def test_one_leads_and_another_takes_over(redis_url: str):
+    async with bench(redis_url) as b:
+        assert await layout.claim(b.redis, b.settings.queue)
+        await fill(b)
+        first, second = Leadership(b.redis, PREFIX), Leadership(b.redis, PREFIX)
+        assert await first.hold()
+        assert not await second.hold()
+        assert await first.hold()
+        assert not await layout.claim(b.redis, b.settings.queue)
+        await first.release()
+        assert await second.hold()
+
+
+async def test_a_scheduler_leads_and_empties_it(redis_url: str, tmp_path: Path):
+    """Ends that nobody records stay, and nobody records without a leader. What budgets have used is put back too."""
+    async with bench(redis_url) as b, scheduler_of(b.settings, tmp_path) as scheduler:
+        await layout.claim(b.redis, b.settings.queue)
+        attempt = await b.running()
+        await b.replica().finish(attempt, DONE, claim_next=False)
+        await fill(b)
+        stopping = asyncio.Event()
+        running = asyncio.create_task(scheduler.run(stopping))
+
+        async def recorded() -> bool:
+            return await b.finished() == []
+
+        await eventually(recorded)
+        assert scheduler._leading.is_set()
+        assert await b.redis.ttl(f"{PREFIX}job:{attempt.id}") > 0
+        stopping.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def test_operators_can_pause_and_resume(redis_url: str, tmp_path: Path):
+    async with controls(redis_url, tmp_path) as (b, c):
+        await b.accepted()
+        await fill(b)
+        assert (await c.pause(Kind.MODEL, "demo")).queued
+        assert await b.replica().claim() is None
+        assert (await c.resume(Kind.MODEL, "demo")).queued
+        assert await b.replica().claim() is not None

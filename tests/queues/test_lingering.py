@@ -32,6 +32,7 @@ async def test_a_job_wakes_the_slot_that_waits_longest(redis_url: str):
         assert not await bell_wanted(b)
         assert not await bell_wanted(b)
         assert (await wakes(b, "r1"), await wakes(b, "r2")) == ([FIRST, THIRD], [SECOND])
+        assert await b.redis.ttl(f"{PREFIX}ctl:r1") > 0, "its name may never come back"
 
 
 async def test_each_slot_is_woken_once(redis_url: str):

@@ -142,6 +142,13 @@ class Orders(RuleBasedStateMachine):
         assert self.ready.cancel(job_id) == "running"
         self.reference.cancel(job_id)
 
+    @precondition(lambda self: self.reference.stopping)
+    @rule(pick=PICK, seconds=SECONDS)
+    def stop_cancelled(self, pick: int, seconds: float) -> None:
+        job_id = sorted(self.reference.stopping)[pick % len(self.reference.stopping)]
+        assert self.ready.finish(job_id, "retry", seconds) == "stale"
+        self.reference.stopped(job_id, seconds)
+
     @precondition(lambda self: self.reference.waiting())
     @rule(pick=PICK)
     def cancel_waiting(self, pick: int) -> None:

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from inferq.fallback import Reroute
+from inferq.job import Failure
 from queues import overview
 from queues.capacity import Capacities
 from queues.presence import Learnt, Presence, ReplicaInfo
@@ -54,6 +56,52 @@ async def test_nothing_is_promised_while_nobody_serves(redis_url: str):
         job_id = await waiting(b, Capacity(0, 0.0), ahead=2)
         assert (await b.queue.standing(job_id)).eta is None
         assert await b.field(job_id, "eta") is None
+
+
+@pytest.mark.parametrize("paused", [f"pause:model:{MODEL}", "pause:lane:medium", "pause:tenant:default"])
+async def test_nothing_is_promised_of_what_is_paused(redis_url: str, paused: str):
+    async with bench(redis_url) as b:
+        before = await waiting(b, Capacity(1, 0.0), ahead=2)
+        await b.scripts("control", 0, paused, "why")
+        asked = spec(units=1.0)
+        assert (await b.queue.accept(asked, "direct", capacity=Capacity(1, 0.0))).eta is None
+        assert await b.field(asked.id, "eta") is None
+        assert (await b.queue.standing(before, Capacity(1, 0.0))).eta is None
+        await b.scripts("control", 0, paused, "")
+        assert (await b.queue.standing(before, Capacity(1, 0.0))).eta == 2.0
+
+
+async def test_a_tenant_that_runs_all_it_may_is_promised_nothing(redis_url: str):
+    async with bench(redis_url) as b:
+        await b.scripts("control", 0, "running:tenants", "1")
+        await b.running(tenant="a")
+        for tenant, eta in (("a", None), ("b", 0.0)):
+            asked = spec(tenant=tenant)
+            assert (await b.queue.accept(asked, "direct", capacity=Capacity(1, 0.0))).eta == eta
+
+
+async def test_a_pause_says_nothing_of_promises(redis_url: str):
+    async with bench(redis_url) as b:
+        job_id = await waiting(b, Capacity(1, 0.0), ahead=2)
+        await b.scripts("control", 0, f"pause:model:{MODEL}", "why")
+        await b.scripts("control", 0, f"pause:model:{MODEL}", "")
+        await b.set_field(job_id, queued=time.time() - 3600)
+        for _ in range(3):
+            await b.replica().finish(await b.replica().claim(), DONE, claim_next=False)
+        assert "cal" not in await b.order()
+        assert (await overview.promises(b.redis, PREFIX, [MODEL])) == {}
+
+
+async def test_what_was_promised_of_one_model_is_not_held_against_another(redis_url: str):
+    models = {**SERVED, "spare": {"engine": "noop", "source": "none"}}
+    models[MODEL] = {**SERVED[MODEL], "fallback": ["spare"]}
+    async with bench(redis_url, models=models) as b:
+        job_id = await waiting(b, Capacity(1, 0.0), ahead=2)
+        await b.replica().fail_waiting(Failure(code="engine_load_failed", message="no weights", status=503))
+        (job,) = [each for each in await b.queue.put_aside(10) if each.id == job_id]
+        await b.queue.reroute(job, Reroute("spare", b"{}", 1.0))
+        assert (await b.replica(model="spare").claim()).id == job_id
+        assert "cal" not in await b.order("spare")
 
 
 async def test_the_next_promises_follow_how_the_last_came_out(redis_url: str):

@@ -2,19 +2,21 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inferq import errors
 from queues import spending
+from queues.attempts import Finish, Outcome
 from queues.bounds import DAY
 from queues.queue import NO_RATES
 from queues.recorder import Recorder
 from storage import migrate
 from storage.ledger import Ledger
 from storage.usage import UsageStore
-from tests.queues.builders import DONE, PREFIX, Bench, bench, spec
+from tests.queues.builders import BACK, BROKEN, CANCELLED, DONE, PREFIX, Bench, bench, spec
 
 URL = "sqlite:///inferq.db"
 RATE = f"{PREFIX}rate:default"
@@ -116,6 +118,36 @@ async def test_device_seconds_of_a_day_are_a_budget(redis_url: str):
         midnight = (math.floor(time.time() / DAY) + 1) * DAY
         assert refusal.value.retry_after == pytest.approx(midnight - time.time(), abs=5)
         await b.accepted(tenant="another")
+
+
+async def test_a_run_that_is_cancelled_is_owed(redis_url: str):
+    """Else whoever hangs up in time has no budget, and pays others for a run of an hour what it was estimated at."""
+    stopped = Finish(outcome=Outcome.RETRY, failure=BROKEN, seconds=5.0)
+    async with bench(redis_url, tenants={"*": {"device_seconds_per_day": 4.0}}) as b:
+        attempt = await b.running()
+        await b.queue.cancel(attempt.id, CANCELLED)
+        await b.accepted()
+        before = float((await b.order())["S:default"])
+        est = float(await b.field(attempt.id, "est") or 0)
+        for _ in range(2):
+            assert await b.replica().finish(attempt, stopped, claim_next=False) == ("stale", None)
+        day = str(math.floor(time.time() / DAY))
+        assert float(await b.redis.hget(f"{PREFIX}spent:default", day)) == 5.0
+        assert float((await b.order())["S:default"]) == pytest.approx(before - est + 5.0)
+        job = await b.queue.get(attempt.id)
+        assert (job.state, job.error.code, job.device_seconds) == ("cancelled", "cancelled", 5.0)
+        with pytest.raises(errors.BudgetSpent):
+            await b.queue.accept(spec(), "direct")
+
+
+async def test_what_is_handed_back_is_not_owed(redis_url: str):
+    async with bench(redis_url) as b:
+        attempt = await b.running()
+        await b.replica().finish(attempt, replace(BACK, seconds=5.0), claim_next=False)
+        await b.replica().finish(await b.replica().claim(), DONE, claim_next=False)
+        day = str(math.floor(time.time() / DAY))
+        assert float(await b.redis.hget(f"{PREFIX}spent:default", day)) == 1.0
+        assert (await b.queue.get(attempt.id)).device_seconds == 1.0
 
 
 async def test_yesterday_counts_for_the_month_alone(redis_url: str):

@@ -19,6 +19,7 @@ from storage.ledger import Ledger
 from storage.media import MediaStore
 from storage.opening import Storage
 from tests.queues.builders import CANCELLED, DONE, PREFIX, Bench, bench, eventually, spec
+from tests.queues.test_scheduler import scheduler_of
 
 URL = "sqlite:///inferq.db"
 MODELS: dict[str, Any] = {
@@ -134,6 +135,19 @@ async def test_a_job_that_was_put_aside_can_still_end(redis_url: str, how: str):
         assert (await b.queue.get(attempt.id)).state is JobState(
             f"{how}led" if how == "cancel" else "expired"
         )
+
+
+async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(redis_url: str, tmp_path: Path):
+    body = b'{"model":"demo","messages":[{"role":"user","content":"hello"}]}'
+    async with bench(redis_url, models=MODELS) as b, scheduler_of(b.settings, tmp_path) as scheduler:
+        gone, ended = await crashed(b), await crashed(b)
+        odd, other = await crashed(b, body=b"no JSON"), await crashed(b, body=body)
+        await b.redis.delete(f"{PREFIX}job:{gone.id}")
+        await b.set_field(ended.id, state="failed")
+        await scheduler._reroute()
+        assert (await b.queue.get(odd.id)).error.code == "engine_crashed"
+        assert [await b.state(each.id) for each in (odd, other)] == ["failed", "queued"]
+        assert await b.redis.zcard(f"{PREFIX}reroute") == 0
 
 
 async def test_the_scheduler_finds_the_other_model(redis_url: str, tmp_path: Path):

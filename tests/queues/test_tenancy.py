@@ -9,6 +9,7 @@ import pytest
 
 from inferq import errors
 from inferq.config.sections import Media
+from inferq.fallback import Reroute
 from inferq.job import Job, JobState
 from queues import tenancy
 from queues.celery_app import make_app
@@ -69,6 +70,22 @@ async def test_a_job_brings_the_weight_of_its_tenant(redis_url: str, tmp_path: P
         assert (await weight(b), await weight(b, "other")) == ("2.5", None)
         await b.queue.accept(spec(tenant="a"), mode, weight=4.0)
         assert await weight(b) == "4.0", "the key that was used says otherwise"
+
+
+async def test_a_job_that_goes_to_another_model_brings_it(redis_url: str, tmp_path: Path):
+    models = {"demo": {"engine": "noop", "source": "none", "fallback": ["spare"]}}
+    models["spare"] = {"engine": "noop", "source": "none"}
+    async with keyed(redis_url, tmp_path, models=models) as (b, storage):
+        await storage.keys.create("key", Role.USER, "a", 2.5)
+        await b.running(tenant="a", max_attempts=1)
+        await b.expire_leases()
+        await b.reap()
+        (aside,) = await b.queue.put_aside(1)
+        await b.queue.reroute(aside, Reroute("spare", b"{}", 4.0))
+        assert (await b.order("spare"))["w:a"] == "2.5"
+        await b.replica(model="spare").claim()
+        order = await b.order("spare")
+        assert float(order["S:a"]) == float(await b.field(aside.id, "est") or 0) / 2.5
 
 
 async def test_restored_jobs_bring_it(redis_url: str, tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferq.job import Job, JobSpec, JobState
+from queues.records import failure_of, failure_text
 from tests.workers.engine_stub import (
     DONE,
     EVENTS,
@@ -152,6 +153,23 @@ async def test_a_refusal(short_dir: Path, status: int, body: object, code: str, 
     failure = refused.value.failure
     assert (failure.status, failure.code, failure.param) == (status, code, param)
     assert failure.message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b'{"error":{"message":"not \\ud800 a text","code":"\\udfff","param":"\\ud800"}}',
+        b'{"error":{"message":["no","text"],"code":{"of":["what"]},"param":{"a":1}}}',
+        b'{"error":' * 100_000,
+    ],
+)
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_error_of_no_shape_can_be_passed_on(short_dir: Path, status: int, wrong: bytes) -> None:
+    with pytest.raises((EngineRefused, EngineBroke)) as caught:
+        await forwarded(short_dir, answered(wrong, status))
+    if isinstance(caught.value, EngineRefused):
+        assert failure_of(failure_text(caught.value.failure)) == caught.value.failure
+    str(caught.value).encode()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

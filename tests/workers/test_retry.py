@@ -98,6 +98,12 @@ async def test_a_caller_is_kept_waiting_less(site: Site) -> None:
     assert when <= time.time() + INTERACTIVE_DELAY
 
 
+async def test_a_callers_pause_does_not_hang_on_the_clock_of_its_gateway(site: Site) -> None:
+    site.runner.endings._retry = RetryPolicy(delay=1000.0, max_delay=1000.0, wait=600.0)
+    job = await site.run(hanging_up, created_at=time.time() - 3600)
+    assert job.state is JobState.SCHEDULED
+
+
 async def test_a_lost_attempt_is_made_again_at_once(site: Site) -> None:
     site.runner.endings._retry = RetryPolicy(delay=1000.0)
     attempt = await site.claim()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from inferq import errors
+from inferq.cli import exits
 from inferq.cli.stack.board import Board
 from inferq.cli.stack.child import Child, describe_exit
 from inferq.cli.stack.program import STOP_ORDER, Program
@@ -89,8 +90,12 @@ class Supervisor:
 
     def _mourn(self, child: Child, code: int) -> None:
         what = f"{child.program.title} ended: {describe_exit(code)}"
-        if self.starting and child.program.essential and child.deaths >= _DEATHS_AT_START:
-            raise errors.ConfigError(_last_words(child, f"{what}, {child.deaths} times"))
+        if self.starting and child.program.essential:
+            if code == exits.USAGE:
+                # It cannot use its configuration, and that stays as it is.
+                raise errors.ConfigError(_last_words(child, what))
+            if child.deaths >= _DEATHS_AT_START:
+                raise errors.ConfigError(_last_words(child, f"{what}, {child.deaths} times"))
         self.board.set(child.name, "failed", describe_exit(code))
         # The same words again and again would bury everything else.
         words = f"{what}, again;" if child.deaths > 1 else _last_words(child, what) + "\n "
