@@ -395,3 +395,5 @@ async def test_what_it_waited_for_was_purged(
     assert (answer["ids"], [each["id"] for each in answer["refusals"]]) == ([good], [second])
     assert answer["refusals"][0]["code"] == "job_not_found"
     assert await dead(stack) == [second]
+    queue = stack.context.gateway.queue
+    assert await queue.redis.zcard(f"{queue.prefix}held:demo-chat") == 0, "what does not wait keeps no place"

@@ -348,6 +348,8 @@ async def test_an_unfilled_job_cannot_be_given_another_model_alone(stack: Stack)
     await stack.post(f"/v1/jobs/{first}/cancel")
     again = await stack.post(f"/v1/jobs/{second}/retry")
     assert (again.status_code, again.json()["state"]) == (202, "failed")
+    queue = stack.context.gateway.queue
+    assert await queue.redis.zcard(f"{queue.prefix}held:demo-chat") == 0, "what does not wait keeps no place"
     edited = await stack.post(f"/v1/jobs/{second}/requeue", {"body": BODY})
     assert edited.json()["state"] == "queued"
 
