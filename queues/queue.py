@@ -4,9 +4,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from inferq import errors
 from inferq.config import Settings
@@ -14,6 +14,7 @@ from inferq.fallback import Reroute
 from inferq.job import Failure, Job, JobSpec, JobState
 from inferq.lanes import Lane
 from queues import records
+from queues.batches import batches
 from queues.bounds import NO_RATES, Bounds, Rates
 from queues.connection import Client, translated
 from queues.presence import Learnt, NodeInfo, Presence, ReplicaInfo
@@ -23,12 +24,8 @@ from storage.keys import KeyStore
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 EVENTS_EVERY = 0.1
 """Seconds between two looks at a job's events. A blocking read would hold a connection per follower."""
-RESTORED_JOBS, RESTORED_BYTES = 100, 2**22
-"""Most that goes to Redis in one round trip; a larger job goes by itself. Redis serves nobody else meanwhile."""
 RESERVATION = 30.0
 """Seconds that a place is kept between the bound check and the commit of a durable job."""
 
@@ -386,17 +383,3 @@ class JobQueue:
                 if not live:
                     return
                 await asyncio.sleep(EVENTS_EVERY)
-
-
-def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """The same items, as many together as go to Redis in one round trip; `size_of` is the length of a job's body."""
-    batch: list[T] = []
-    size = 0
-    for item in items:
-        if batch and (len(batch) == RESTORED_JOBS or size + size_of(item) > RESTORED_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += size_of(item)
-    if batch:
-        yield batch

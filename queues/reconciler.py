@@ -12,9 +12,10 @@ from inferq import failpoints
 from inferq.config import Settings
 from inferq.job import TERMINAL, JobState
 from inferq.lanes import Lane
+from queues.batches import batches
 from queues.connection import Client, translated
 from queues.intake import CANCELLED
-from queues.queue import JobQueue, batches
+from queues.queue import JobQueue
 from queues.signals import Signals
 from storage.ledger import Ledger, Unfinished
 

@@ -12,7 +12,8 @@ from inferq import errors
 from inferq.job import Job, JobState
 from inferq.lanes import Lane
 from queues import records
-from queues.queue import NOBODY, RESTORED_BYTES, Capacity, batches
+from queues.batches import MOST_BYTES, batches
+from queues.queue import NOBODY, Capacity
 from tests.queues.builders import CANCELLED, DONE, MODEL, PREFIX, Bench, bench, spec
 
 
@@ -276,7 +277,7 @@ async def test_many_jobs_keep_their_generation_and_know_who_serves_them(redis_ur
 
 
 def test_a_large_job_goes_to_redis_by_itself():
-    jobs = [waiting_job(body=b"x" * size) for size in (1, RESTORED_BYTES, 1, 1)]
+    jobs = [waiting_job(body=b"x" * size) for size in (1, MOST_BYTES, 1, 1)]
     assert [len(batch) for batch in batches(jobs, lambda job: len(job.spec.body))] == [1, 1, 2]
 
 
