@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from api.auth import Caller
 from api.context import Context
 from inferq import errors
 from inferq.config import ModelSettings
@@ -182,6 +183,15 @@ def node_object(node: NodeInfo, replicas: list[ReplicaInfo]) -> dict[str, Any]:
     """A node as `GET /v1/nodes` shows it, with what runs there."""
     here = [replica_object(each) for each in replicas if each.node == node.name]
     return {"id": node.name, "object": "node", **asdict(node), "replicas": here}
+
+
+async def stopped(context: Context, caller: Caller) -> list[dict[str, Any]]:
+    """What is paused or drained, as the API shows it to this caller: of tenants only those whose jobs it sees.
+
+    Raises StoreUnavailable.
+    """
+    found = await context.gateway.controls.stopped()
+    return [pause_object(each) for each in found if each.kind != Kind.TENANT or caller.sees(each.name)]
 
 
 def pause_object(pause: Pause) -> dict[str, Any]:

@@ -15,17 +15,17 @@ import inferq
 from api import operations
 from api.auth import Access
 from api.calls import json_response
-from api.context import Context, context_of
+from api.context import Context, caller_of, context_of
 from api.exposition import expose
 from api.fleet import (
     Fleet,
     Part,
     model_object,
-    pause_object,
     read_fleet,
     read_or_none,
     read_parts,
     replica_object,
+    stopped,
 )
 from api.routes import Routes
 from inferq import errors
@@ -130,13 +130,8 @@ async def status(request: Request) -> ASGIApp:
     """Answers with Redis or the database away too; what came from them is then null."""
     context = context_of(request)
     fleet, (redis, database) = await read_fleet(context), await read_parts(context)
-    pauses = await read_or_none(context.gateway.controls.stopped())
-    return json_response(
-        {
-            **_status(context, fleet, redis, database),
-            "pauses": None if pauses is None else [pause_object(pause) for pause in pauses],
-        }
-    )
+    pauses = await read_or_none(stopped(context, caller_of(request)))
+    return json_response({**_status(context, fleet, redis, database), "pauses": pauses})
 
 
 def _status(context: Context, fleet: Fleet, redis: Part, database: Part) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from api.auth import Access, Caller
 from api.body import read_object
 from api.calls import json_response
 from api.context import Context, caller_of, context_of
-from api.fleet import pause_object, read_or_none
+from api.fleet import pause_object, read_or_none, stopped
 from api.routes import Routes
 from inferq import errors
 from inferq.config.tenants import FILES
@@ -20,7 +20,6 @@ from inferq.endpoints.fields import STRING, Field
 from inferq.lanes import Lane
 from queues import overview
 from queues.controls import TENANT_LIMIT, Kind, running_limits
-from storage.pauses import Pause
 
 routes = Routes("Queues")
 
@@ -56,11 +55,7 @@ async def list_queues(request: Request) -> ASGIApp:
     context, caller = context_of(request), caller_of(request)
     gateway = context.gateway
     found = await overview.read(gateway.queue.redis, gateway.queue.prefix, context.catalog.models)
-    pauses = [
-        pause
-        for pause in await gateway.controls.stopped()
-        if pause.kind != Kind.TENANT or caller.sees(pause.name)
-    ]
+    pauses = await stopped(context, caller)
     limits = {
         field: most
         for field, most in running_limits(context.settings).items()
@@ -70,7 +65,7 @@ async def list_queues(request: Request) -> ASGIApp:
         {
             "object": "list",
             "data": [_queue_object(queue, pauses, caller) for queue in found],
-            "pauses": [pause_object(pause) for pause in pauses],
+            "pauses": pauses,
             "limits": limits,
         }
     )
@@ -172,8 +167,8 @@ async def _tenants(context: Context) -> set[str]:
     }
 
 
-def _queue_object(queue: overview.ModelQueue, pauses: list[Pause], caller: Caller) -> dict[str, Any]:
-    names = {(pause.kind, pause.name) for pause in pauses}
+def _queue_object(queue: overview.ModelQueue, pauses: list[dict[str, Any]], caller: Caller) -> dict[str, Any]:
+    names = {(pause["kind"], pause["name"]) for pause in pauses}
     return {
         "model": queue.model,
         "object": "queue",

@@ -58,6 +58,7 @@ async def test_a_user_sees_no_other_tenants_pauses_and_limits(
         own = (await stack.get("/v1/queues")).json()
         assert [pause["name"] for pause in own["pauses"]] == ["user", "low"]
         assert own["limits"] == {"running:tenants": 9, "running:tenant:user": 2}
+        assert (await stack.get("/status")).json()["pauses"] == own["pauses"]
         everything = (await stack.get("/v1/queues", "readonly")).json()
         assert [pause["name"] for pause in everything["pauses"]] == ["other", "user", "low"]
         assert everything["limits"]["running:tenant:other"] == 1
