@@ -85,6 +85,15 @@ class JobQueue:
             )
         self._bounds.refuse(model, tenant, lane, status.decode(), float(ahead), [])
 
+    async def room(self, model: str, tenant: str, lane: Lane) -> int:
+        """How many more jobs of the tenant the model's queue lets in now. Keeps no place."""
+        await self._tenancy.look()
+        async with translated():
+            found = await self.scripts(
+                "room", model, tenant, lane.value, *self._bounds.of_queue(tenant, lane)
+            )
+        return int(found)
+
     async def reserve(self, spec: JobSpec) -> Rates:
         """Keep a place for a durable job for 30 s. Raises QueueFull, RateLimited, BudgetSpent."""
         await self._tenancy.look()

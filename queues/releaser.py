@@ -16,6 +16,7 @@ from queues.filling import Filling
 from queues.queue import JobQueue
 from queues.signals import Signals
 from storage import Storage
+from storage.waiting import Due
 
 BATCH = 200
 
@@ -43,11 +44,20 @@ class Releaser:
         """Give up what is too late, and release what is due; how many were released."""
         while len(await self._waiting.expire(now=time.time(), limit=BATCH)) == BATCH:
             pass
-        # Without Redis what is released would wait as badly as before, and look as if it did not.
-        read_at, released = await self._queue.now(), 0
-        while jobs := await self._waiting.release(now=time.time(), limit=BATCH, patience=self._patience):
-            await self._enter(jobs, read_at)
+        return sum([await self._release(due) for due in await self._waiting.due(now=time.time())])
+
+    async def _release(self, due: Due) -> int:
+        """As many as their queue has room for: what was scheduled meets the same bounds as what comes now."""
+        released, room = 0, await self._queue.room(due.model, due.tenant, due.lane)
+        while released < room:
+            # Without Redis what is released would wait as badly as before, and look as if it did not.
             read_at = await self._queue.now()
+            jobs = await self._waiting.release(
+                now=time.time(), limit=min(room - released, BATCH), patience=self._patience, of=due
+            )
+            if not jobs:
+                break
+            await self._enter(jobs, read_at)
             released += len(jobs)
         return released
 

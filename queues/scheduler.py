@@ -307,5 +307,5 @@ class Scheduler:
         await self._storage.deliveries.sweep(self._settings.webhooks.keep)
 
     async def _reconcile(self) -> None:
-        await self._reconciler.run_once()
         await self._controls.copy()
+        await self._reconciler.run_once()

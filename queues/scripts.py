@@ -31,6 +31,7 @@ NAMES = (
     "reroute",
     "reserve",
     "restore_spent",
+    "room",
     "settle",
     "standing",
 )

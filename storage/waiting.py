@@ -5,12 +5,14 @@ schedulers at once do each thing once: every change asks that the row is still s
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, and_, func, literal_column, select, update
 
 from inferq import errors
 from inferq.job import RANK, Failure, Job, JobSpec, JobState
+from inferq.lanes import Lane
 from storage import dependents, endings
 from storage.database import Database, exclusive
 from storage.dependents import INPUTS
@@ -23,6 +25,16 @@ EXPIRED = Failure(code="expired", message="the job had not started when its dead
 _HELD = select(dependencies.c.job_id).where(dependencies.c.job_id == jobs.c.id)
 _UNFILLED = _HELD.where(dependencies.c.needs == INPUTS)
 _AWAITING = _HELD.where(dependencies.c.needs != INPUTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """So many jobs of one kind that wait for nothing but room."""
+
+    model: str
+    tenant: str
+    lane: Lane
+    count: int
 
 
 def begin(connection: Connection, specs: Sequence[JobSpec], *, at_most: int | None = None) -> None:
@@ -50,18 +62,41 @@ def _refuse_full(connection: Connection, tenant: str, at_most: int) -> None:
         )
 
 
+def _due(now: float) -> ColumnElement[bool]:
+    """Scheduled jobs whose time has come, and that wait for nothing else."""
+    return and_(SCHEDULED, jobs.c.due_at <= now, ~_HELD.exists())
+
+
 class Waiting:
     """Every method raises StoreUnavailable when the database is away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def release(self, *, now: float, limit: int, patience: float = 0.0) -> list[Job]:
+    async def due(self, *, now: float) -> list[Due]:
+        """What could be released, those first that have waited longest."""
+        columns = (jobs.c.model, jobs.c.tenant, jobs.c.lane, func.count())
+        found = select(*columns).where(_due(now)).group_by(*columns[:3]).order_by(func.min(jobs.c.due_at))
+
+        def work(connection: Connection) -> list[Due]:
+            rows = connection.execute(found)
+            return [Due(model, tenant, Lane(lane), count) for model, tenant, lane, count in rows]
+
+        return await self._database.read(work)
+
+    async def release(
+        self, *, now: float, limit: int, patience: float = 0.0, of: Due | None = None
+    ) -> list[Job]:
         """Queue, in SQL, up to `limit` jobs that are due and wait for nothing else; they, with their bodies.
 
-        `patience`: seconds after which those are given up that have no `expires_at`; 0 for never.
+        `patience`: seconds after which those are given up that have no `expires_at`; 0 for never. `of`: of this model,
+        tenant and lane only.
         """
-        due = select(jobs.c.id).where(SCHEDULED, jobs.c.due_at <= now, ~_HELD.exists())
+        due = select(jobs.c.id).where(_due(now))
+        if of is not None:
+            due = due.where(
+                jobs.c.model == of.model, jobs.c.tenant == of.tenant, jobs.c.lane == of.lane.value
+            )
         ids = due.order_by(jobs.c.due_at, jobs.c.id).limit(limit).scalar_subquery()
         queued: dict[str, Any] = {
             "state": JobState.QUEUED.value,

@@ -1,4 +1,4 @@
--- Bounds of a model's ready set and of a tenant; used by full, reserve and accept.
+-- Bounds of a model's ready set and of a tenant; used by full, room, reserve and accept.
 --   P rate:TENANT   hash  requests tokens: what its buckets hold; at: when they held it
 --   P spent:TENANT  hash  DAY (days since 1970, UTC) -> device seconds used, of 35 days; P spent: earlier days are there
 local function backlog(model)
@@ -12,17 +12,23 @@ end
 -- A reserved place as it stands in `held`: it counts as the job will.
 local function place_of(id, lane, size, tenant) return id .. ' ' .. lane .. ' ' .. size .. ' ' .. tenant end
 
--- `most`: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant. The bound that is reached, or 'ok'.
-local function over_bound(model, tenant, lane, size, most)
+-- What waits, or has a place: jobs, bytes, jobs of the lane, jobs of the tenant, bytes of the tenant.
+local function held_of(model, tenant, lane)
   local known = redis.call('HMGET', order_key(model), 'jobs', 'bytes', 'n:' .. lane, 'q:' .. tenant, 'qb:' .. tenant)
-  local jobs, bytes, of_lane = num(known[1]), num(known[2]) + size, num(known[3])
-  local mine, my_bytes = num(known[4]), num(known[5]) + size
+  local jobs, bytes, of_lane, mine, my_bytes = num(known[1]), num(known[2]), num(known[3]), num(known[4]), num(known[5])
   for _, place in ipairs(redis.call('ZRANGEBYSCORE', P .. 'held:' .. model, '(' .. text(now()), '+inf')) do
     local its_lane, its_size, whose = string.match(place, '^%S+ (%l+) (%d+) (.*)$')
     jobs, bytes = jobs + 1, bytes + num(its_size)
     if its_lane == lane then of_lane = of_lane + 1 end
     if whose == tenant then mine, my_bytes = mine + 1, my_bytes + num(its_size) end
   end
+  return jobs, bytes, of_lane, mine, my_bytes
+end
+
+-- The bound of `most`, in the same order, that one more job reaches, or 'ok'.
+local function over_bound(model, tenant, lane, size, most)
+  local jobs, bytes, of_lane, mine, my_bytes = held_of(model, tenant, lane)
+  bytes, my_bytes = bytes + size, my_bytes + size
   if jobs >= num(most[1]) then return 'jobs' end
   if bytes > num(most[2]) then return 'bytes' end
   if of_lane >= num(most[3]) then return 'lane' end
@@ -31,8 +37,10 @@ local function over_bound(model, tenant, lane, size, most)
   return 'ok'
 end
 
+local DEBT = 60 -- minutes
+
 -- Takes a request of so many tokens out of the tenant's buckets, which hold a minute's worth and fill all the time. One
--- that is larger than its bucket needs a full one, and leaves a debt. `owed`: its request was taken before, and its tokens
+-- that is larger than its bucket needs a full one, and leaves a debt, of an hour at most. `owed`: its request was taken before, and its tokens
 -- leave a debt in any case.
 --   -> status ok | requests | tokens, then seconds until it would do, or, when ok: requests left, seconds until their
 --   bucket is full, tokens left, seconds until theirs is
@@ -46,7 +54,7 @@ local function take(tenant, requests, tokens, needed, owed)
   if requests > 0 and r < 1 and not owed then return 'requests', text((1 - r) * 60 / requests) end
   local enough = math.min(needed, tokens)
   if tokens > 0 and t < enough and not owed then return 'tokens', text((enough - t) * 60 / tokens) end
-  r, t = requests > 0 and r - (owed and 0 or 1) or 0, tokens > 0 and t - needed or 0
+  r, t = requests > 0 and r - (owed and 0 or 1) or 0, tokens > 0 and math.max(t - needed, -DEBT * tokens) or 0
   redis.call('HSET', key, 'requests', text(r), 'tokens', text(t), 'at', text(time))
   local full_r = requests > 0 and (requests - r) * 60 / requests or 0
   local full_t = tokens > 0 and (tokens - t) * 60 / tokens or 0

@@ -67,6 +67,14 @@ async def test_what_is_larger_than_its_bucket_waits_for_a_full_one_and_leaves_a_
         assert await b.redis.ttl(RATE) > 30
 
 
+async def test_a_debt_is_over_within_an_hour(redis_url: str):
+    """A request may name a most that its model would never say."""
+    async with bench(redis_url, tenants={"*": {"tokens_per_minute": 100}}) as b:
+        await b.queue.accept(spec(units=1e9), "direct")
+        await pass_time(b, 61 * 60)
+        await b.queue.accept(spec(units=1.0), "direct")
+
+
 async def test_tokens_of_what_is_no_text_are_not_counted(redis_url: str):
     async with bench(redis_url, tenants={"*": {"tokens_per_minute": 10}}) as b:
         rates = (await b.queue.accept(spec(units=1e6, endpoint="images/generations"), "direct")).rates

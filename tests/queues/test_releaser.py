@@ -185,3 +185,21 @@ async def test_a_chain_runs_link_by_link(redis_url: str, tmp_path: Path):
         assert await s.releaser().run_once() == 0
         await s.intake.cancel(root.id)
         assert [await s.state(each) for each in (middle, last)] == [JobState.FAILED, JobState.FAILED]
+
+
+async def test_what_is_due_meets_the_bounds_of_the_queue(redis_url: str, tmp_path: Path):
+    """Of one tenant as much as it may have waiting; another one's is not held up by the rest."""
+    async with site(redis_url, tmp_path, max_queue_size=10, max_tenant_jobs=4) as s:
+        now = time.time()
+        flood = [spec(tenant="flood", due_at=now - 100 + number) for number in range(12)]
+        other = spec(tenant="other", due_at=now - 1)
+        for asked in [*flood, other]:
+            assert (await s.intake.submit(asked)).scheduled
+        releaser = s.releaser()
+        assert await releaser.run_once() == 5
+        assert [await s.state(asked) for asked in flood] == [JobState.QUEUED] * 4 + [JobState.SCHEDULED] * 8
+        assert await s.state(other) is JobState.QUEUED
+        assert await releaser.run_once() == 0
+        await s.intake.cancel(flood[0].id)
+        assert await releaser.run_once() == 1
+        assert await s.state(flood[4]) is JobState.QUEUED
