@@ -40,8 +40,8 @@ end
 local DEBT = 60 -- minutes
 
 -- Takes a request of so many tokens out of the tenant's buckets, which hold a minute's worth and fill all the time. One
--- that is larger than its bucket needs a full one, and leaves a debt, of an hour at most. `owed`: its request was taken before, and its tokens
--- leave a debt in any case.
+-- that is larger than its bucket needs a full one, and leaves a debt, of an hour at most. `owed`: its request was taken
+-- before, and its tokens leave a debt in any case.
 --   -> status ok | requests | tokens, then seconds until it would do, or, when ok: requests left, seconds until their
 --   bucket is full, tokens left, seconds until theirs is
 local function take(tenant, requests, tokens, needed, owed)
