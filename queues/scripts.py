@@ -37,7 +37,7 @@ NAMES = (
 )
 LAYOUT = "1"
 """Version of the keys. It changes when a process of the version before could not work with them any more."""
-_SHARED = ("prelude", "bounds", "claiming")
+_SHARED = ("prelude", "places", "bounds", "claiming")
 """Files of pieces, parted by empty lines, in the order in which they need each other."""
 _NAMES = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 _STATEMENTS = re.compile(r"^if ", re.MULTILINE)

@@ -1,13 +1,12 @@
 """A Redis that is frozen: once nobody hears of it, commands are refused at once, and go on when it is back."""
 
 import asyncio
-import contextlib
 import signal
 from pathlib import Path
 
 import pytest
 
-from inferq import errors
+from inferq import errors, process
 from queues import connection
 from queues.connection import connect, take_pulse, translated
 from tests.queues.builders import Server, settings_for
@@ -39,9 +38,7 @@ async def test_commands_are_refused_while_redis_says_nothing(
             while client.connection_pool.silent:
                 await asyncio.sleep(0.05)
         assert await client.ping()
-        pulse.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await pulse
+        await process.end_tasks([pulse])
         await client.aclose()
 
 
@@ -57,7 +54,5 @@ async def test_a_redis_that_refuses_is_not_silent(short_dir: Path, monkeypatch: 
         assert not client.connection_pool.silent
         server.start()
         assert await client.ping()
-        pulse.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await pulse
+        await process.end_tasks([pulse])
         await client.aclose()
