@@ -21,43 +21,51 @@ _FAR_SECONDS = 3600.0
 """A job that is due later is not awaited, unless --wait says so."""
 
 
+Source = Annotated[str, typer.Argument(help="A prompt, the path of a job file, or - for standard input.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Default: the first that fits.")]
+Endpoint = Annotated[
+    str, typer.Option("--endpoint", "-e", help="chat/completions, completions or embeddings.")
+]
+Priority = Annotated[str, typer.Option("--priority", "-p", help="high, medium, low, or 0 (low) to 9 (high).")]
+Wait = Annotated[
+    bool | None,
+    typer.Option(
+        "--wait/--async",
+        help="Wait for the answer, or print the job's id and end. Default: wait, unless it is due in over an hour.",
+        show_default=False,
+    ),
+]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
+]
+RunAt = Annotated[
+    str, typer.Option(help="Not before: 2026-12-31T18:00:00Z, an offset instead of Z, or Unix seconds.")
+]
+ExpiresIn = Annotated[str, typer.Option(help="Give it up unless it has started: 90s, 15m, 2h, 7d.")]
+ExpiresAt = Annotated[str, typer.Option(help="The same as a time, as for --run-at.")]
+After = Annotated[list[str] | None, typer.Option(help="A job that must have succeeded first; repeatable.")]
+OnFailure = Annotated[str, typer.Option(help="fail (default) or run, when one of those does not succeed.")]
+Webhook = Annotated[str, typer.Option(help="An https URL that is told when it has ended.")]
+Metadata = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, kept with it; repeatable.")]
+Key = Annotated[str, typer.Option(help="Sent again with the same key, it stays one job.")]
+
+
 @app.command()
 def submit(
-    source: Annotated[str, typer.Argument(help="A prompt, the path of a job file, or - for standard input.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Default: the first that fits.")] = "",
-    endpoint: Annotated[
-        str, typer.Option("--endpoint", "-e", help="chat/completions, completions or embeddings.")
-    ] = "",
-    priority: Annotated[
-        str, typer.Option("--priority", "-p", help="high, medium, low, or 0 (low) to 9 (high).")
-    ] = "",
-    wait: Annotated[
-        bool | None,
-        typer.Option(
-            "--wait/--async",
-            help="Wait for the answer, or print the job's id and end. Default: wait, unless it is due in over an hour.",
-            show_default=False,
-        ),
-    ] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Show the text while it is made; the job ends with this command.")
-    ] = False,
-    run_at: Annotated[
-        str, typer.Option(help="Not before: 2026-12-31T18:00:00Z, an offset instead of Z, or Unix seconds.")
-    ] = "",
-    expires_in: Annotated[str, typer.Option(help="Give it up unless it has started: 90s, 15m, 2h, 7d.")] = "",
-    expires_at: Annotated[str, typer.Option(help="The same as a time, as for --run-at.")] = "",
-    after: Annotated[
-        list[str] | None, typer.Option(help="A job that must have succeeded first; repeatable.")
-    ] = None,
-    on_dependency_failure: Annotated[
-        str, typer.Option(help="fail (default) or run, when one of those does not succeed.")
-    ] = "",
-    webhook: Annotated[str, typer.Option(help="An https URL that is told when it has ended.")] = "",
-    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, kept with it; repeatable.")] = None,
-    idempotency_key: Annotated[
-        str, typer.Option(help="Sent again with the same key, it stays one job.")
-    ] = "",
+    source: Source,
+    model: Model = "",
+    endpoint: Endpoint = "",
+    priority: Priority = "",
+    wait: Wait = None,
+    stream: Stream = False,
+    run_at: RunAt = "",
+    expires_in: ExpiresIn = "",
+    expires_at: ExpiresAt = "",
+    after: After = None,
+    on_dependency_failure: OnFailure = "",
+    webhook: Webhook = "",
+    metadata: Metadata = None,
+    idempotency_key: Key = "",
     json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Send work and wait for the answer.
@@ -92,20 +100,28 @@ def submit(
         if stream:
             _stream(client, jobs, json)
             return
-        if idempotency_key and len(jobs) != 1:
-            raise errors.InvalidRequest(f"--idempotency-key goes with one job, and these are {len(jobs)}")
-        accepted = [client.submit(job, idempotency_key=idempotency_key) for job in jobs]
-        awaited = [job for job in accepted if (_is_soon(job) if wait is None else wait)]
-        for job in accepted:
-            if job not in awaited:
-                _show_accepted(job, json)
-        if not json:
-            following.note_stops(client, accepted)
-        finished = [following.wait_for(client, job, quiet=json) for job in awaited]
+        finished = _awaited(client, _accepted(client, jobs, idempotency_key), wait, json)
     for done in finished:
         output.show_json(done) if json else answer.show(done)
     if any(job["state"] != "succeeded" for job in finished):
         sys.exit(exits.JOB_NOT_SUCCEEDED)
+
+
+def _accepted(client: Client, jobs: list[dict[str, Any]], key: str) -> list[JobJson]:
+    if key and len(jobs) != 1:
+        raise errors.InvalidRequest(f"--idempotency-key goes with one job, and these are {len(jobs)}")
+    return [client.submit(job, idempotency_key=key) for job in jobs]
+
+
+def _awaited(client: Client, jobs: list[JobJson], wait: bool | None, as_json: bool) -> list[Any]:
+    """Those to be waited for, in their terminal states; the others are shown as they were accepted."""
+    awaited = [job for job in jobs if (_is_soon(job) if wait is None else wait)]
+    for job in jobs:
+        if job not in awaited:
+            _show_accepted(job, as_json)
+    if not as_json:
+        following.note_stops(client, jobs)
+    return [following.wait_for(client, job, quiet=as_json) for job in awaited]
 
 
 def _given(**fields: Any) -> dict[str, Any]:
