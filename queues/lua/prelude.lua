@@ -290,8 +290,9 @@ end
 -- Back to its old place after an attempt that gave no result, at once or after `delay` seconds. Of the charge `seconds`
 -- remain: what the attempt has used. The state that the job is in then.
 local function queue_again(id, job, delay, seconds)
-  end_run(id, job)
+  -- Before a tenant that ran all it may comes back: it comes back at max(v, S), and S is what it has really used.
   charge(job.model, job.tenant, seconds - num(job.est))
+  end_run(id, job)
   redis.call('HDEL', P .. 'job:' .. id, 'token', 'replica', 'started', 'progress')
   if job.expires and num(job.expires) <= now() then
     expire(id, job)

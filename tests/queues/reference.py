@@ -103,15 +103,13 @@ class Reference:
 
     def finish(self, job_id: str, seconds: float) -> None:
         """The attempt ended and took `seconds`: the estimate is corrected."""
-        job = self._stop(job_id)
-        tenant = self.tenants[job.tenant]
-        tenant.virtual += (seconds - job.est) / tenant.weight
+        self._charge(self.running[job_id], seconds)
+        self._stop(job_id)
 
     def put_back(self, job_id: str, seconds: float = 0.0, *, later: bool = False) -> None:
         """Handed back, lost or to be tried again: the old place, and what was not used is refunded."""
+        self._charge(self.running[job_id], seconds)
         job = self._stop(job_id)
-        tenant = self.tenants[job.tenant]
-        tenant.virtual += (seconds - job.est) / tenant.weight
         if later:
             self.later[job_id] = job
         else:
@@ -141,9 +139,7 @@ class Reference:
 
     def stopped(self, job_id: str, seconds: float) -> None:
         """A cancelled run has stopped and took `seconds`."""
-        job = self.stopping.pop(job_id)
-        tenant = self.tenants[job.tenant]
-        tenant.virtual += (seconds - job.est) / tenant.weight
+        self._charge(self.stopping.pop(job_id), seconds)
 
     def reorder(self, job: Waiting, lane: str) -> None:
         """The same time of arrival, another head start."""
@@ -171,6 +167,11 @@ class Reference:
     def _enter(self, job: Waiting) -> None:
         self.tenants[job.tenant].queue.append(job)
         self._place(job.tenant)
+
+    def _charge(self, job: Waiting, seconds: float) -> None:
+        """Before the tenant comes back that ran all it may: it does so with what it has really used."""
+        tenant = self.tenants[job.tenant]
+        tenant.virtual += (seconds - job.est) / tenant.weight
 
     def _stop(self, job_id: str) -> Waiting:
         job = self.running.pop(job_id)
