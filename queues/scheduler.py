@@ -269,7 +269,11 @@ class Scheduler:
         """Jobs that their model has failed go to the next one of its chain."""
         for job in await self._queue.put_aside(DUE_LIMIT):
             serving = job.served_by or job.spec.model
-            other = await self._other_model(job, serving)
+            try:
+                other = await self._other_model(job, serving)
+            except errors.Unavailable as error:  # its files; it waits for them, and nobody for it
+                log.warning("job %s waits for another model: %s", job.id, error.message)
+                continue
             state, bell = await self._queue.reroute(job, other)
             if other and state == "queued":
                 log.warning("job %s goes from %s to %s", job.id, serving, other.model)
@@ -279,9 +283,14 @@ class Scheduler:
                 self._signals.ring(other.model)
 
     async def _other_model(self, job: Job, serving: str) -> Reroute | None:
-        """A job that cannot be looked at fails as it had, and keeps those behind it waiting no longer."""
+        """A job that cannot be looked at fails as it had, and keeps those behind it waiting no longer.
+
+        Raises Unavailable when that may be another time.
+        """
         try:
             return await self._fallbacks.reroute(job.spec, serving)
+        except errors.Unavailable:
+            raise
         except Exception:
             log.exception("no other model can be found for job %s", job.id)
             return None

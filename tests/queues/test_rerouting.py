@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from inferq import errors
 from inferq.config.sections import Media
 from inferq.fallback import Reroute
-from inferq.job import Failure, JobState
+from inferq.job import Failure, JobSpec, JobState
 from queues.attempts import Attempt, Finish, Outcome
 from queues.scheduler import Scheduler
 from storage import migrate
@@ -148,6 +149,27 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(redis_url: str, 
         assert (await b.queue.get(odd.id)).error.code == "engine_crashed"
         assert [await b.state(each.id) for each in (odd, other)] == ["failed", "queued"]
         assert await b.redis.zcard(f"{PREFIX}reroute") == 0
+
+
+async def test_a_job_whose_files_are_away_waits_for_them(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    body = b'{"model":"demo","messages":[{"role":"user","content":"hello"}]}'
+    async with bench(redis_url, models=MODELS) as b, scheduler_of(b.settings, tmp_path) as scheduler:
+        first, second = await crashed(b, body=body), await crashed(b, body=body)
+        found = scheduler._fallbacks.reroute
+
+        async def away_for_the_first(asked: JobSpec, serving: str) -> Reroute | None:
+            if asked.id == first.id:
+                raise errors.StoreUnavailable("the artifact store is away")
+            return await found(asked, serving)
+
+        monkeypatch.setattr(scheduler._fallbacks, "reroute", away_for_the_first)
+        await scheduler._reroute()
+        assert [await b.state(each.id) for each in (first, second)] == ["scheduled", "queued"]
+        monkeypatch.undo()
+        await scheduler._reroute()
+        assert await b.state(first.id) == "queued"
 
 
 async def test_the_scheduler_finds_the_other_model(redis_url: str, tmp_path: Path):
