@@ -109,8 +109,11 @@ class Bounds:
             "jobs": ("jobs wait", "max_queue_size"),
             "bytes": ("bytes wait", "max_queue_bytes"),
             "lane": (f"jobs of the lane {lane} wait", "max_lane_jobs"),
-            "tenant": ("jobs of this key wait", "max_tenant_jobs"),
-            "tenant_bytes": ("bytes of this key wait", "max_bytes of its tenant"),
+            "tenant": (
+                "jobs of this key's tenant wait",
+                "its max_jobs" if self._settings.tenant(tenant).max_jobs else "max_tenant_jobs",
+            ),
+            "tenant_bytes": ("bytes of this key's tenant wait", "its max_bytes"),
         }[status]
         raise errors.QueueFull(
             f"{most[status]} {what} for {model}; that is the bound ({name})",

@@ -77,8 +77,8 @@ async def test_a_reserved_place_counts_as_its_job_will(redis_url: str, mode: str
         await b.queue.reserve(spec(tenant="few bytes", body=b"x" * 6))
         await b.queue.reserve(spec(lane=Lane.LOW, body=b"x" * 60))
         for bound, of in {
-            "max_tenant_jobs": {"tenant": "one"},
-            "max_bytes of its tenant": {"tenant": "few bytes", "body": b"x" * 5},
+            "its max_jobs": {"tenant": "one"},
+            "its max_bytes": {"tenant": "few bytes", "body": b"x" * 5},
             "max_lane_jobs": {"lane": Lane.LOW, "tenant": "other"},
             "max_queue_bytes": {"body": b"x" * 33},
         }.items():
@@ -201,7 +201,7 @@ async def test_a_lane_has_a_bound_of_its_own(redis_url: str):
 async def test_the_bytes_of_a_tenant_are_bounded(redis_url: str):
     async with bench(redis_url, tenants={"*": {"max_bytes": 10}, "b": {"max_bytes": 12}}) as b:
         first = await b.accepted(tenant="a", body=b"x" * 6)
-        with pytest.raises(errors.QueueFull, match=r"10 bytes of this key .*max_bytes"):
+        with pytest.raises(errors.QueueFull, match=r"10 bytes of this key's tenant .*max_bytes"):
             await b.queue.accept(spec(tenant="a", body=b"x" * 5), "direct")
         await b.accepted(tenant="b", body=b"x" * 12)
         await b.queue.cancel(first.id, CANCELLED)

@@ -166,7 +166,7 @@ async def test_a_tenant_leaves_half_of_it_to_others_who_have_keys(redis_url: str
         await storage.keys.create("two", Role.USER, "b")
         for _ in range(3):
             await b.accepted(tenant="a")
-        with pytest.raises(errors.QueueFull, match=r"3 jobs of this key .*max_tenant_jobs"):
+        with pytest.raises(errors.QueueFull, match=r"3 jobs of this key's tenant .*max_tenant_jobs"):
             await b.queue.reserve(spec(tenant="a"))
         await b.accepted(tenant="b")
         await b.accepted(tenant="b")
@@ -176,7 +176,7 @@ async def test_the_same_of_bytes(redis_url: str, tmp_path: Path):
     async with keyed(redis_url, tmp_path, max_queue_bytes=100) as (b, storage):
         await storage.keys.create("one", Role.USER, "a")
         await b.accepted(tenant="watched", body=b"x" * 50)
-        with pytest.raises(errors.QueueFull, match=r"50 bytes of this key .*max_bytes"):
+        with pytest.raises(errors.QueueFull, match=r"50 bytes of this key's tenant .*max_bytes"):
             await b.queue.accept(spec(tenant="watched"), "direct")
         await b.accepted(tenant="a", body=b"x" * 50)
 
