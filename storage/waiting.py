@@ -22,6 +22,9 @@ from storage.tables import SCHEDULED, dependencies, jobs
 EXPIRED = Failure(code="expired", message="the job had not started when its deadline passed", status=504)
 """As `queues/lua` says it of a job that waits in the queue."""
 
+MOST_BYTES = 2**25
+"""Of the bodies of jobs that are released together."""
+
 _HELD = select(dependencies.c.job_id).where(dependencies.c.job_id == jobs.c.id)
 _UNFILLED = _HELD.where(dependencies.c.needs == INPUTS)
 _AWAITING = _HELD.where(dependencies.c.needs != INPUTS)
@@ -87,17 +90,18 @@ class Waiting:
     async def release(
         self, *, now: float, limit: int, patience: float = 0.0, of: Due | None = None
     ) -> list[Job]:
-        """Queue, in SQL, up to `limit` jobs that are due and wait for nothing else; they, with their bodies.
+        """Queue, in SQL, up to `limit` jobs that are due and wait for nothing else; they, with their bodies, of which
+        there are not many more than `MOST_BYTES`.
 
         `patience`: seconds after which those are given up that have no `expires_at`; 0 for never. `of`: of this model,
         tenant and lane only.
         """
-        due = select(jobs.c.id).where(_due(now))
+        due = select(jobs.c.id, func.length(jobs.c.body)).where(_due(now))
         if of is not None:
             due = due.where(
                 jobs.c.model == of.model, jobs.c.tenant == of.tenant, jobs.c.lane == of.lane.value
             )
-        ids = due.order_by(jobs.c.due_at, jobs.c.id).limit(limit).scalar_subquery()
+        due = due.order_by(jobs.c.due_at, jobs.c.id).limit(limit)
         queued: dict[str, Any] = {
             "state": JobState.QUEUED.value,
             "rank": RANK[JobState.QUEUED],
@@ -106,10 +110,15 @@ class Waiting:
         }
         if patience:
             queued["expires_at"] = func.coalesce(jobs.c.expires_at, now + patience)
-        statement = update(jobs).where(jobs.c.id.in_(ids), jobs.c.rank == 0).values(queued).returning(*WHOLE)
+        release = update(jobs).where(jobs.c.rank == 0).values(queued).returning(*WHOLE)
 
         def work(connection: Connection) -> list[Job]:
-            found = [job_of(row) for row in connection.execute(statement).mappings()]
+            ids, total = [], 0
+            for job_id, size in connection.execute(due):
+                if total < MOST_BYTES:
+                    ids.append(job_id)
+                    total += size or 0
+            found = [job_of(row) for row in connection.execute(release.where(jobs.c.id.in_(ids))).mappings()]
             return sorted(found, key=lambda job: (job.spec.due_at or 0.0, job.id))
 
         return await self._database.write(work)

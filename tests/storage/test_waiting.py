@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from inferq import errors
 from inferq.job import Failure, Job, JobSpec, JobState, OnDependencyFailure
+from storage import waiting as waiting_module
 from storage.ledger import Ledger
 from storage.tables import dependencies
 from storage.waiting import Waiting
@@ -54,6 +55,15 @@ async def test_a_job_is_released_once_and_not_before_its_time(ledger: Ledger, wa
     assert job == await ledger.get(early.id)
     assert await released(waiting, 1500.0) == []
     assert [job.id for job in await released(waiting, 2000.0)] == [late.id]
+
+
+async def test_large_jobs_are_released_a_few_at_a_time(
+    ledger: Ledger, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(waiting_module, "MOST_BYTES", 25)
+    asked = [await schedule(ledger, due_at=1000.0 + number, body=b"x" * 10) for number in range(4)]
+    found = [[job.id for job in await released(waiting, 2000.0)] for _ in range(3)]
+    assert found == [[job.id for job in asked[:3]], [asked[3].id], []]
 
 
 async def test_a_released_job_is_the_reconcilers_and_a_scheduled_one_is_not(ledger: Ledger, waiting: Waiting):
