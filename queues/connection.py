@@ -71,12 +71,10 @@ async def take_pulse(client: Client, settings: Settings) -> None:
                 async with asyncio.timeout(PULSE_PATIENCE):
                     await probe.ping()
                 silent = False
-            except TimeoutError:
+            except (TimeoutError, redis.exceptions.TimeoutError):
                 silent = True
-            except (redis.exceptions.RedisError, OSError) as error:
-                silent = isinstance(
-                    error, redis.exceptions.TimeoutError
-                )  # what refuses does so at once by itself
+            except (redis.exceptions.RedisError, OSError):
+                silent = False  # what refuses does so at once by itself
             if silent and not pool.silent:
                 log.warning("Redis gives no answer; its commands are refused until it does")
             pool.silent = silent
