@@ -11,13 +11,17 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 
 class Consumer(CeleryConsumer):
+    _opened: Any = None
+
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         self._opened = super().connection_for_read(heartbeat)
         return self._opened
 
     def connect(self) -> Any:
+        self._opened = None
         try:
             return super().connect()
         except self.connection_errors + self.channel_errors:
-            self._opened.close()
+            if self._opened:
+                self._opened.close()
             raise

@@ -1,5 +1,6 @@
--- Shared by the scripts; the loader puts the constants P (key prefix), H (head start per lane), FAIR (whether tenants and
--- lanes count, or else each job by itself) and LAYOUT (the version of what follows) before it, and leaves out what a script does not use: Redis makes all of it anew at each call. Parts that
+-- Shared by the scripts. The loader puts constants before it: P (key prefix), H (head start per lane), FAIR (tenants and
+-- lanes count, or else each job by itself), SHORTEST (then the shortest is first, or else the oldest) and LAYOUT (the
+-- version of what follows). It leaves out what a script does not use: Redis makes all of it anew at each call. Parts that
 -- are left out by themselves stand apart by empty lines.
 --
 -- Keys
@@ -153,7 +154,7 @@ local function count(model, tenant, lane, size, est, sign)
 end
 
 -- What a job waits by where tenants and lanes do not count: when it came, or how long it will take.
-local function rank(est) return SHORTEST and est or now() end
+local function waits_by(est) return SHORTEST and est or now() end
 
 -- Puts a job into its ready set. A job that was there before comes with its old score.
 local function enter(id, model, tenant, lane, est, size, score)
@@ -163,7 +164,7 @@ local function enter(id, model, tenant, lane, est, size, score)
     local s = math.max(num(known[1]), num(known[2]))
     if not known[2] then redis.call('SADD', P .. 'models', model) end
     redis.call('HSET', O, lane_field, text(s + est))
-    score = FAIR and s - H[initial(lane)] or rank(est)
+    score = FAIR and s - H[initial(lane)] or waits_by(est)
   end
   redis.call('ZADD', ready_key(model, tenant, initial(lane)), text(score), id)
   if count(model, tenant, lane, size, est, 1) == 1 then seat(model, tenant, score, initial(lane))
